@@ -1,0 +1,2 @@
+//! The rackferry command line.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The coordinator daemon: plans, owns, commits.
+fn main() {}

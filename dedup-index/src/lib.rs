@@ -1,0 +1,1 @@
+//! Page digests and the content index (pure).

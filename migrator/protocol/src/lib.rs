@@ -1,0 +1,1 @@
+//! QEMU stream transcoder, frames and session state machines (pure).

@@ -1,0 +1,1 @@
+//! Migration sessions over tokio: QMP, page path, switchover.

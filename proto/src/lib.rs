@@ -1,0 +1,1 @@
+//! gRPC messages and services of rackferry.v1.

@@ -1,0 +1,2 @@
+//! The agent daemon of one host.
+fn main() {}

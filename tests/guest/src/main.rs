@@ -1,0 +1,2 @@
+//! The static init of the lab's guests.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Lab A as a library, end-to-end tests.

@@ -1,0 +1,2 @@
+//! Set-up, tests, demo and benches.
+fn main() {}
