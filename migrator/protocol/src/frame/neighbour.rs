@@ -1,0 +1,242 @@
+//! Frames between agents that are not about one moving VM: claims at an index shard, fetches of content.
+//!
+//! Every request carries a number of the caller's; answers may come in any order.
+
+use super::{FrameError, HolderRef, MAX_BATCH_PAGES, Put, Reader};
+
+/// Most digests in one claim: the pages of one batch.
+pub const MAX_CLAIM_DIGESTS: usize = MAX_BATCH_PAGES;
+
+/// Most digests in one fetch; the answer is at most that many pages, 512 KiB.
+pub const MAX_FETCH_DIGESTS: usize = 128;
+
+/// State of a fetched digest: the page follows.
+pub const FETCH_PRESENT: u8 = 0;
+/// State of a fetched digest: the session that brings it is still under way, ask again.
+pub const FETCH_PENDING: u8 = 1;
+/// State of a fetched digest: not here and nobody brings it.
+pub const FETCH_ABSENT: u8 = 2;
+
+/// Claim digests of a crossing for a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimRequest {
+    /// The caller's number.
+    pub request: u64,
+    /// Source rack -> target rack of one evacuation.
+    pub crossing: u64,
+    /// Who would be the holder, and by which session.
+    pub claimant: HolderRef,
+    /// At most [`MAX_CLAIM_DIGESTS`].
+    pub digests: Vec<[u8; 16]>,
+}
+
+/// One answer a digest, in order: `None` = yours to send, `Some` = somebody else's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimReply {
+    /// The caller's number.
+    pub request: u64,
+    /// In the order of the request.
+    pub answers: Vec<Option<HolderRef>>,
+}
+
+/// Ask a holder for contents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchRequest {
+    /// The caller's number.
+    pub request: u64,
+    /// Digest and the session that brings it; at most [`MAX_FETCH_DIGESTS`].
+    pub wanted: Vec<([u8; 16], u64)>,
+}
+
+/// The fixed part of the answer to a fetch; the present pages follow it, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchReplyHead {
+    /// The caller's number.
+    pub request: u64,
+    /// [`FETCH_PRESENT`], [`FETCH_PENDING`] or [`FETCH_ABSENT`] for each digest, in order.
+    pub states: Vec<u8>,
+}
+
+/// A received answer to a fetch, read in place.
+#[derive(Debug, Clone, Copy)]
+pub struct FetchReplyView<'a> {
+    /// The caller's number.
+    pub request: u64,
+    /// One state a digest.
+    pub states: &'a [u8],
+    /// The pages that are present, in order.
+    pub pages: &'a [u8],
+}
+
+/// The content of a claim is not at its holder: forget the claim unless it has changed meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forget {
+    /// Crossing of the claims.
+    pub crossing: u64,
+    /// Digest and the holder that does not have it; at most [`MAX_CLAIM_DIGESTS`].
+    pub claims: Vec<([u8; 16], HolderRef)>,
+}
+
+/// Undo all claims of a session that failed or was cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Revoke {
+    /// The session.
+    pub session: u64,
+}
+
+fn put_holder(out: &mut Vec<u8>, h: HolderRef) {
+    out.put_u32(h.host);
+    out.put_u64(h.session);
+}
+
+fn holder(r: &mut Reader<'_>) -> Result<HolderRef, FrameError> {
+    Ok(HolderRef { host: r.u32()?, session: r.u64()? })
+}
+
+fn digest(r: &mut Reader<'_>) -> Result<[u8; 16], FrameError> {
+    Ok(r.bytes(16)?.try_into().expect("bytes(16) returns 16 bytes"))
+}
+
+fn count(r: &mut Reader<'_>, item_len: usize, limit: usize) -> Result<usize, FrameError> {
+    let n = r.count(item_len)?;
+    if n > limit { Err(FrameError::Count(n)) } else { Ok(n) }
+}
+
+impl ClaimRequest {
+    /// Appends the payload to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u64(self.request);
+        out.put_u64(self.crossing);
+        put_holder(out, self.claimant);
+        out.put_u32(self.digests.len() as u32);
+        self.digests.iter().for_each(|d| out.extend_from_slice(d));
+    }
+
+    /// Decodes and checks the count.
+    pub fn decode(payload: &[u8]) -> Result<Self, FrameError> {
+        let mut r = Reader::new(payload);
+        let (request, crossing, claimant) = (r.u64()?, r.u64()?, holder(&mut r)?);
+        let n = count(&mut r, 16, MAX_CLAIM_DIGESTS)?;
+        let digests = (0..n).map(|_| digest(&mut r)).collect::<Result<_, _>>()?;
+        r.finish()?;
+        Ok(Self { request, crossing, claimant, digests })
+    }
+}
+
+impl ClaimReply {
+    /// Appends the payload to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u64(self.request);
+        out.put_u32(self.answers.len() as u32);
+        for answer in &self.answers {
+            out.put_u8(answer.is_some().into());
+            put_holder(out, answer.unwrap_or(HolderRef { host: 0, session: 0 }));
+        }
+    }
+
+    /// Decodes and checks the count.
+    pub fn decode(payload: &[u8]) -> Result<Self, FrameError> {
+        let mut r = Reader::new(payload);
+        let request = r.u64()?;
+        let n = count(&mut r, 13, MAX_CLAIM_DIGESTS)?;
+        let answer = |r: &mut Reader<'_>| {
+            let (taken, h) = (r.u8()?, holder(r)?);
+            match taken {
+                0 => Ok(None),
+                1 => Ok(Some(h)),
+                n => Err(FrameError::Value { field: "claim answer", value: n.into() }),
+            }
+        };
+        let answers = (0..n).map(|_| answer(&mut r)).collect::<Result<_, FrameError>>()?;
+        r.finish()?;
+        Ok(Self { request, answers })
+    }
+}
+
+impl FetchRequest {
+    /// Appends the payload to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u64(self.request);
+        out.put_u32(self.wanted.len() as u32);
+        for (d, session) in &self.wanted {
+            out.extend_from_slice(d);
+            out.put_u64(*session);
+        }
+    }
+
+    /// Decodes and checks the count.
+    pub fn decode(payload: &[u8]) -> Result<Self, FrameError> {
+        let mut r = Reader::new(payload);
+        let request = r.u64()?;
+        let n = count(&mut r, 24, MAX_FETCH_DIGESTS)?;
+        let wanted =
+            (0..n).map(|_| Ok((digest(&mut r)?, r.u64()?))).collect::<Result<_, FrameError>>()?;
+        r.finish()?;
+        Ok(Self { request, wanted })
+    }
+}
+
+impl FetchReplyHead {
+    /// Appends the fixed part to `out`; the present pages go behind it.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u64(self.request);
+        out.put_u32(self.states.len() as u32);
+        out.extend_from_slice(&self.states);
+    }
+}
+
+impl<'a> FetchReplyView<'a> {
+    /// Decodes and checks that as many pages follow as are said to be present.
+    pub fn decode(payload: &'a [u8]) -> Result<Self, FrameError> {
+        let mut r = Reader::new(payload);
+        let request = r.u64()?;
+        let n = count(&mut r, 1, MAX_FETCH_DIGESTS)?;
+        let states = r.bytes(n)?;
+        if let Some(bad) = states.iter().find(|s| **s > FETCH_ABSENT) {
+            return Err(FrameError::Value { field: "fetch state", value: (*bad).into() });
+        }
+        let present = states.iter().filter(|s| **s == FETCH_PRESENT).count();
+        let pages = r.bytes(present * 4096)?;
+        r.finish()?;
+        Ok(Self { request, states, pages })
+    }
+}
+
+impl Forget {
+    /// Appends the payload to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u64(self.crossing);
+        out.put_u32(self.claims.len() as u32);
+        for (d, h) in &self.claims {
+            out.extend_from_slice(d);
+            put_holder(out, *h);
+        }
+    }
+
+    /// Decodes and checks the count.
+    pub fn decode(payload: &[u8]) -> Result<Self, FrameError> {
+        let mut r = Reader::new(payload);
+        let crossing = r.u64()?;
+        let n = count(&mut r, 28, MAX_CLAIM_DIGESTS)?;
+        let claims = (0..n)
+            .map(|_| Ok((digest(&mut r)?, holder(&mut r)?)))
+            .collect::<Result<_, FrameError>>()?;
+        r.finish()?;
+        Ok(Self { crossing, claims })
+    }
+}
+
+impl Revoke {
+    /// Appends the payload to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u64(self.session);
+    }
+
+    /// Decodes.
+    pub fn decode(payload: &[u8]) -> Result<Self, FrameError> {
+        let mut r = Reader::new(payload);
+        let session = r.u64()?;
+        r.finish()?;
+        Ok(Self { session })
+    }
+}

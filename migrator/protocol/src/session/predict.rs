@@ -1,0 +1,74 @@
+//! When the VM may be stopped: the forecast of its last pass.
+//!
+//! QEMU forecasts from the bytes it hands to our socket, which knows nothing of references, of compression or of
+//! other VMs on the link. The session sees all of it: the forecast is what is still queued, plus the dirty memory at
+//! the share of it that had to cross as content lately, over what the link carries for this session, plus the
+//! device state and the messages of the switchover.
+
+/// Everything the forecast needs, from QEMU and from the session's counters.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Sample {
+    /// Dirty guest memory that QEMU has still to send, bytes.
+    pub remaining_bytes: u64,
+    /// Bytes handed to the connection and not received.
+    pub in_flight_bytes: u64,
+    /// Wire bytes per guest byte in the latest passes, 0..~1.
+    pub wire_ratio: f64,
+    /// What the link carries for this session, bytes per second.
+    pub link_rate: f64,
+    /// What QEMU and this agent get through without any link, guest bytes per second.
+    pub local_rate: f64,
+    /// The first full pass is over.
+    pub first_pass_done: bool,
+}
+
+/// Device state, loading it, and the messages of the switchover.
+const FIXED_MS: f64 = 8.0;
+
+/// A forecast must not be better than this share of the last pass crossing as content: the dirty pages of a last pass
+/// are mostly new content, whatever the passes before were.
+const WIRE_RATIO_FLOOR: f64 = 0.3;
+
+/// Milliseconds the VM would be stopped.
+pub fn stop_ms(s: &Sample) -> u32 {
+    if s.link_rate <= 0.0 {
+        return u32::MAX;
+    }
+    let wire =
+        s.in_flight_bytes as f64 + s.remaining_bytes as f64 * s.wire_ratio.max(WIRE_RATIO_FLOOR);
+    let link_ms = wire / s.link_rate * 1e3;
+    let local_ms = s.remaining_bytes as f64 / s.local_rate.max(1e6) * 1e3;
+    (FIXED_MS + link_ms.max(local_ms)).min(f64::from(u32::MAX)) as u32
+}
+
+/// May the valve be opened? Half of the limit is kept for what no forecast knows.
+pub fn may_stop(s: &Sample, limit_ms: u32) -> bool {
+    s.first_pass_done && stop_ms(s) <= limit_ms / 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDLE: Sample = Sample {
+        remaining_bytes: 1 << 20,
+        in_flight_bytes: 0,
+        wire_ratio: 0.1,
+        link_rate: 10e6,
+        local_rate: 500e6,
+        first_pass_done: true,
+    };
+
+    #[test]
+    fn a_small_rest_may_go() {
+        assert!(may_stop(&IDLE, 300), "{} ms", stop_ms(&IDLE));
+    }
+
+    #[test]
+    fn a_queue_or_a_large_rest_or_an_unknown_link_may_not() {
+        assert!(!may_stop(&Sample { in_flight_bytes: 4 << 20, ..IDLE }, 300));
+        assert!(!may_stop(&Sample { remaining_bytes: 64 << 20, ..IDLE }, 300));
+        assert!(!may_stop(&Sample { link_rate: 0.0, ..IDLE }, 300));
+        assert!(!may_stop(&Sample { first_pass_done: false, ..IDLE }, 300));
+    }
+}

@@ -1,0 +1,214 @@
+//! The target of a moving VM: receive, load, wait for ownership, run.
+//!
+//! While it receives, the source can run by itself, so a lost source means: kill the incoming QEMU. Once it has
+//! loaded, a lost source means nothing is known, so the VM stays paused until the coordinator says what its log
+//! says. It runs only on [`Event::Go`], which the source or the coordinator sends after the commit.
+
+/// What the session is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The target QEMU sent SHUT(0) and is paused.
+    QemuLoaded,
+    /// Digest of this side's memory, in answer to [`Effect::HashMemory`].
+    Hashed([u8; 16]),
+    /// The target QEMU failed to load, or died.
+    QemuFailed(String),
+    /// Ownership has passed: run. From the source or from the coordinator, any number of times.
+    Go,
+    /// QEMU answered `cont`.
+    Resumed,
+    /// The connection to the source broke.
+    PeerLost(String),
+    /// The source says the move is off.
+    PeerAbort(String),
+    /// The coordinator says the move is off.
+    Discard(String),
+}
+
+/// What the shell has to do, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Hash the whole guest memory of this side.
+    HashMemory,
+    /// Tell the source that everything is loaded.
+    SendLoaded(Option<[u8; 16]>),
+    /// `cont`, then announce the VM to the network.
+    Resume,
+    /// Tell the source and the coordinator that the VM runs.
+    SendRunning,
+    /// Tell the source that this side gave up.
+    SendAbort(String),
+    /// Kill the incoming QEMU and free its memory, then tell the coordinator.
+    Discard(String),
+    /// The session is over; the QEMU stays as it is.
+    Finish,
+}
+
+/// Where the session is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Pages and device state arrive.
+    Receiving,
+    /// Verify mode: the own digest is awaited.
+    Hashing,
+    /// Paused with everything loaded; ownership is elsewhere.
+    Loaded,
+    /// `cont` was given.
+    Resuming,
+    /// Over.
+    Ended,
+}
+
+/// The target's state machine.
+#[derive(Debug)]
+pub struct Target {
+    phase: Phase,
+    verify: bool,
+}
+
+impl Target {
+    /// A session whose QEMU waits for the stream.
+    pub fn new(verify: bool) -> Self {
+        Self { phase: Phase::Receiving, verify }
+    }
+
+    /// Where the session is.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Advances the session; the consequences are appended to `out`.
+    pub fn handle(&mut self, event: Event, out: &mut Vec<Effect>) {
+        self.phase = match (self.phase, event) {
+            (Phase::Ended, _) => Phase::Ended,
+            (Phase::Receiving, Event::QemuLoaded) if self.verify => {
+                out.push(Effect::HashMemory);
+                Phase::Hashing
+            }
+            (Phase::Receiving, Event::QemuLoaded) => {
+                out.push(Effect::SendLoaded(None));
+                Phase::Loaded
+            }
+            (Phase::Hashing, Event::Hashed(digest)) => {
+                out.push(Effect::SendLoaded(Some(digest)));
+                Phase::Loaded
+            }
+            (Phase::Loaded, Event::Go) => {
+                out.push(Effect::Resume);
+                Phase::Resuming
+            }
+            (Phase::Resuming, Event::Resumed) => {
+                out.extend([Effect::SendRunning, Effect::Finish]);
+                Phase::Ended
+            }
+            (Phase::Receiving | Phase::Hashing, Event::PeerLost(why)) => {
+                out.extend([
+                    Effect::Discard(format!("connection to the source lost: {why}")),
+                    Effect::Finish,
+                ]);
+                Phase::Ended
+            }
+            // Loaded, and nobody here knows who owns the VM: leave it paused, the coordinator asks for it.
+            (Phase::Loaded, Event::PeerLost(_)) => {
+                out.push(Effect::Finish);
+                Phase::Ended
+            }
+            (
+                phase @ (Phase::Receiving | Phase::Hashing | Phase::Loaded),
+                Event::QemuFailed(why),
+            ) => {
+                let why = format!("the target QEMU failed in phase {phase:?}: {why}");
+                out.extend([Effect::SendAbort(why.clone()), Effect::Discard(why), Effect::Finish]);
+                Phase::Ended
+            }
+            (
+                Phase::Receiving | Phase::Hashing | Phase::Loaded,
+                Event::PeerAbort(why) | Event::Discard(why),
+            ) => {
+                out.extend([Effect::SendAbort(why.clone()), Effect::Discard(why), Effect::Finish]);
+                Phase::Ended
+            }
+            (Phase::Resuming, Event::QemuFailed(why)) => {
+                out.extend([Effect::SendAbort(why), Effect::Finish]);
+                Phase::Ended
+            }
+            (phase, _) => phase,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn drive(verify: bool, events: &[Event]) -> Vec<Effect> {
+        let (mut target, mut out) = (Target::new(verify), Vec::new());
+        events.iter().for_each(|e| target.handle(e.clone(), &mut out));
+        out
+    }
+
+    #[test]
+    fn a_move_takes_the_steps_in_order() {
+        let out =
+            drive(true, &[Event::QemuLoaded, Event::Hashed([7; 16]), Event::Go, Event::Resumed]);
+        let loaded = Effect::SendLoaded(Some([7; 16]));
+        let end = [Effect::Resume, Effect::SendRunning, Effect::Finish];
+        assert_eq!(out[..2], [Effect::HashMemory, loaded]);
+        assert_eq!(out[2..], end);
+    }
+
+    #[test]
+    fn a_lost_source_ends_the_copy_only_before_it_is_loaded() {
+        let lost = Event::PeerLost("reset".into());
+        assert!(matches!(drive(false, &[lost.clone()])[..], [Effect::Discard(_), Effect::Finish]));
+        let out = drive(false, &[Event::QemuLoaded, lost]);
+        assert_eq!(out, [Effect::SendLoaded(None), Effect::Finish]);
+    }
+
+    #[test]
+    fn nothing_ends_a_copy_that_was_told_to_run() {
+        for event in
+            [Event::PeerLost("x".into()), Event::PeerAbort("x".into()), Event::Discard("x".into())]
+        {
+            let out = drive(false, &[Event::QemuLoaded, Event::Go, event, Event::Resumed]);
+            assert!(!out.iter().any(|e| matches!(e, Effect::Discard(_))));
+            assert!(out.contains(&Effect::SendRunning));
+        }
+    }
+
+    fn any_event() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            Just(Event::QemuLoaded),
+            Just(Event::Hashed([1; 16])),
+            Just(Event::QemuFailed("x".into())),
+            Just(Event::Go),
+            Just(Event::Resumed),
+            Just(Event::PeerLost("x".into())),
+            Just(Event::PeerAbort("x".into())),
+            Just(Event::Discard("x".into())),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn it_runs_only_after_loaded_and_go(events in prop::collection::vec(any_event(), 0..20), verify: bool) {
+            let mut target = Target::new(verify);
+            let (mut loaded, mut went, mut ends) = (false, false, 0);
+            for event in events {
+                went |= event == Event::Go;
+                let mut out = Vec::new();
+                target.handle(event, &mut out);
+                for effect in out {
+                    match effect {
+                        Effect::SendLoaded(_) => loaded = true,
+                        Effect::Resume => prop_assert!(loaded && went),
+                        Effect::Finish => ends += 1,
+                        _ => {}
+                    }
+                }
+            }
+            prop_assert!(ends <= 1);
+        }
+    }
+}
