@@ -26,7 +26,7 @@ pub use neighbour::{
     ClaimReply, ClaimRequest, FETCH_ABSENT, FETCH_PENDING, FETCH_PRESENT, FetchReplyHead,
     FetchReplyView, FetchRequest, Forget, MAX_CLAIM_DIGESTS, MAX_FETCH_DIGESTS, Revoke,
 };
-pub use session::{Ack, BlockInfo, FromSource, FromTarget, Lost, MAX_BLOCKS, MemoryDigest};
+pub use session::{Ack, FromSource, FromTarget, Lost, MemoryDigest};
 pub use supply::{SupplyView, encode_supply};
 pub use wire::{Put, Reader};
 
@@ -121,8 +121,6 @@ macro_rules! kinds {
 kinds! {
     /// First frame of a connection, both ways.
     Hello = 1,
-    /// Source: the RAM blocks of the VM.
-    Blocks = 2,
     /// Source: bytes of QEMU's stream that do not concern RAM.
     Stream = 3,
     /// Source: ram's START section, to be forwarded unchanged.

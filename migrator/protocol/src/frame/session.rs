@@ -2,42 +2,28 @@
 
 use super::{FrameError, Kind, Put, Reader};
 
-/// Most RAM blocks a VM may have. QEMU's own guests have fewer than 30.
-pub const MAX_BLOCKS: usize = 1024;
-
 /// Digest of a VM's memory blocks, for verify mode.
 pub type MemoryDigest = [u8; 16];
-
-/// One RAM block as the source's stream announced it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BlockInfo {
-    /// QEMU's name of the block (`pc.ram`).
-    pub name: String,
-    /// Bytes in use.
-    pub used_length: u64,
-}
 
 /// What a source sends besides batches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FromSource {
-    /// The RAM blocks, before the first batch.
-    Blocks(Vec<BlockInfo>),
     /// Bytes of QEMU's stream outside RAM.
-    Stream(Vec<u8>),
-    /// ram's START section up to the end of its block list.
-    RamStart {
-        /// QEMU's section number, needed to write PART and END.
-        section_id: u32,
-        /// Its bytes.
-        head: Vec<u8>,
+    Stream {
+        /// A section or command ends with the last of them.
+        boundary: bool,
+        /// What to forward.
+        bytes: Vec<u8>,
     },
+    /// ram's START section up to the end of its block list, to be forwarded unchanged.
+    RamStart(Vec<u8>),
     /// Nothing after this concerns RAM.
     RamEnd,
-    /// Everything after this is QEMU's stream as it is, RAM records included. `last_block` is the block that
-    /// CONTINUE refers to at the source, none if no page was sent yet.
+    /// Everything after this is QEMU's stream as it is, RAM records included. `last` is the block and number of the
+    /// page that QEMU sent last (its records may continue in that block), none if it sent none.
     Fallback {
-        /// Index into the block list, or none.
-        last_block: Option<u16>,
+        /// Block and page.
+        last: Option<(u16, u32)>,
     },
     /// The VM may run at the target.
     Go,
@@ -84,26 +70,21 @@ impl FromSource {
     /// Appends the payload to `out` and names its kind.
     pub fn encode(&self, out: &mut Vec<u8>) -> Kind {
         match self {
-            Self::Blocks(blocks) => {
-                out.put_u32(blocks.len() as u32);
-                for b in blocks {
-                    out.put_u64(b.used_length);
-                    out.put_text(&b.name);
-                }
-                Kind::Blocks
-            }
-            Self::Stream(bytes) => {
+            Self::Stream { boundary, bytes } => {
+                out.put_u8((*boundary).into());
                 out.extend_from_slice(bytes);
                 Kind::Stream
             }
-            Self::RamStart { section_id, head } => {
-                out.put_u32(*section_id);
+            Self::RamStart(head) => {
                 out.extend_from_slice(head);
                 Kind::RamStart
             }
             Self::RamEnd => Kind::RamEnd,
-            Self::Fallback { last_block } => {
-                out.put_u32(last_block.map_or(u32::MAX, u32::from));
+            Self::Fallback { last } => {
+                if let Some((block, page)) = last {
+                    out.put_u16(*block);
+                    out.put_u32(*page);
+                }
                 Kind::Fallback
             }
             Self::Go => Kind::Go,
@@ -118,27 +99,14 @@ impl FromSource {
     pub fn decode(kind: Kind, payload: &[u8]) -> Result<Self, FrameError> {
         let mut r = Reader::new(payload);
         let frame = match kind {
-            Kind::Blocks => {
-                let n = r.count(10)?;
-                if n > MAX_BLOCKS {
-                    return Err(FrameError::Count(n));
-                }
-                let block = |r: &mut Reader<'_>| {
-                    Ok(BlockInfo { used_length: r.u64()?, name: r.text()?.to_owned() })
-                };
-                Self::Blocks((0..n).map(|_| block(&mut r)).collect::<Result<_, FrameError>>()?)
+            Kind::Stream => {
+                let boundary = r.u8()? == 1;
+                return Ok(Self::Stream { boundary, bytes: r.rest().to_vec() });
             }
-            Kind::Stream => return Ok(Self::Stream(payload.to_vec())),
-            Kind::RamStart => {
-                return Ok(Self::RamStart { section_id: r.u32()?, head: r.rest().to_vec() });
-            }
+            Kind::RamStart => return Ok(Self::RamStart(payload.to_vec())),
             Kind::RamEnd => Self::RamEnd,
-            Kind::Fallback => Self::Fallback {
-                last_block: match r.u32()? {
-                    u32::MAX => None,
-                    n => Some(u16::try_from(n).map_err(|_| FrameError::Count(n as usize))?),
-                },
-            },
+            Kind::Fallback if payload.is_empty() => Self::Fallback { last: None },
+            Kind::Fallback => Self::Fallback { last: Some((r.u16()?, r.u32()?)) },
             Kind::Go => Self::Go,
             Kind::Abort => Self::Abort(r.text()?.to_owned()),
             got => return Err(FrameError::Unexpected { got }),

@@ -129,14 +129,12 @@ proptest! {
 
 #[test]
 fn session_frames_come_back() {
-    let blocks = vec![BlockInfo { name: "pc.ram".into(), used_length: 1 << 28 }];
     for frame in [
-        FromSource::Blocks(blocks),
-        FromSource::Stream(vec![1, 2, 3]),
-        FromSource::RamStart { section_id: 2, head: vec![4; 40] },
+        FromSource::Stream { boundary: true, bytes: vec![1, 2, 3] },
+        FromSource::RamStart(vec![4; 40]),
         FromSource::RamEnd,
-        FromSource::Fallback { last_block: Some(3) },
-        FromSource::Fallback { last_block: None },
+        FromSource::Fallback { last: Some((3, 4)) },
+        FromSource::Fallback { last: None },
         FromSource::Go,
         FromSource::Abort("no room".into()),
     ] {

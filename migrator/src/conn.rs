@@ -1,0 +1,147 @@
+//! Framed connections: a reader that checks before it allocates, a writer that sends pages from where they lie.
+
+use std::io::IoSlice;
+
+use rackferry_migrator_protocol::frame::{self, FrameError, HEADER_LEN, Header, Hello, Kind, Role};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+/// Why a connection ended.
+#[derive(Debug, Error)]
+pub enum ConnError {
+    /// The network said so.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// The peer sent something that is not our protocol.
+    #[error("protocol error: {0}")]
+    Frame(#[from] FrameError),
+    /// The peer closed the connection.
+    #[error("closed by the peer")]
+    Closed,
+    /// The peer did not answer the greeting in time.
+    #[error("no answer to the greeting within {0:?}")]
+    Greeting(std::time::Duration),
+}
+
+/// Most parts of one vectored write; Linux takes 1024.
+const MAX_IOV: usize = 512;
+
+/// How long a peer may take to greet.
+const GREETING_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Reads frames.
+#[derive(Debug)]
+pub struct FrameReader<R> {
+    inner: R,
+}
+
+impl<R: AsyncRead + Unpin> FrameReader<R> {
+    /// Frames of `inner`.
+    pub fn new(inner: R) -> Self {
+        Self { inner }
+    }
+
+    /// The next frame: its payload is written into `payload`, whose memory is reused. Not cancel safe.
+    pub async fn next(&mut self, payload: &mut Vec<u8>) -> Result<Kind, ConnError> {
+        let mut head = [0; HEADER_LEN];
+        match self.inner.read_exact(&mut head).await {
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Err(ConnError::Closed),
+            other => other?,
+        };
+        let header = Header::decode(&head)?;
+        payload.clear();
+        payload.reserve(header.len);
+        let mut limited = (&mut self.inner).take(header.len as u64);
+        while payload.len() < header.len {
+            if limited.read_buf(payload).await? == 0 {
+                return Err(ConnError::Closed);
+            }
+        }
+        header.check(payload)?;
+        Ok(header.kind)
+    }
+}
+
+/// Writes frames.
+#[derive(Debug)]
+pub struct FrameWriter<W> {
+    inner: W,
+}
+
+impl<W: AsyncWrite + Unpin> FrameWriter<W> {
+    /// Frames into `inner`.
+    pub fn new(inner: W) -> Self {
+        Self { inner }
+    }
+
+    /// Sends one frame whose payload is the concatenation of `parts`; returns the bytes written. Not cancel safe.
+    pub async fn send(&mut self, kind: Kind, parts: &[&[u8]]) -> Result<usize, ConnError> {
+        let head = frame::header(kind, parts.iter().copied());
+        let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(parts.len() + 1);
+        slices.push(IoSlice::new(&head));
+        slices.extend(parts.iter().map(|p| IoSlice::new(p)));
+        let total = slices.iter().map(|s| s.len()).sum();
+        let mut left = slices.as_mut_slice();
+        while !left.is_empty() {
+            let n = left.len().min(MAX_IOV);
+            let written = self.inner.write_vectored(&left[..n]).await?;
+            if written == 0 && left.iter().any(|s| !s.is_empty()) {
+                return Err(std::io::Error::from(std::io::ErrorKind::WriteZero).into());
+            }
+            IoSlice::advance_slices(&mut left, written);
+        }
+        Ok(total)
+    }
+}
+
+/// Both halves of a page connection.
+pub type Framed = (FrameReader<OwnedReadHalf>, FrameWriter<OwnedWriteHalf>);
+
+/// Splits a connected socket.
+pub fn framed(stream: TcpStream) -> std::io::Result<Framed> {
+    stream.set_nodelay(true)?;
+    let (read, write) = stream.into_split();
+    Ok((FrameReader::new(read), FrameWriter::new(write)))
+}
+
+/// Connects to an agent's page server and greets. Cancel safe: a dropped future leaves nothing behind.
+pub async fn dial(addr: &str, hello: &Hello) -> Result<Framed, ConnError> {
+    let greeting = async {
+        let (mut reader, mut writer) = framed(TcpStream::connect(addr).await?)?;
+        let mut payload = Vec::new();
+        hello.encode(&mut payload);
+        writer.send(Kind::Hello, &[&payload]).await?;
+        match reader.next(&mut payload).await? {
+            Kind::Hello if Hello::decode(&payload)?.role == Role::Accepted => Ok((reader, writer)),
+            got => Err(FrameError::Unexpected { got }.into()),
+        }
+    };
+    tokio::time::timeout(GREETING_LIMIT, greeting)
+        .await
+        .unwrap_or(Err(ConnError::Greeting(GREETING_LIMIT)))
+}
+
+/// The called side: reads the greeting, and answers it with [`accept`] once the caller is known to be welcome.
+pub async fn greeting(stream: TcpStream) -> Result<(Hello, Framed), ConnError> {
+    let read = async {
+        let (mut reader, writer) = framed(stream)?;
+        let mut payload = Vec::new();
+        match reader.next(&mut payload).await? {
+            Kind::Hello => Ok((Hello::decode(&payload)?, (reader, writer))),
+            got => Err(FrameError::Unexpected { got }.into()),
+        }
+    };
+    tokio::time::timeout(GREETING_LIMIT, read)
+        .await
+        .unwrap_or(Err(ConnError::Greeting(GREETING_LIMIT)))
+}
+
+/// Welcomes the caller of a greeted connection.
+pub async fn accept(writer: &mut FrameWriter<OwnedWriteHalf>, host_id: u32) -> Result<(), ConnError> {
+    let mut payload = Vec::new();
+    Hello { host_id, role: Role::Accepted }.encode(&mut payload);
+    writer.send(Kind::Hello, &[&payload]).await?;
+    Ok(())
+}

@@ -1,0 +1,44 @@
+//! Every limit of the page path in one place, with the reason for its size.
+
+use std::time::Duration;
+
+/// One read of QEMU's stream at most: a batch of 255 pages, which is large enough that nothing that is done once a
+/// batch shows in a profile, and small enough for the L2 cache.
+pub const READ_BYTES: usize = (1 << 20) - (8 << 10);
+
+/// Smallest read that is waited for on a slow link.
+pub const READ_BYTES_MIN: usize = 64 << 10;
+
+/// Buffers of a source session: what may be unresolved at the target. 32 MiB, so that 16 sessions of a host
+/// hold at most half a GiB.
+pub const SOURCE_BUFFERS: usize = 32;
+
+/// Batches between parser and sender: enough to hide a claim's round trip behind the parsing of others.
+pub const CLAIMED_BATCHES: usize = 4;
+
+/// Frames between a target's socket and its placement.
+pub const RECEIVED_FRAMES: usize = 4;
+
+/// Messages between the tasks of a session.
+pub const SESSION_EVENTS: usize = 64;
+
+/// A claim that is not answered by then counts as granted: its page is sent, which costs bytes only.
+pub const CLAIM_PATIENCE: Duration = Duration::from_millis(400);
+
+/// A fetch that is not answered by then counts as lost: the source is asked.
+pub const FETCH_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Content that a holder still expects is waited for this long before the source is asked.
+pub const PENDING_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Pause before expected content is looked for again.
+pub const PENDING_RETRY: Duration = Duration::from_millis(4);
+
+/// The source waits this long for the coordinator's decision, with the VM stopped, before it takes the move back.
+pub const DECISION_PATIENCE: Duration = Duration::from_millis(1500);
+
+/// Requests of one neighbour connection that wait for their answer.
+pub const NEIGHBOUR_REQUESTS: usize = 64;
+
+/// Pause after a failed connection to a neighbour, during which it counts as dead.
+pub const NEIGHBOUR_BACKOFF: Duration = Duration::from_millis(300);

@@ -1,0 +1,253 @@
+//! This host's part of the rack: its index shard, its contents, and the way to the shards and contents of others.
+
+mod link;
+mod store;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock};
+
+use rackferry_dedup_index::{
+    ClaimAnswer, Claimant, Digest, DomainKey, IndexShard, PageHasher, Rendezvous,
+};
+use rackferry_migrator_protocol::frame::{
+    ClaimReply, ClaimRequest, FetchRequest, Forget, HolderRef, Kind, Revoke,
+};
+use tokio::sync::oneshot;
+
+pub use link::Answer;
+pub use store::{ContentStore, StoreReader};
+
+use crate::limits::CLAIM_PATIENCE;
+use link::Link;
+
+/// A live agent of the rack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Stable number of the host.
+    pub host_id: u32,
+    /// `ip:port` of its page server.
+    pub page_addr: String,
+}
+
+#[derive(Debug)]
+struct View {
+    members: HashMap<u32, (String, Link)>,
+    owners: Rendezvous,
+}
+
+/// The rack as one host sees it. Shared by all sessions of the agent.
+#[derive(Debug)]
+pub struct Rack {
+    /// Number of this host.
+    pub own_host: u32,
+    /// Hashes pages with the dedup domain's key.
+    pub hasher: PageHasher,
+    /// This host's shard of the content index.
+    pub shard: IndexShard,
+    /// Contents in this host's guest memories.
+    pub store: ContentStore,
+    view: RwLock<View>,
+    incoming: Mutex<HashSet<u64>>,
+    next_request: AtomicU64,
+}
+
+/// Which shards answer claims.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// All of the rack: each distinct page of the rack crosses once.
+    Rack,
+    /// This host's alone: each distinct page of the host crosses once.
+    Host,
+}
+
+/// Claims under way; the answers of the own shard are there already.
+#[derive(Debug)]
+pub struct PendingClaims {
+    answers: Vec<Option<HolderRef>>,
+    remote: Vec<(Vec<u32>, oneshot::Receiver<Answer>)>,
+}
+
+impl Rack {
+    /// A rack of which nothing but the own host is known yet. `index_bytes` and `content_bytes` are ceilings.
+    pub fn new(own_host: u32, key: &DomainKey, index_bytes: usize, content_bytes: usize) -> Self {
+        Self {
+            own_host,
+            hasher: PageHasher::new(key),
+            shard: IndexShard::with_ceiling(index_bytes),
+            store: ContentStore::with_ceiling(content_bytes),
+            view: RwLock::new(View { members: HashMap::new(), owners: Rendezvous::new([own_host]) }),
+            incoming: Mutex::default(),
+            next_request: AtomicU64::new(1),
+        }
+    }
+
+    /// Takes over the list of live agents; connections to those that stay are kept. Must be called inside a tokio
+    /// runtime.
+    pub fn set_members(&self, members: &[Member]) {
+        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        let mut old = std::mem::take(&mut view.members);
+        for m in members.iter().filter(|m| m.host_id != self.own_host) {
+            let kept = old.remove(&m.host_id).filter(|(addr, _)| *addr == m.page_addr);
+            let start = || (m.page_addr.clone(), Link::start(self.own_host, m.page_addr.clone()));
+            view.members.insert(m.host_id, kept.unwrap_or_else(start));
+        }
+        let hosts: Vec<u32> = view.members.keys().copied().chain([self.own_host]).collect();
+        view.owners = Rendezvous::new(hosts);
+    }
+
+    /// A session from another rack brings content to this host from now on.
+    pub fn session_opened(&self, session: u64) {
+        self.incoming.lock().unwrap_or_else(PoisonError::into_inner).insert(session);
+    }
+
+    /// It brings no more.
+    pub fn session_closed(&self, session: u64) {
+        self.incoming.lock().unwrap_or_else(PoisonError::into_inner).remove(&session);
+    }
+
+    /// Does `session` still bring content to this host?
+    pub fn expects(&self, session: u64) -> bool {
+        self.incoming.lock().unwrap_or_else(PoisonError::into_inner).contains(&session)
+    }
+
+    fn link(&self, host: u32) -> Option<Link> {
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        view.members.get(&host).map(|(_, link)| link.clone())
+    }
+
+    /// Claims `digests` for `claimant`, at the own shard at once and at the others by requests that are under way
+    /// when this returns.
+    pub async fn claim(
+        &self,
+        scope: Scope,
+        crossing: u64,
+        claimant: HolderRef,
+        digests: &[Digest],
+    ) -> PendingClaims {
+        let mut by_owner: HashMap<u32, Vec<u32>> = HashMap::new();
+        {
+            let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+            for (i, digest) in digests.iter().enumerate() {
+                let owner = match scope {
+                    Scope::Host => self.own_host,
+                    Scope::Rack => view.owners.owner(digest).unwrap_or(self.own_host),
+                };
+                by_owner.entry(owner).or_default().push(i as u32);
+            }
+        }
+        let mut pending = PendingClaims { answers: vec![None; digests.len()], remote: Vec::new() };
+        let local = by_owner.remove(&self.own_host);
+        for (host, positions) in by_owner {
+            let Some(link) = self.link(host) else { continue };
+            let request = self.next_request.fetch_add(1, Ordering::Relaxed);
+            let digests = positions.iter().map(|i| digests[*i as usize].0).collect();
+            let mut payload = Vec::with_capacity(40 + positions.len() * 16);
+            ClaimRequest { request, crossing, claimant, digests }.encode(&mut payload);
+            pending.remote.push((positions, link.ask(Kind::Claim, request, payload).await));
+        }
+        if let Some(positions) = local {
+            let digests: Vec<Digest> = positions.iter().map(|i| digests[*i as usize]).collect();
+            for (i, answer) in positions.iter().zip(self.claim_here(crossing, claimant, &digests)) {
+                pending.answers[*i as usize] = answer;
+            }
+        }
+        pending
+    }
+
+    /// Claims at this host's shard. `None` = the claimant's to send.
+    pub fn claim_here(
+        &self,
+        crossing: u64,
+        claimant: HolderRef,
+        digests: &[Digest],
+    ) -> Vec<Option<HolderRef>> {
+        let mut answers = Vec::with_capacity(digests.len());
+        self.shard.claim(crossing, into_claimant(claimant), digests, &mut answers);
+        answers
+            .into_iter()
+            .map(|answer| match answer {
+                ClaimAnswer::Yours => None,
+                ClaimAnswer::Taken(c) => Some(HolderRef { host: c.holder, session: c.session }),
+            })
+            .collect()
+    }
+
+    /// A holder does not have what the index says it has.
+    pub fn forget(&self, scope: Scope, crossing: u64, claims: &[(Digest, HolderRef)]) {
+        let mut by_owner: HashMap<u32, Vec<([u8; 16], HolderRef)>> = HashMap::new();
+        {
+            let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+            for (digest, holder) in claims {
+                let owner = match scope {
+                    Scope::Host => self.own_host,
+                    Scope::Rack => view.owners.owner(digest).unwrap_or(self.own_host),
+                };
+                by_owner.entry(owner).or_default().push((digest.0, *holder));
+            }
+        }
+        for (host, claims) in by_owner {
+            let forget = Forget { crossing, claims };
+            if host == self.own_host {
+                self.forget_here(&forget);
+            } else if let Some(link) = self.link(host) {
+                let mut payload = Vec::new();
+                forget.encode(&mut payload);
+                link.tell(Kind::Forget, payload);
+            }
+        }
+    }
+
+    /// Forgets at this host's shard.
+    pub fn forget_here(&self, forget: &Forget) {
+        for (digest, holder) in &forget.claims {
+            self.shard.forget(forget.crossing, &Digest(*digest), into_claimant(*holder));
+        }
+    }
+
+    /// Undoes all claims of a session, in all shards that can be reached.
+    pub fn revoke(&self, session: u64) {
+        self.shard.revoke(session);
+        let mut payload = Vec::new();
+        Revoke { session }.encode(&mut payload);
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        for (_, link) in view.members.values() {
+            link.tell(Kind::Revoke, payload.clone());
+        }
+    }
+
+    /// Asks a neighbour for contents. None if it is not a live member of the rack.
+    pub async fn fetch(
+        &self,
+        host: u32,
+        wanted: Vec<([u8; 16], u64)>,
+    ) -> Option<oneshot::Receiver<Answer>> {
+        let link = self.link(host)?;
+        let request = self.next_request.fetch_add(1, Ordering::Relaxed);
+        let mut payload = Vec::with_capacity(16 + wanted.len() * 24);
+        FetchRequest { request, wanted }.encode(&mut payload);
+        Some(link.ask(Kind::Fetch, request, payload).await)
+    }
+}
+
+impl PendingClaims {
+    /// Waits for the answers. A shard that does not answer in time grants everything: that costs bytes only.
+    pub async fn finish(self) -> Vec<Option<HolderRef>> {
+        let Self { mut answers, remote } = self;
+        let deadline = tokio::time::Instant::now() + CLAIM_PATIENCE;
+        for (positions, receiver) in remote {
+            let Ok(Ok(payload)) = tokio::time::timeout_at(deadline, receiver).await else { continue };
+            let Ok(reply) = ClaimReply::decode(&payload) else { continue };
+            if reply.answers.len() == positions.len() {
+                for (i, answer) in positions.iter().zip(reply.answers) {
+                    answers[*i as usize] = answer;
+                }
+            }
+        }
+        answers
+    }
+}
+
+fn into_claimant(h: HolderRef) -> Claimant {
+    Claimant { holder: h.host, session: h.session }
+}

@@ -1,0 +1,270 @@
+//! From claimed batches to frames on the core link.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use rackferry_dedup_index::{Digest, PAGE_SIZE};
+use rackferry_migrator_protocol::frame::{
+    BatchHead, FromSource, HolderRef, Kind, Lost, MAX_BATCH_PAGES, encode_supply,
+};
+use rackferry_migrator_protocol::stream::Item;
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::sync::mpsc;
+
+use super::flow::{Flow, Kept, KeptPage};
+use super::pump::{Claiming, PageBuf, Parsed};
+use crate::compress::Compressor;
+use crate::conn::{ConnError, FrameWriter};
+use crate::stats::{Counters, add, lap};
+
+/// What the session's control task wants to be sent.
+#[derive(Debug)]
+pub enum Order {
+    /// A small frame.
+    Frame(FromSource),
+    /// Contents of lost references.
+    Supply(Vec<Lost>),
+}
+
+/// The task that writes to the core link.
+pub struct Emitter {
+    /// The session's connection.
+    pub writer: FrameWriter<OwnedWriteHalf>,
+    /// Batches in QEMU's order.
+    pub parsed: mpsc::Receiver<Parsed>,
+    /// Orders; they go before batches.
+    pub orders: mpsc::Receiver<Order>,
+    /// What is under way.
+    pub flow: Arc<Flow>,
+    /// Counters of the session.
+    pub counters: Arc<Counters>,
+    /// Dedup, if it is on.
+    pub claiming: Option<Claiming>,
+    /// Compression, if it is on.
+    pub compressor: Option<Compressor>,
+}
+
+/// Scratch memory of the emitter, reused from batch to batch.
+#[derive(Default)]
+struct Scratch {
+    head: BatchHead,
+    meta: Vec<u8>,
+    raw: Vec<u32>,
+    raw_digests: Vec<Digest>,
+    kept: Vec<KeptPage>,
+    seq: u64,
+}
+
+impl Emitter {
+    /// Runs until both queues are closed or the connection breaks.
+    pub async fn run(mut self) -> Result<(), ConnError> {
+        let mut scratch = Scratch::default();
+        let (mut parsed_open, mut orders_open) = (true, true);
+        while parsed_open || orders_open {
+            tokio::select! {
+                biased;
+                order = self.orders.recv(), if orders_open => match order {
+                    Some(order) => self.obey(order).await?,
+                    None => orders_open = false,
+                },
+                parsed = self.parsed.recv(), if parsed_open => match parsed {
+                    Some(parsed) => self.emit(parsed, &mut scratch).await?,
+                    None => parsed_open = false,
+                },
+            }
+        }
+        Ok(())
+    }
+
+    async fn emit(&mut self, parsed: Parsed, s: &mut Scratch) -> Result<(), ConnError> {
+        let Parsed { buf, items, digests, claims } = parsed;
+        let answers = match claims {
+            Some(claims) => claims.finish().await,
+            None => Vec::new(),
+        };
+        let mut next = 0;
+        for item in items {
+            match item {
+                Item::Page { block, page, at } => {
+                    let claim = digests.get(next).map(|d| (*d, answers[next]));
+                    next += 1;
+                    s.page(block, page, at, claim);
+                    if s.head.raw_pages() + s.head.references() == MAX_BATCH_PAGES {
+                        self.flush(&buf, s).await?;
+                    }
+                }
+                Item::Zero { block, page } => {
+                    add(&self.counters.zero_bytes, PAGE_SIZE);
+                    s.head.zero(block, page);
+                }
+                Item::SectionEnd | Item::MultifdFlush => {}
+                other => {
+                    self.flush(&buf, s).await?;
+                    self.outside_ram(other, &buf).await?;
+                }
+            }
+        }
+        self.flush(&buf, s).await
+    }
+
+    async fn outside_ram(&mut self, item: Item, buf: &PageBuf) -> Result<(), ConnError> {
+        match item {
+            Item::Bytes { range, boundary } => {
+                let parts: [&[u8]; 2] = [&[boundary.into()], &buf.bytes()[range]];
+                self.write(Kind::Stream, &parts).await
+            }
+            Item::RamStart { head, .. } => self.write(Kind::RamStart, &[&buf.bytes()[head]]).await,
+            Item::RamEnd => {
+                // Device state goes out only when every page is in place at the target. Supplies are still due.
+                self.drain().await?;
+                self.write(Kind::RamEnd, &[]).await
+            }
+            Item::Fallback { last, .. } => {
+                self.drain().await?;
+                let last = last.map(|p| (p.block, p.page));
+                self.frame(&FromSource::Fallback { last }).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until everything sent is resolved, obeying orders meanwhile.
+    async fn drain(&mut self) -> Result<(), ConnError> {
+        let flow = self.flow.clone();
+        let drained = flow.drained();
+        tokio::pin!(drained);
+        loop {
+            tokio::select! {
+                () = &mut drained => return Ok(()),
+                order = self.orders.recv() => match order {
+                    Some(order) => self.obey(order).await?,
+                    None => return Ok(drained.await),
+                },
+            }
+        }
+    }
+
+    async fn flush(&mut self, buf: &Arc<PageBuf>, s: &mut Scratch) -> Result<(), ConnError> {
+        if s.head.is_empty() {
+            return Ok(());
+        }
+        let c = self.counters.clone();
+        add(&c.raw_bytes, s.raw.len() * PAGE_SIZE);
+        add(&c.duplicate_bytes, s.kept.len() * PAGE_SIZE);
+        let root = self
+            .claiming
+            .as_ref()
+            .filter(|_| !s.raw.is_empty())
+            .map(|claiming| claiming.rack.hasher.digest_of_digests(&s.raw_digests).0);
+        let start = Instant::now();
+        let compressed = match &mut self.compressor {
+            Some(zstd) if !s.raw.is_empty() => {
+                zstd.compress(s.raw.iter().map(|at| buf.page(*at as usize)))?
+            }
+            _ => None,
+        };
+        lap(&c.zstd_ns, start);
+        let data_len = compressed.map_or(s.raw.len() * PAGE_SIZE, <[u8]>::len);
+        s.meta.clear();
+        s.head.encode(s.seq, compressed.is_some(), root, data_len, &mut s.meta);
+        let kept = (!s.kept.is_empty()).then(|| Kept { buf: buf.clone(), pages: s.kept.as_slice().into() });
+        self.flow.sent(s.seq, s.meta.len() + data_len, kept);
+        let start = Instant::now();
+        let written = match compressed {
+            Some(data) => self.writer.send(Kind::Batch, &[&s.meta, data]).await?,
+            None => {
+                let mut parts: Vec<&[u8]> = Vec::with_capacity(s.raw.len() + 1);
+                parts.push(&s.meta);
+                parts.extend(s.raw.iter().map(|at| buf.page(*at as usize).as_slice()));
+                self.writer.send(Kind::Batch, &parts).await?
+            }
+        };
+        lap(&c.send_ns, start);
+        add(&c.wire_bytes, written);
+        s.next_batch();
+        Ok(())
+    }
+
+    async fn obey(&mut self, order: Order) -> Result<(), ConnError> {
+        match order {
+            Order::Frame(frame) => self.frame(&frame).await,
+            Order::Supply(lost) => {
+                for some in lost.chunks(MAX_BATCH_PAGES) {
+                    self.supply(some).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn supply(&mut self, lost: &[Lost]) -> Result<(), ConnError> {
+        let kept: Vec<(Lost, Kept, KeptPage)> = lost
+            .iter()
+            .filter_map(|l| {
+                let kept = self.flow.kept(l.seq)?;
+                let page = *kept.pages.get(l.index as usize)?;
+                Some((*l, kept, page))
+            })
+            .collect();
+        if let Some(claiming) = &self.claiming {
+            let stale: Vec<(Digest, HolderRef)> =
+                kept.iter().map(|(_, _, p)| (Digest(p.digest), p.holder)).collect();
+            claiming.rack.forget(claiming.scope, claiming.crossing, &stale);
+        }
+        let pages = || kept.iter().map(|(_, k, p)| k.buf.page(p.at as usize));
+        let compressed = match &mut self.compressor {
+            Some(zstd) => zstd.compress(pages())?,
+            None => None,
+        };
+        let lost: Vec<Lost> = kept.iter().map(|(l, ..)| *l).collect();
+        let mut meta = Vec::new();
+        let raw_len = lost.len() * PAGE_SIZE;
+        encode_supply(&lost, compressed.is_some(), compressed.map_or(raw_len, <[u8]>::len), &mut meta);
+        let written = match compressed {
+            Some(data) => self.writer.send(Kind::Supply, &[&meta, data]).await?,
+            None => {
+                let mut parts: Vec<&[u8]> = vec![&meta];
+                parts.extend(pages().map(<[u8; PAGE_SIZE]>::as_slice));
+                self.writer.send(Kind::Supply, &parts).await?
+            }
+        };
+        add(&self.counters.supplied_bytes, raw_len);
+        add(&self.counters.wire_bytes, written);
+        Ok(())
+    }
+
+    async fn frame(&mut self, frame: &FromSource) -> Result<(), ConnError> {
+        let mut payload = Vec::new();
+        let kind = frame.encode(&mut payload);
+        self.write(kind, &[&payload]).await
+    }
+
+    async fn write(&mut self, kind: Kind, parts: &[&[u8]]) -> Result<(), ConnError> {
+        let written = self.writer.send(kind, parts).await?;
+        add(&self.counters.wire_bytes, written);
+        Ok(())
+    }
+}
+
+impl Scratch {
+    /// Adds a page: by reference if somebody else has claimed its content, else as content.
+    fn page(&mut self, block: u16, page: u32, at: usize, claim: Option<(Digest, Option<HolderRef>)>) {
+        if let Some((digest, Some(holder))) = claim
+            && self.head.reference(block, page, digest.0, holder)
+        {
+            self.kept.push(KeptPage { at: at as u32, digest: digest.0, holder });
+            return;
+        }
+        self.head.raw(block, page);
+        self.raw.push(at as u32);
+        self.raw_digests.extend(claim.map(|(digest, _)| digest));
+    }
+
+    fn next_batch(&mut self) {
+        self.head.clear();
+        self.raw.clear();
+        self.raw_digests.clear();
+        self.kept.clear();
+        self.seq += 1;
+    }
+}
