@@ -5,3 +5,4 @@
 
 pub mod frame;
 pub mod session;
+pub mod stream;
