@@ -136,7 +136,7 @@ pub struct SourceReport {
     /// From QEMU's STOP to the target's word that the VM runs.
     pub blackout: Option<Duration>,
     /// Digest of the memory at the pause, in verify mode.
-    pub digest: Option<[u8; 16]>,
+    pub digest: Option<[u8; 32]>,
 }
 
 /// The parts a session works with.
@@ -176,7 +176,7 @@ struct Session {
     pump: Option<tokio::task::AbortHandle>,
     stopped_at: Option<Instant>,
     blackout: Option<Duration>,
-    digest: Option<[u8; 16]>,
+    digest: Option<[u8; 32]>,
 }
 
 /// Moves a VM away. Ends when the VM runs at the target, or goes on here, or its owner is for the log to

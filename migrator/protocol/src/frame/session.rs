@@ -3,7 +3,7 @@
 use super::{FrameError, Kind, Put, Reader};
 
 /// Digest of a VM's memory blocks, for verify mode.
-pub type MemoryDigest = [u8; 16];
+pub type MemoryDigest = [u8; 32];
 
 /// What a source sends besides batches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,7 +170,7 @@ impl FromTarget {
             Kind::ReturnPath => return Ok(Self::ReturnPath(payload.to_vec())),
             Kind::Loaded if payload.is_empty() => Self::Loaded(None),
             Kind::Loaded => {
-                Self::Loaded(Some(r.bytes(16)?.try_into().expect("bytes(16) returns 16 bytes")))
+                Self::Loaded(Some(r.bytes(32)?.try_into().expect("bytes(32) returns 32 bytes")))
             }
             Kind::Running => Self::Running,
             Kind::Abort => Self::Abort(r.text()?.to_owned()),

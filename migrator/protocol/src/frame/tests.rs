@@ -147,7 +147,7 @@ fn session_frames_come_back() {
         FromTarget::Missing(vec![Lost { seq: 4, index: 2 }]),
         FromTarget::ReturnPath(vec![0, 2]),
         FromTarget::Loaded(None),
-        FromTarget::Loaded(Some([8; 16])),
+        FromTarget::Loaded(Some([8; 32])),
         FromTarget::Running,
         FromTarget::Abort("QEMU died".into()),
     ] {

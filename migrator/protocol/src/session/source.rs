@@ -28,10 +28,10 @@ pub enum Event {
     /// The target QEMU has loaded everything and is paused.
     Loaded {
         /// Digest of the target's memory, in verify mode.
-        digest: Option<[u8; 16]>,
+        digest: Option<[u8; 32]>,
     },
     /// Digest of this side's memory, in answer to [`Effect::HashMemory`].
-    Hashed([u8; 16]),
+    Hashed([u8; 32]),
     /// The coordinator's answer to [`Effect::AskCommit`].
     Decision {
         /// The commit is durable.
@@ -118,7 +118,7 @@ pub enum Phase {
     /// Verify mode: both digests are awaited.
     Verifying {
         /// The target's.
-        theirs: [u8; 16],
+        theirs: [u8; 32],
     },
     /// The coordinator was asked.
     Committing {

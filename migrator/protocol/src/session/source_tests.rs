@@ -50,7 +50,7 @@ fn a_move_takes_the_steps_in_order() {
 fn different_memory_is_never_committed() {
     let ready = Event::Ready { predicted_ms: 1 };
     let mut events = vec![Event::Accepted, ready, Event::SlotGranted];
-    events.extend([Event::Loaded { digest: Some([1; 16]) }, Event::Hashed([2; 16]), granted()]);
+    events.extend([Event::Loaded { digest: Some([1; 32]) }, Event::Hashed([2; 32]), granted()]);
     let (source, out) = drive(true, &events);
     assert!(!out.contains(&Effect::AskCommit) && out.contains(&Effect::CloseStream));
     assert!(matches!(source.phase(), Phase::RollingBack { .. }));

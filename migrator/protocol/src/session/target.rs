@@ -10,7 +10,7 @@ pub enum Event {
     /// The target QEMU sent SHUT(0) and is paused.
     QemuLoaded,
     /// Digest of this side's memory, in answer to [`Effect::HashMemory`].
-    Hashed([u8; 16]),
+    Hashed([u8; 32]),
     /// The target QEMU failed to load, or died.
     QemuFailed(String),
     /// Ownership has passed: run. From the source or from the coordinator, any number of times.
@@ -31,7 +31,7 @@ pub enum Effect {
     /// Hash the whole guest memory of this side.
     HashMemory,
     /// Tell the source that everything is loaded.
-    SendLoaded(Option<[u8; 16]>),
+    SendLoaded(Option<[u8; 32]>),
     /// `cont`, then announce the VM to the network.
     Resume,
     /// Tell the source and the coordinator that the VM runs.
@@ -151,8 +151,8 @@ mod tests {
     #[test]
     fn a_move_takes_the_steps_in_order() {
         let out =
-            drive(true, &[Event::QemuLoaded, Event::Hashed([7; 16]), Event::Go, Event::Resumed]);
-        let loaded = Effect::SendLoaded(Some([7; 16]));
+            drive(true, &[Event::QemuLoaded, Event::Hashed([7; 32]), Event::Go, Event::Resumed]);
+        let loaded = Effect::SendLoaded(Some([7; 32]));
         let end = [Effect::Resume, Effect::SendRunning, Effect::Finish];
         assert_eq!(out[..2], [Effect::HashMemory, loaded]);
         assert_eq!(out[2..], end);
@@ -180,7 +180,7 @@ mod tests {
     fn any_event() -> impl Strategy<Value = Event> {
         prop_oneof![
             Just(Event::QemuLoaded),
-            Just(Event::Hashed([1; 16])),
+            Just(Event::Hashed([1; 32])),
             Just(Event::QemuFailed("x".into())),
             Just(Event::Go),
             Just(Event::Resumed),

@@ -1,0 +1,362 @@
+//! The target session: the tokio shell around [`protocol::session::target`].
+//!
+//! | task | owns | ends when |
+//! |---|---|---|
+//! | [`run`] | the state machine, the placer, everything outstanding | the machine says `Finish` |
+//! | reader | the reading half of the connection | the link breaks |
+//! | return path | QEMU's return path | QEMU closes it |
+//! | fetches | one request to a neighbour each, at most [`FETCHES`] | answered, or out of patience |
+//!
+//! [`protocol::session::target`]: rackferry_migrator_protocol::session::target
+
+mod place;
+mod qemu;
+mod receive;
+mod wanted;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rackferry_dedup_index::Digest;
+use rackferry_migrator_protocol::frame::{Ack, FromTarget, Kind};
+use rackferry_migrator_protocol::session::target::{Effect, Event, Target};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tracing::{debug, info, warn};
+
+use crate::conn::{ConnError, FrameReader, FrameWriter, Framed};
+use crate::limits::{PENDING_RETRY, RECEIVED_FRAMES, SESSION_EVENTS};
+use crate::qmp::Qmp;
+use crate::rack::Rack;
+use crate::stats::{Counters, Totals};
+use receive::Receiver;
+
+pub use place::{PlaceError, Placed};
+
+/// Requests to neighbours of one session at a time: enough to hide a round trip behind 1 MiB of pages.
+const FETCHES: usize = 8;
+
+/// What a target session is to do.
+#[derive(Debug, Clone)]
+pub struct TargetSpec {
+    /// The migration's number in frames and index entries.
+    pub session: u64,
+    /// Its name in the control plane.
+    pub migration_id: String,
+    /// Compare the whole memory before the commit.
+    pub verify: bool,
+    /// Where QEMU listens for the stream.
+    pub socket: PathBuf,
+    /// Guest memories that pages are placed in.
+    pub placed: Vec<Placed>,
+}
+
+/// The parts a session works with.
+#[derive(Debug, Clone)]
+pub struct TargetParts {
+    /// QEMU's monitor.
+    pub qmp: Qmp,
+    /// The rack.
+    pub rack: Arc<Rack>,
+}
+
+/// What the coordinator tells a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Ownership has passed and the source is stopped for good: run.
+    Resume,
+    /// The move is off.
+    Discard(String),
+}
+
+/// How it went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TargetOutcome {
+    /// The VM runs here.
+    Running,
+    /// The incoming QEMU must be killed and its memory freed.
+    Discard(String),
+    /// Everything is loaded and paused; the coordinator says what becomes of it.
+    LeftLoaded,
+    /// QEMU refused to run the VM; the coordinator must know.
+    Stuck(String),
+}
+
+/// How it went, with figures.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TargetReport {
+    /// The end.
+    pub outcome: TargetOutcome,
+    /// Bytes and times.
+    pub totals: Totals,
+    /// Digest of the memory before the resume, in verify mode.
+    pub digest: Option<[u8; 32]>,
+}
+
+/// Everything the session's task is woken by, besides frames.
+#[derive(Debug)]
+enum Input {
+    Event(Event),
+    ReturnPath(Vec<u8>),
+    Fetched(Fetched),
+}
+
+/// The answer of a neighbour, verified.
+#[derive(Debug)]
+struct Fetched {
+    wanted: Vec<Digest>,
+    /// One state a digest ([`frame::FETCH_PRESENT`](rackferry_migrator_protocol::frame::FETCH_PRESENT)...).
+    states: Vec<u8>,
+    /// The pages that are present and match, in order.
+    pages: Vec<u8>,
+}
+
+struct Session {
+    spec: TargetSpec,
+    parts: TargetParts,
+    machine: Target,
+    writer: FrameWriter<OwnedWriteHalf>,
+    inputs: mpsc::Sender<Input>,
+    receiver: Receiver,
+    counters: Arc<Counters>,
+    tasks: JoinSet<()>,
+    fetches: Arc<Semaphore>,
+    digest: Option<[u8; 32]>,
+    outcome: Option<TargetOutcome>,
+    over: bool,
+}
+
+/// Receives a VM. Ends when it runs here, must be discarded, or is left for the coordinator to decide. `died`
+/// completes when the target QEMU's process is known to be gone.
+///
+/// Not cancel safe: a dropped session leaves a QEMU that waits for its stream.
+pub async fn run(
+    spec: TargetSpec,
+    parts: TargetParts,
+    (reader, writer): Framed,
+    died: impl Future<Output = ()> + Send + 'static,
+    mut commands: mpsc::Receiver<Command>,
+) -> TargetReport {
+    parts.rack.session_opened(spec.session);
+    let (inputs, mut queue) = mpsc::channel(SESSION_EVENTS);
+    let (frames, mut frame_queue) = mpsc::channel(RECEIVED_FRAMES);
+    let (recycled, recycle_queue) = mpsc::channel(RECEIVED_FRAMES);
+    let counters = Arc::<Counters>::default();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(read_frames(reader, frames, recycle_queue));
+    let died_inputs = inputs.clone();
+    tasks.spawn(async move {
+        died.await;
+        let failed = Event::QemuFailed("the target QEMU's process ended".into());
+        let _ = died_inputs.send(Input::Event(failed)).await;
+    });
+    let receiver = Receiver::new(spec.placed.clone(), parts.rack.clone(), counters.clone());
+    let session_id = spec.session;
+    let mut session = Session {
+        machine: Target::new(spec.verify),
+        spec,
+        parts,
+        writer,
+        inputs,
+        receiver,
+        counters,
+        tasks,
+        fetches: Arc::new(Semaphore::new(FETCHES)),
+        digest: None,
+        outcome: None,
+        over: false,
+    };
+    if let Err(error) = session.connect_qemu().await {
+        session.event(Event::QemuFailed(format!("its migration socket: {error}"))).await;
+    }
+    let mut frames_open = true;
+    while !session.over {
+        tokio::select! {
+            input = queue.recv() => {
+                session.input(input.expect("the session holds a sender itself")).await;
+            }
+            Some(command) = commands.recv() => session.event(match command {
+                Command::Resume => Event::Go,
+                Command::Discard(why) => Event::Discard(why),
+            }).await,
+            frame = frame_queue.recv(), if frames_open => match frame {
+                Some(Ok((kind, payload))) => {
+                    session.frame(kind, &payload).await;
+                    let _ = recycled.try_send(payload);
+                }
+                Some(Err(why)) => session.event(Event::PeerLost(why)).await,
+                None => frames_open = false,
+            },
+            () = tokio::time::sleep(PENDING_RETRY), if !session.receiver.wanted.is_idle() => {}
+        }
+        session.look_for_wanted().await;
+        session.acknowledge().await;
+    }
+    session.parts.rack.session_closed(session_id);
+    session.report()
+}
+
+/// Reads frames until the connection ends; the reason is the last item.
+async fn read_frames(
+    mut reader: FrameReader<OwnedReadHalf>,
+    frames: mpsc::Sender<Result<(Kind, Vec<u8>), String>>,
+    mut recycled: mpsc::Receiver<Vec<u8>>,
+) {
+    loop {
+        let mut payload = recycled.try_recv().unwrap_or_default();
+        let item = match reader.next(&mut payload).await {
+            Ok(kind) => Ok((kind, payload)),
+            Err(ConnError::Closed) => Err("closed by the source".to_owned()),
+            Err(error) => Err(error.to_string()),
+        };
+        let last = item.is_err();
+        if frames.send(item).await.is_err() || last {
+            return;
+        }
+    }
+}
+
+impl Session {
+    async fn connect_qemu(&mut self) -> std::io::Result<()> {
+        let (read, write) = qemu::connect(&self.spec.socket).await?;
+        self.receiver.qemu = Some(write);
+        let (qmp, inputs) = (self.parts.qmp.clone(), self.inputs.clone());
+        self.tasks.spawn(qemu::return_path(read, qmp, inputs));
+        Ok(())
+    }
+
+    async fn input(&mut self, input: Input) {
+        match input {
+            Input::Event(event) => self.event(event).await,
+            Input::ReturnPath(bytes) => self.send(&FromTarget::ReturnPath(bytes)).await,
+            Input::Fetched(fetched) => {
+                let result = self.receiver.fetched(&fetched).await;
+                self.check(result).await;
+            }
+        }
+    }
+
+    async fn frame(&mut self, kind: Kind, payload: &[u8]) {
+        match self.receiver.frame(kind, payload).await {
+            Ok(None) => {}
+            Ok(Some(event)) => self.event(event).await,
+            Err(error) => self.check(Err(error)).await,
+        }
+    }
+
+    /// What cannot be received ends the move; the source goes on.
+    async fn check(&mut self, result: Result<(), receive::ReceiveError>) {
+        if let Err(error) = result {
+            self.event(Event::QemuFailed(error.to_string())).await;
+        }
+    }
+
+    async fn event(&mut self, event: Event) {
+        let before = self.machine.phase();
+        if let Event::Hashed(digest) = &event {
+            self.digest = Some(*digest);
+        }
+        let mut effects = Vec::new();
+        self.machine.handle(event, &mut effects);
+        if self.machine.phase() != before {
+            debug!(id = %self.spec.migration_id, from = ?before, to = ?self.machine.phase(), "target");
+        }
+        for effect in effects {
+            self.carry_out(effect).await;
+        }
+    }
+
+    async fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::HashMemory => self.hash_memory(),
+            Effect::SendLoaded(digest) => self.send(&FromTarget::Loaded(digest)).await,
+            Effect::Resume => self.resume(),
+            Effect::SendRunning => {
+                self.send(&FromTarget::Running).await;
+                self.outcome = Some(TargetOutcome::Running);
+            }
+            Effect::SendAbort(why) => {
+                if self.outcome.is_none() {
+                    self.outcome = Some(TargetOutcome::Stuck(why.clone()));
+                }
+                self.send(&FromTarget::Abort(why)).await;
+            }
+            Effect::Discard(why) => self.outcome = Some(TargetOutcome::Discard(why)),
+            Effect::Finish => self.over = true,
+        }
+    }
+
+    fn hash_memory(&mut self) {
+        let memories: Vec<_> = self.spec.placed.iter().map(|p| p.memory.clone()).collect();
+        let (rack, inputs) = (self.parts.rack.clone(), self.inputs.clone());
+        self.tasks.spawn(async move {
+            let event = match tokio::task::spawn_blocking(move || rack.digest_memories(&memories)).await {
+                Ok(Ok(digest)) => Event::Hashed(digest),
+                Ok(Err(error)) => Event::QemuFailed(format!("cannot hash guest memory: {error}")),
+                Err(error) => Event::QemuFailed(format!("cannot hash guest memory: {error}")),
+            };
+            let _ = inputs.send(Input::Event(event)).await;
+        });
+    }
+
+    fn resume(&mut self) {
+        let (qmp, inputs) = (self.parts.qmp.clone(), self.inputs.clone());
+        let id = self.spec.migration_id.clone();
+        tokio::spawn(async move {
+            let event = match qmp.cont().await {
+                Ok(()) => Event::Resumed,
+                Err(error) => Event::QemuFailed(format!("cont: {error}")),
+            };
+            let _ = inputs.send(Input::Event(event)).await;
+            if let Err(error) = qmp.announce_self().await {
+                warn!(%id, %error, "announce-self");
+            }
+        });
+    }
+
+    /// Looks for contents that references wait for: here, at neighbours, and in the end at the source.
+    async fn look_for_wanted(&mut self) {
+        let (requests, lost) = match self.receiver.look(self.fetches.available_permits()).await {
+            Ok(found) => found,
+            Err(error) => return self.check(Err(error)).await,
+        };
+        if !lost.is_empty() {
+            debug!(id = %self.spec.migration_id, references = lost.len(), "asking the source for lost content");
+            self.send(&FromTarget::Missing(lost)).await;
+        }
+        for (host, wanted) in requests {
+            let Ok(permit) = self.fetches.clone().try_acquire_owned() else { return };
+            let (rack, inputs) = (self.parts.rack.clone(), self.inputs.clone());
+            self.tasks.spawn(async move {
+                let fetched = receive::fetch(&rack, host, wanted).await;
+                drop(permit);
+                let _ = inputs.send(Input::Fetched(fetched)).await;
+            });
+        }
+    }
+
+    async fn acknowledge(&mut self) {
+        if let Some((received, resolved)) = self.receiver.take_ack() {
+            self.send(&FromTarget::Ack(Ack { received, resolved })).await;
+        }
+    }
+
+    /// A broken connection shows at the reader, so an error here is not told twice.
+    async fn send(&mut self, frame: &FromTarget) {
+        let mut payload = Vec::new();
+        let kind = frame.encode(&mut payload);
+        let sent = tokio::time::timeout(Duration::from_secs(10), self.writer.send(kind, &[&payload]));
+        if !matches!(sent.await, Ok(Ok(_))) {
+            debug!(id = %self.spec.migration_id, ?kind, "not sent to the source");
+        }
+    }
+
+    fn report(mut self) -> TargetReport {
+        self.tasks.abort_all();
+        let outcome = self.outcome.unwrap_or(TargetOutcome::LeftLoaded);
+        info!(id = %self.spec.migration_id, ?outcome, "target session over");
+        TargetReport { outcome, totals: self.counters.totals(), digest: self.digest }
+    }
+}

@@ -1,0 +1,110 @@
+//! Contents that references wait for, one entry a digest however many pages refer to it.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use rackferry_dedup_index::Digest;
+use rackferry_migrator_protocol::frame::HolderRef;
+use rackferry_migrator_protocol::session::outstanding::{PageId, ReferenceId};
+
+use crate::limits::{PENDING_PATIENCE, PENDING_RETRY};
+
+/// A content that is not here yet.
+#[derive(Debug)]
+struct Entry {
+    holder: HolderRef,
+    waiters: Vec<(PageId, ReferenceId)>,
+    since: Instant,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum State {
+    /// To be looked for, not before this time.
+    Due(Instant),
+    /// A neighbour or the source was asked.
+    Asked,
+}
+
+/// Where a due content is to be looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// In this host's own memories: its session brings it here.
+    Here,
+    /// At a neighbour.
+    There(u32),
+}
+
+/// All contents one session waits for; bounded by the source's window.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    entries: HashMap<Digest, Entry>,
+    due: Vec<Digest>,
+}
+
+impl Wanted {
+    /// A page waits for `digest`.
+    pub fn add(&mut self, digest: Digest, holder: HolderRef, page: PageId, reference: ReferenceId) {
+        let now = Instant::now();
+        let entry = self.entries.entry(digest).or_insert_with(|| {
+            self.due.push(digest);
+            Entry { holder, waiters: Vec::with_capacity(1), since: now, state: State::Due(now) }
+        });
+        entry.waiters.push((page, reference));
+    }
+
+    /// The content is here (or its pages were supplied): who waits for it?
+    pub fn take(&mut self, digest: &Digest) -> Vec<(PageId, ReferenceId)> {
+        self.entries.remove(digest).map(|e| e.waiters).unwrap_or_default()
+    }
+
+    /// The holder is expecting it: look again soon. True if that has gone on for too long.
+    pub fn pending(&mut self, digest: &Digest) -> bool {
+        let Some(entry) = self.entries.get_mut(digest) else { return false };
+        if entry.since.elapsed() > PENDING_PATIENCE {
+            return true;
+        }
+        // The longer it has taken, the less often it is looked for.
+        let pause = PENDING_RETRY.max(entry.since.elapsed() / 4);
+        entry.state = State::Due(Instant::now() + pause);
+        self.due.push(*digest);
+        false
+    }
+
+    /// The source is to be asked: which reference names the content?
+    pub fn lost(&mut self, digest: &Digest) -> Option<ReferenceId> {
+        let entry = self.entries.get_mut(digest)?;
+        entry.state = State::Asked;
+        entry.waiters.first().map(|(_, reference)| *reference)
+    }
+
+    /// Appends what is due now to `out`; it counts as asked from now on.
+    pub fn take_due(&mut self, own_host: u32, out: &mut Vec<(Digest, HolderRef, Look)>) {
+        let now = Instant::now();
+        let Self { entries, due } = self;
+        due.retain(|digest| {
+            let Some(entry) = entries.get_mut(digest) else { return false };
+            match entry.state {
+                State::Due(at) if at <= now => {
+                    entry.state = State::Asked;
+                    let there = entry.holder.host != own_host;
+                    let look = if there { Look::There(entry.holder.host) } else { Look::Here };
+                    out.push((*digest, entry.holder, look));
+                    false
+                }
+                State::Due(_) => true,
+                State::Asked => false,
+            }
+        });
+    }
+
+    /// Nothing has to be looked for, now or later.
+    pub fn is_idle(&self) -> bool {
+        self.due.is_empty()
+    }
+
+    /// Contents waited for.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+}
