@@ -16,6 +16,14 @@ const BATCH_BYTES: u64 = 1 << 20;
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MemoryDigest([u8; 32]);
 
+impl MemoryDigest {
+    /// Its bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
 impl fmt::Display for MemoryDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         blake3::Hash::from_bytes(self.0).to_hex().fmt(f)

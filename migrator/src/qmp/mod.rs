@@ -204,18 +204,21 @@ impl Qmp {
 
     /// Calls `look` on every event and every 50 ms until it gives a value. Queries that time out are
     /// repeated, so a QEMU that hangs for a while is waited for.
-    async fn wait_until<T>(
+    async fn wait_until<T, F>(
         &self,
         what: &'static str,
         limit: Duration,
-        mut look: impl AsyncFnMut(&Qmp) -> Result<Option<T>, QmpError>,
-    ) -> Result<T, QmpError> {
+        look: impl Fn(Qmp) -> F,
+    ) -> Result<T, QmpError>
+    where
+        F: Future<Output = Result<Option<T>, QmpError>>,
+    {
         let deadline = Instant::now() + limit;
         let mut events = self.events();
         let short = self.within(POLL_TIMEOUT.min(limit));
         let waited = async {
             loop {
-                match look(&short).await {
+                match look(short.clone()).await {
                     Ok(Some(found)) => return Ok(found),
                     Ok(None) | Err(QmpError::Timeout { .. } | QmpError::Busy { .. }) => {}
                     Err(error) => return Err(error),

@@ -181,9 +181,10 @@ impl Qmp {
     pub async fn wait_migration(
         &self,
         limit: Duration,
-        wanted: impl Fn(&MigrationStatus) -> bool,
+        wanted: impl Fn(&MigrationStatus) -> bool + Sync,
     ) -> Result<MigrationStatus, QmpError> {
-        self.wait_until("wanted migration state", limit, async |qmp| {
+        let wanted = &wanted;
+        self.wait_until("wanted migration state", limit, |qmp| async move {
             let info = qmp.migration_status().await?;
             let status = info.status();
             if wanted(&status) {
@@ -204,9 +205,10 @@ impl Qmp {
     pub async fn wait_run_state(
         &self,
         limit: Duration,
-        wanted: impl Fn(&RunState) -> bool,
+        wanted: impl Fn(&RunState) -> bool + Sync,
     ) -> Result<RunState, QmpError> {
-        self.wait_until("wanted run state", limit, async |qmp| {
+        let wanted = &wanted;
+        self.wait_until("wanted run state", limit, |qmp| async move {
             let state = qmp.run_state().await?;
             Ok(wanted(&state).then_some(state))
         })

@@ -5,7 +5,7 @@ mod store;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rackferry_dedup_index::{
     ClaimAnswer, Claimant, Digest, DomainKey, IndexShard, PageHasher, Rendezvous,
@@ -19,7 +19,11 @@ pub use link::Answer;
 pub use store::{ContentStore, StoreReader};
 
 use crate::limits::CLAIM_PATIENCE;
+use crate::memory::{GuestMemory, MemoryError};
 use link::Link;
+
+/// Threads that hash one guest's memory in verify mode.
+const HASH_THREADS: usize = 2;
 
 /// A live agent of the rack.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,10 +41,10 @@ struct View {
 }
 
 /// The rack as one host sees it. Shared by all sessions of the agent.
-#[derive(Debug)]
 pub struct Rack {
     /// Number of this host.
     pub own_host: u32,
+    key: DomainKey,
     /// Hashes pages with the dedup domain's key.
     pub hasher: PageHasher,
     /// This host's shard of the content index.
@@ -50,6 +54,12 @@ pub struct Rack {
     view: RwLock<View>,
     incoming: Mutex<HashSet<u64>>,
     next_request: AtomicU64,
+}
+
+impl std::fmt::Debug for Rack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rack").field("own_host", &self.own_host).finish_non_exhaustive()
+    }
 }
 
 /// Which shards answer claims.
@@ -73,6 +83,7 @@ impl Rack {
     pub fn new(own_host: u32, key: &DomainKey, index_bytes: usize, content_bytes: usize) -> Self {
         Self {
             own_host,
+            key: key.clone(),
             hasher: PageHasher::new(key),
             shard: IndexShard::with_ceiling(index_bytes),
             store: ContentStore::with_ceiling(content_bytes),
@@ -109,6 +120,18 @@ impl Rack {
     /// Does `session` still bring content to this host?
     pub fn expects(&self, session: u64) -> bool {
         self.incoming.lock().unwrap_or_else(PoisonError::into_inner).contains(&session)
+    }
+
+    /// One digest over whole guest memories, for verify mode. Blocks; the guest must be stopped.
+    ///
+    /// # Errors
+    /// A memory cannot be read.
+    pub fn digest_memories(&self, memories: &[Arc<GuestMemory>]) -> Result<[u8; 32], MemoryError> {
+        let mut all = blake3::Hasher::new_keyed(&self.key.0);
+        for memory in memories {
+            all.update(memory.digest_all(&self.key.0, HASH_THREADS)?.as_bytes());
+        }
+        Ok(*all.finalize().as_bytes())
     }
 
     fn link(&self, host: u32) -> Option<Link> {

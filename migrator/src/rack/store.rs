@@ -9,11 +9,16 @@ use rackferry_dedup_index::{ContentMap, Digest, Location, PAGE_SIZE, PageHasher}
 use crate::memory::GuestMemory;
 
 /// The contents this host can hand out. Soft state: what it says is verified by digest before it is used.
-#[derive(Debug)]
 pub struct ContentStore {
     map: ContentMap,
     memories: RwLock<HashMap<u32, Arc<GuestMemory>>>,
     next: AtomicU32,
+}
+
+impl std::fmt::Debug for ContentStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ContentStore").field("entries", &self.map.len()).finish_non_exhaustive()
+    }
 }
 
 /// Reads pages out of the store in batches; keeps its scratch memory between them.
@@ -88,7 +93,7 @@ impl ContentStore {
             if reader.pages.len() == used {
                 reader.pages.push([0; PAGE_SIZE]);
             }
-            if memory.read_page(location.page, &mut reader.pages[used]).is_ok() {
+            if memory.read_page(location.page.into(), &mut reader.pages[used]).is_ok() {
                 reader.found.push(i);
                 used += 1;
             }

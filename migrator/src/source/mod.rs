@@ -452,9 +452,9 @@ impl Session {
                 let _ = inputs.send(Input::Event(Event::Cancel(why))).await;
                 return;
             };
-            let hash = move || memory.digest_all(&rack.hasher);
+            let hash = move || rack.digest_memories(&[memory]);
             let event = match tokio::task::spawn_blocking(hash).await {
-                Ok(Ok(digest)) => Event::Hashed(digest.0),
+                Ok(Ok(digest)) => Event::Hashed(digest),
                 Ok(Err(error)) => Event::Cancel(format!("cannot hash guest memory: {error}")),
                 Err(error) => Event::Cancel(format!("cannot hash guest memory: {error}")),
             };

@@ -141,7 +141,7 @@ pub struct Pump {
 
 impl Pump {
     /// Runs until QEMU closes its socket (it does after SHUT) or something fails.
-    pub async fn run(mut self) -> Result<(), PumpError> {
+    pub async fn run(self) -> Result<(), PumpError> {
         let pool = Arc::new(BufPool::default());
         let mut parser = StreamParser::new();
         let mut carry: Vec<u8> = Vec::with_capacity(MAX_LOOKAHEAD);

@@ -38,6 +38,9 @@ pub use place::{PlaceError, Placed};
 /// Requests to neighbours of one session at a time: enough to hide a round trip behind 1 MiB of pages.
 const FETCHES: usize = 8;
 
+/// A source that does not read its answers for so long is gone.
+const SEND_LIMIT: Duration = Duration::from_secs(10);
+
 /// What a target session is to do.
 #[derive(Debug, Clone)]
 pub struct TargetSpec {
@@ -347,8 +350,9 @@ impl Session {
     async fn send(&mut self, frame: &FromTarget) {
         let mut payload = Vec::new();
         let kind = frame.encode(&mut payload);
-        let sent = tokio::time::timeout(Duration::from_secs(10), self.writer.send(kind, &[&payload]));
-        if !matches!(sent.await, Ok(Ok(_))) {
+        let parts: [&[u8]; 1] = [&payload];
+        let sent = tokio::time::timeout(SEND_LIMIT, self.writer.send(kind, &parts)).await;
+        if !matches!(sent, Ok(Ok(_))) {
             debug!(id = %self.spec.migration_id, ?kind, "not sent to the source");
         }
     }

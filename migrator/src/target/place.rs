@@ -76,11 +76,11 @@ impl Placer {
     pub fn ram_start(&mut self, head: &[u8]) -> Result<(), PlaceError> {
         let blocks = self.writer.ram_start(head, &mut self.out)?;
         for block in blocks.iter() {
-            let found = self.offered.iter().position(|p| p.block == block.name());
+            let found = self.offered.iter().position(|p| *p.block == *block.name);
             if let Some(i) = found {
                 let ours = self.offered[i].memory.bytes();
-                if ours != block.used_length() {
-                    let (block, theirs) = (block.name().to_owned(), block.used_length());
+                if ours != block.used_length {
+                    let (block, theirs) = (block.name.to_string(), block.used_length);
                     return Err(PlaceError::Size { block, theirs, ours });
                 }
             }

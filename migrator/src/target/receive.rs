@@ -392,7 +392,7 @@ impl Receiver {
                     if requests.len() < room {
                         requests.push((host, some.to_vec()));
                     } else {
-                        some.iter().for_each(|(d, _)| drop(self.wanted.pending(&Digest(*d))));
+                        some.iter().for_each(|(d, _)| self.wanted.postpone(&Digest(*d)));
                     }
                 }
             }

@@ -71,6 +71,14 @@ impl Wanted {
         false
     }
 
+    /// There was no room to ask: look again at the next opportunity.
+    pub fn postpone(&mut self, digest: &Digest) {
+        if let Some(entry) = self.entries.get_mut(digest) {
+            entry.state = State::Due(Instant::now());
+            self.due.push(*digest);
+        }
+    }
+
     /// The source is to be asked: which reference names the content?
     pub fn lost(&mut self, digest: &Digest) -> Option<ReferenceId> {
         let entry = self.entries.get_mut(digest)?;
@@ -101,10 +109,5 @@ impl Wanted {
     /// Nothing has to be looked for, now or later.
     pub fn is_idle(&self) -> bool {
         self.due.is_empty()
-    }
-
-    /// Contents waited for.
-    pub fn len(&self) -> usize {
-        self.entries.len()
     }
 }
