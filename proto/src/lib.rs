@@ -1,1 +1,16 @@
-//! gRPC messages and services of rackferry.v1.
+//! gRPC messages and services of `rackferry.v1`, and the typed refusals that travel with them.
+//!
+//! The messages are documented in `proto/rackferry/v1/*.proto`.
+
+mod refusal;
+
+pub use refusal::{Reason, reason_of, refuse};
+
+/// Generated from the .proto files.
+#[allow(missing_docs, clippy::all, clippy::too_many_lines, reason = "generated; documented in the .proto files")]
+pub mod v1 {
+    tonic::include_proto!("rackferry.v1");
+}
+
+/// Descriptors of every file, for gRPC reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/rackferry.bin"));

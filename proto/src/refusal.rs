@@ -1,0 +1,129 @@
+//! Refusals that a program can read: every error status carries a `google.rpc.ErrorInfo` with a reason.
+
+use std::{collections::HashMap, fmt, str::FromStr};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// Domain of every [`Reason`], as `google.rpc.ErrorInfo` wants one.
+const DOMAIN: &str = "rackferry";
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal, $code:ident;)*) => {
+        /// Why a request was refused.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason { $($(#[$doc])* $variant,)* }
+
+        impl Reason {
+            /// Every reason there is.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The stable name on the wire.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// The gRPC code this reason travels with.
+            pub const fn code(self) -> Code {
+                match self { $(Self::$variant => Code::$code,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// A field is missing or malformed.
+    InvalidArgument = "INVALID_ARGUMENT", InvalidArgument;
+    /// No host has this name.
+    UnknownHost = "UNKNOWN_HOST", NotFound;
+    /// Neither a rack nor a host has this name.
+    UnknownPlace = "UNKNOWN_PLACE", NotFound;
+    /// No VM has this name.
+    UnknownVm = "UNKNOWN_VM", NotFound;
+    /// No evacuation has this id.
+    UnknownEvacuation = "UNKNOWN_EVACUATION", NotFound;
+    /// No migration has this id.
+    UnknownMigration = "UNKNOWN_MIGRATION", NotFound;
+    /// Sources and targets overlap, or the VM is there already.
+    SameHost = "SAME_HOST", InvalidArgument;
+    /// The VM is part of another move.
+    VmBusy = "VM_BUSY", FailedPrecondition;
+    /// The VM cannot be moved: it does not run, or its agent does not say how to start it elsewhere.
+    VmNotMovable = "VM_NOT_MOVABLE", FailedPrecondition;
+    /// A host that is needed has no connected agent.
+    HostDisconnected = "HOST_DISCONNECTED", FailedPrecondition;
+    /// The targets have not the memory.
+    DoesNotFit = "DOES_NOT_FIT", FailedPrecondition;
+    /// There is nothing to move.
+    NothingToMove = "NOTHING_TO_MOVE", FailedPrecondition;
+    /// The request id was used for something else.
+    RequestIdReused = "REQUEST_ID_REUSED", AlreadyExists;
+    /// Another agent is connected under this name.
+    HostNameTaken = "HOST_NAME_TAKEN", AlreadyExists;
+    /// The coordinator has as much to do as it accepts.
+    TooBusy = "TOO_BUSY", ResourceExhausted;
+    /// The coordinator is going down.
+    ShuttingDown = "SHUTTING_DOWN", Unavailable;
+    /// The coordinator cannot write its log.
+    StorageFailed = "STORAGE_FAILED", Internal;
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The text names no reason of this version.
+#[derive(Debug, PartialEq, Eq)]
+pub struct UnknownReason;
+
+impl FromStr for Reason {
+    type Err = UnknownReason;
+
+    fn from_str(text: &str) -> Result<Self, UnknownReason> {
+        Self::ALL.iter().copied().find(|reason| reason.as_str() == text).ok_or(UnknownReason)
+    }
+}
+
+/// The status that refuses a request for `reason`; `message` is for people.
+pub fn refuse(reason: Reason, message: impl Into<String>) -> Status {
+    let details = ErrorDetails::with_error_info(reason.as_str(), DOMAIN, HashMap::new());
+    Status::with_error_details(reason.code(), message, details)
+}
+
+/// The reason a status carries, if it is one of ours.
+pub fn reason_of(status: &Status) -> Option<Reason> {
+    let info = status.get_details_error_info()?;
+    if info.domain != DOMAIN {
+        return None;
+    }
+    info.reason.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_read_back() {
+        for &reason in Reason::ALL {
+            let status = refuse(reason, "why");
+            assert_eq!(reason_of(&status), Some(reason));
+            assert_eq!(status.code(), reason.code());
+            assert_eq!(status.message(), "why");
+        }
+    }
+
+    #[test]
+    fn names_are_distinct() {
+        let names: std::collections::HashSet<_> =
+            Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+        assert_eq!(names.len(), Reason::ALL.len());
+    }
+
+    #[test]
+    fn a_foreign_status_has_no_reason() {
+        assert_eq!(reason_of(&Status::unavailable("gone")), None);
+    }
+}
