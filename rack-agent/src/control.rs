@@ -1,0 +1,125 @@
+//! The stream to the coordinator: dialled again for ever, orders in, observations out.
+
+use std::time::Duration;
+
+use rackferry_proto::v1;
+use rackferry_proto::v1::agent_service_client::AgentServiceClient;
+use rackferry_proto::v1::connect_request::Message as Up;
+use rackferry_proto::v1::connect_response::Message as Down;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tracing::{info, warn};
+
+use crate::agent::Agent;
+
+/// Messages to the coordinator that wait while it cannot be reached. What does not fit is told by the next report.
+const OUTBOX: usize = 1024;
+
+/// Messages handed to gRPC and not yet sent.
+const STREAM: usize = 64;
+
+/// Pause before the coordinator is dialled again.
+const REDIAL: Duration = Duration::from_millis(300);
+
+/// Connecting takes no longer on a healthy network.
+const DIAL_LIMIT: Duration = Duration::from_secs(2);
+
+/// A full report at least this often.
+const REPORT_EVERY: Duration = Duration::from_secs(2);
+
+/// Changes are collected for so long before they are reported.
+const REPORT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Where the rest of the agent puts what the coordinator shall know.
+#[derive(Debug, Clone)]
+pub struct Outbox(mpsc::Sender<Up>);
+
+impl Outbox {
+    /// An outbox and the end the coordinator's stream is fed from.
+    pub fn new() -> (Self, mpsc::Receiver<Up>) {
+        let (sender, receiver) = mpsc::channel(OUTBOX);
+        (Self(sender), receiver)
+    }
+
+    /// Tells the coordinator something. Never waits: progress may be lost, the rest shows in the next report.
+    pub fn send(&self, message: Up) {
+        if self.0.try_send(message).is_err() {
+            warn!("the outbox to the coordinator is full");
+        }
+    }
+}
+
+/// Keeps the stream to the coordinator up until the agent ends.
+pub async fn run(agent: Agent, mut outbox: mpsc::Receiver<Up>) {
+    let mut reported = false;
+    loop {
+        match session(&agent, &mut outbox).await {
+            Ok(()) => info!("the coordinator closed the stream"),
+            Err(error) if !reported => {
+                warn!(coordinator = %agent.config().coordinator, %error, "the coordinator cannot be reached");
+            }
+            Err(_) => {}
+        }
+        reported = !agent.is_connected();
+        agent.set_connected(false);
+        tokio::time::sleep(REDIAL).await;
+    }
+}
+
+async fn session(agent: &Agent, outbox: &mut mpsc::Receiver<Up>) -> Result<(), tonic::Status> {
+    let endpoint = tonic::transport::Endpoint::from_shared(agent.config().coordinator.clone())
+        .map_err(|e| tonic::Status::invalid_argument(e.to_string()))?
+        .connect_timeout(DIAL_LIMIT)
+        .http2_keep_alive_interval(Duration::from_secs(2))
+        .keep_alive_timeout(Duration::from_secs(3))
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true);
+    let channel = endpoint.connect().await.map_err(|e| tonic::Status::unavailable(format!("{e:?}")))?;
+    let (up, stream) = mpsc::channel(STREAM);
+    let send = |message| v1::ConnectRequest { message: Some(message) };
+    up.send(send(Up::Hello(agent.hello().await))).await.map_err(|_| closed())?;
+    let response = AgentServiceClient::new(channel).connect(ReceiverStream::new(stream)).await?;
+    let mut orders = response.into_inner();
+    info!(coordinator = %agent.config().coordinator, "connected");
+    agent.set_connected(true);
+    let mut changes = agent.changes();
+    let mut report_at = tokio::time::Instant::now();
+    loop {
+        tokio::select! {
+            order = orders.message() => match order? {
+                Some(v1::ConnectResponse { message: Some(order) }) => agent.obey(order),
+                Some(_) => {}
+                None => return Ok(()),
+            },
+            Some(message) = outbox.recv() => up.send(send(message)).await.map_err(|_| closed())?,
+            Ok(()) = changes.changed() => {
+                report_at = report_at.min(tokio::time::Instant::now() + REPORT_PAUSE);
+            }
+            () = tokio::time::sleep_until(report_at) => {
+                let report = Up::HostReport(agent.report().await);
+                up.send(send(report)).await.map_err(|_| closed())?;
+                report_at = tokio::time::Instant::now() + REPORT_EVERY;
+            }
+        }
+    }
+}
+
+fn closed() -> tonic::Status {
+    tonic::Status::unavailable("the stream was closed")
+}
+
+/// What the coordinator orders, for logs.
+pub fn name_of(order: &Down) -> &'static str {
+    match order {
+        Down::Welcome(_) => "welcome",
+        Down::RackView(_) => "rack view",
+        Down::PrepareTarget(_) => "prepare target",
+        Down::StartSource(_) => "start source",
+        Down::CommitDecision(_) => "commit decision",
+        Down::Cancel(_) => "cancel",
+        Down::ResumeTarget(_) => "resume target",
+        Down::DiscardTarget(_) => "discard target",
+        Down::SwitchoverGrant(_) => "switchover grant",
+        Down::ReleaseSource(_) => "release source",
+    }
+}

@@ -1,0 +1,14 @@
+//! The agent daemon of one host.
+//!
+//! It keeps the host's VMs ([`vm`]), obeys the coordinator ([`control`], [`agent`]), runs the migration sessions
+//! ([`moves`]), serves the host's index shard and contents to its rack ([`server`]) and takes the operator's local orders
+//! ([`local`]).
+
+pub mod agent;
+pub mod config;
+pub mod control;
+pub mod local;
+pub mod moves;
+pub mod server;
+pub mod vm;
+mod wire;

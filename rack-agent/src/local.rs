@@ -1,0 +1,130 @@
+//! The operator's local orders, over a unix socket in the state directory: one JSON object a line in, one out.
+//!
+//! `rackferry-agent vm start|list|destroy` is its client. Only root can reach the socket.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tracing::{info, warn};
+
+use crate::agent::Agent;
+use crate::vm::VmSpec;
+
+/// Longest order: a VM spec with room to spare.
+const MAX_ORDER: u64 = 256 << 10;
+
+/// An order.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// Start (or attach to) the VM of a spec.
+    Start {
+        /// Text of the spec file.
+        spec: String,
+    },
+    /// All VMs of this host.
+    List,
+    /// End a VM for good.
+    Destroy {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// The answer.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// Done.
+    Done,
+    /// Name and state of each VM.
+    Vms(Vec<(String, String)>),
+    /// Not done, and why.
+    Error(String),
+}
+
+/// Where the socket of a state directory is.
+pub fn socket(state_dir: &Path) -> PathBuf {
+    state_dir.join("agent.sock")
+}
+
+/// Listens for orders.
+///
+/// # Errors
+/// The socket cannot be made.
+pub fn listen(state_dir: &Path) -> std::io::Result<UnixListener> {
+    let path = socket(state_dir);
+    // Left by an agent that was killed; the state directory's lock says that none runs.
+    let _ = std::fs::remove_file(&path);
+    let listener = UnixListener::bind(&path)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves until the listener fails.
+pub async fn run(agent: Agent, listener: UnixListener) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let agent = agent.clone();
+        tokio::spawn(async move {
+            if let Err(error) = serve(agent, stream).await {
+                warn!(%error, "local order");
+            }
+        });
+    }
+}
+
+async fn serve(agent: Agent, stream: UnixStream) -> std::io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut line = String::new();
+    BufReader::new(read.take(MAX_ORDER)).read_line(&mut line).await?;
+    let answer = match serde_json::from_str::<Order>(&line) {
+        Ok(order) => obey(&agent, order).await.unwrap_or_else(Answer::Error),
+        Err(error) => Answer::Error(format!("not an order: {error}")),
+    };
+    let mut text = serde_json::to_string(&answer).map_err(std::io::Error::other)?;
+    text.push('\n');
+    write.write_all(text.as_bytes()).await
+}
+
+async fn obey(agent: &Agent, order: Order) -> Result<Answer, String> {
+    match order {
+        Order::Start { spec } => {
+            let spec = VmSpec::parse(&spec).map_err(|e| e.to_string())?;
+            let name = spec.name().to_owned();
+            agent.vms().start(spec, 0).await.map_err(|e| format!("{:#}", anyhow::Error::from(e)))?;
+            info!(vm = name, "started");
+            Ok(Answer::Done)
+        }
+        Order::List => {
+            let vms = agent.vms().list().await;
+            Ok(Answer::Vms(vms.into_iter().map(|vm| (vm.name, vm.run_state.to_string())).collect()))
+        }
+        Order::Destroy { name } => {
+            agent.memory_gone(&name);
+            agent.vms().destroy(&name).await.map_err(|e| e.to_string())?;
+            info!(vm = name, "destroyed by its operator");
+            Ok(Answer::Done)
+        }
+    }
+}
+
+/// Gives an order to the agent of a state directory.
+///
+/// # Errors
+/// The agent cannot be reached, or its answer is not one.
+pub async fn ask(state_dir: &Path, order: &Order) -> anyhow::Result<Answer> {
+    use anyhow::Context;
+    let path = socket(state_dir);
+    let reach = || format!("no agent answers at {}", path.display());
+    let stream = UnixStream::connect(&path).await.with_context(reach)?;
+    let (read, mut write) = stream.into_split();
+    let mut text = serde_json::to_string(order)?;
+    text.push('\n');
+    write.write_all(text.as_bytes()).await?;
+    let mut line = String::new();
+    BufReader::new(read).read_line(&mut line).await?;
+    serde_json::from_str(&line).with_context(reach)
+}

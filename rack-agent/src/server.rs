@@ -1,0 +1,139 @@
+//! The page server: sessions of VMs that arrive, and requests of rack neighbours.
+
+use std::sync::Arc;
+
+use rackferry_dedup_index::{Digest, PAGE_SIZE};
+use rackferry_migrator::conn::{self, ConnError, FrameReader, FrameWriter, Framed};
+use rackferry_migrator::rack::{Rack, StoreReader};
+use rackferry_migrator_protocol::frame::{
+    ClaimReply, ClaimRequest, FETCH_ABSENT, FETCH_PENDING, FETCH_PRESENT, FetchReplyHead, FetchRequest, Forget,
+    FrameError, Kind, Revoke, Role,
+};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tracing::{debug, warn};
+
+use crate::agent::Agent;
+use crate::moves;
+
+/// Connections at a time: every agent of a large rack, and more moving VMs than a host can hold.
+const CONNECTIONS: usize = 1024;
+
+/// Serves until the listener fails.
+pub async fn run(agent: Agent, listener: TcpListener) {
+    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(permit) = permits.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let agent = agent.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = connection(agent, stream).await {
+                        debug!(%peer, %error, "page connection");
+                    }
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                warn!(%error, "page server");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn connection(agent: Agent, stream: TcpStream) -> Result<(), ConnError> {
+    let (hello, (reader, mut writer)) = conn::greeting(stream).await?;
+    let Some(rack) = agent.rack().cloned() else {
+        return Err(FrameError::Unexpected { got: Kind::Hello }.into());
+    };
+    match hello.role {
+        Role::Session { session, generation, migration_id } => {
+            let Some(expected) = agent.take_expected(session) else {
+                warn!(%migration_id, session, "a source calls for a VM that was not prepared here");
+                return Ok(());
+            };
+            let order = &expected.order;
+            if order.generation != generation || order.migration_id != migration_id {
+                warn!(%migration_id, generation, expected = order.generation, "a source calls with another generation");
+                agent.expect(expected);
+                return Ok(());
+            }
+            moves::receive(agent, rack, expected, (reader, writer)).await;
+            Ok(())
+        }
+        Role::Neighbour => {
+            conn::accept(&mut writer, rack.own_host).await?;
+            Neighbour::new(rack, (reader, writer)).run().await
+        }
+        Role::Accepted => Err(FrameError::Unexpected { got: Kind::Hello }.into()),
+    }
+}
+
+/// One neighbour's connection; its requests are answered in order.
+struct Neighbour {
+    rack: Arc<Rack>,
+    reader: FrameReader<OwnedReadHalf>,
+    writer: FrameWriter<OwnedWriteHalf>,
+    store_reader: StoreReader,
+    pages: Vec<u8>,
+}
+
+impl Neighbour {
+    fn new(rack: Arc<Rack>, (reader, writer): Framed) -> Self {
+        Self { rack, reader, writer, store_reader: StoreReader::default(), pages: Vec::new() }
+    }
+
+    async fn run(mut self) -> Result<(), ConnError> {
+        let mut payload = Vec::new();
+        loop {
+            match self.reader.next(&mut payload).await {
+                Ok(kind) => self.answer(kind, &payload).await?,
+                Err(ConnError::Closed) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn answer(&mut self, kind: Kind, payload: &[u8]) -> Result<(), ConnError> {
+        match kind {
+            Kind::Claim => {
+                let claim = ClaimRequest::decode(payload)?;
+                let digests: Vec<Digest> = claim.digests.iter().map(|d| Digest(*d)).collect();
+                let answers = self.rack.claim_here(claim.crossing, claim.claimant, &digests);
+                let mut out = Vec::new();
+                ClaimReply { request: claim.request, answers }.encode(&mut out);
+                self.writer.send(Kind::ClaimReply, &[&out]).await?;
+            }
+            Kind::Fetch => self.fetch(&FetchRequest::decode(payload)?).await?,
+            Kind::Forget => self.rack.forget_here(&Forget::decode(payload)?),
+            Kind::Revoke => {
+                self.rack.shard.revoke(Revoke::decode(payload)?.session);
+            }
+            got => return Err(FrameError::Unexpected { got }.into()),
+        }
+        Ok(())
+    }
+
+    /// Sends the contents that are here; says of the others whether somebody still brings them.
+    async fn fetch(&mut self, request: &FetchRequest) -> Result<(), ConnError> {
+        let digests: Vec<Digest> = request.wanted.iter().map(|w| Digest(w.0)).collect();
+        let mut states: Vec<u8> = request
+            .wanted
+            .iter()
+            .map(|(_, session)| if self.rack.expects(*session) { FETCH_PENDING } else { FETCH_ABSENT })
+            .collect();
+        self.pages.clear();
+        self.pages.reserve(digests.len() * PAGE_SIZE);
+        let pages = &mut self.pages;
+        self.rack.store.read(&self.rack.hasher, &digests, &mut self.store_reader, |i, page| {
+            states[i] = FETCH_PRESENT;
+            pages.extend_from_slice(page);
+        });
+        let mut head = Vec::new();
+        FetchReplyHead { request: request.request, states }.encode(&mut head);
+        self.writer.send(Kind::FetchReply, &[&head, &self.pages]).await?;
+        Ok(())
+    }
+}
