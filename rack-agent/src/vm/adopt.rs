@@ -1,0 +1,153 @@
+//! Finding the VMs again that an earlier agent has left.
+
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use rackferry_migrator::memory::GuestMemory;
+use rackferry_migrator::qmp::{MigrationStatus, Qmp, QmpError, RunState};
+use tracing::{info, warn};
+
+use super::error::Named;
+use super::machine::Parts;
+use super::manager::{Inner, blocking, process_behind};
+use super::spec::qmp_argument;
+use super::{QemuProcess, Role, SpecError, Status, Vm, VmDir, VmError, VmSpec};
+
+/// How long a QEMU may take to answer: the one left in the completion of a migration is busy until it
+/// notices that its stream is closed.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// How long a migration whose session died with the agent may take to come to an end.
+const SETTLE_LIMIT: Duration = Duration::from_secs(10);
+
+/// What an agent found at its start.
+#[derive(Debug, Default)]
+pub struct Adoption {
+    /// VMs that are managed again, by name.
+    pub adopted: Vec<String>,
+    /// VMs whose QEMU is gone; they are forgotten now.
+    pub dead: Vec<DeadVm>,
+    /// VMs that could not be looked at. Their names and files are kept; the next start tries again.
+    pub unreachable: Vec<(String, VmError)>,
+}
+
+/// A VM that died while no agent watched.
+#[derive(Debug)]
+pub struct DeadVm {
+    /// Its name.
+    pub name: String,
+    /// What was written down about it.
+    pub status: Status,
+}
+
+enum Found {
+    Alive(Arc<Vm>),
+    Dead(Status),
+}
+
+pub(super) async fn adopt_all(inner: &Arc<Inner>) -> Result<Adoption, VmError> {
+    let state = Arc::clone(&inner.state);
+    let dirs = blocking(move || state.all()).await?;
+    let found = join_all(dirs.iter().map(|(name, dir)| adopt(inner, name, dir))).await;
+    let mut adoption = Adoption::default();
+    for ((name, dir), found) in dirs.into_iter().zip(found) {
+        match found {
+            Ok(Found::Alive(vm)) => {
+                info!(vm = name, "VM adopted");
+                inner.insert(&name, vm.spec().memory_bytes(), Some(vm));
+                adoption.adopted.push(name);
+            }
+            Ok(Found::Dead(status)) => {
+                warn!(vm = name, log = dir.log_tail(), "QEMU died while no agent watched");
+                inner.remove_dir(&name).await?;
+                adoption.dead.push(DeadVm { name, status });
+            }
+            Err(error) => {
+                warn!(vm = name, %error, "VM cannot be adopted");
+                let spec = dir.read_spec().ok().and_then(|text| VmSpec::parse(&text).ok());
+                // One byte keeps the name when the size is not known.
+                inner.insert(&name, spec.map_or(1, |spec| spec.memory_bytes()), None);
+                adoption.unreachable.push((name, error));
+            }
+        }
+    }
+    Ok(adoption)
+}
+
+async fn adopt(inner: &Arc<Inner>, name: &str, dir: &VmDir) -> Result<Found, VmError> {
+    let mut status = dir.read_status()?;
+    let spec = parse(dir)?;
+    let socket = match spec.attach().filter(|_| status.attached) {
+        Some(attach) => attach.qmp.clone(),
+        None => dir.qmp_socket(),
+    };
+    let mut process = find_process(dir, &status)?;
+    if process.is_none() && !(status.attached && status.process.is_none()) {
+        return Ok(Found::Dead(status));
+    }
+    let qmp = tokio::select! {
+        qmp = Qmp::connect_within(&socket, ANSWER_LIMIT) => qmp.of_vm(name)?,
+        () = gone(process.as_ref()) => return Ok(Found::Dead(status)),
+    };
+    if process.is_none() {
+        process = process_behind(&qmp)?;
+    }
+    let id = process.as_ref().map(|process| process.id().clone());
+    if id != status.process {
+        status.process = id;
+        let (dir, status) = (dir.clone(), status.clone());
+        blocking(move || dir.write_status(&status)).await?;
+    }
+    settle(&qmp, &status).await.of_vm(name)?;
+    let memory = match (&status.memfd, &process) {
+        (Some(memfd), Some(process)) => {
+            Some(GuestMemory::open_of_process(process.id().pid, memfd).of_vm(name)?)
+        }
+        _ => None,
+    };
+    let machine = qmp.machine_type().await.of_vm(name)?;
+    let (dir, memory, changes) = (dir.clone(), memory.map(Arc::new), inner.changes.clone());
+    Ok(Found::Alive(Vm::new(Parts { spec, dir, machine, process, qmp, memory, status, changes })))
+}
+
+fn parse(dir: &VmDir) -> Result<VmSpec, VmError> {
+    VmSpec::parse(&dir.read_spec()?).map_err(|error: SpecError| VmError::State {
+        path: dir.path().join("spec.toml"),
+        source: std::io::Error::other(error),
+    })
+}
+
+/// The QEMU that was written down, or the one that was started just before the agent was killed.
+fn find_process(dir: &VmDir, status: &Status) -> Result<Option<QemuProcess>, VmError> {
+    match &status.process {
+        Some(id) => QemuProcess::find(id),
+        None if status.attached => Ok(None),
+        None => QemuProcess::with_argument(qmp_argument(&dir.qmp_socket()).as_bytes()),
+    }
+}
+
+/// Brings a source to a state that lasts: its session died with the agent, so a migration can only end.
+/// If SHUT had been forwarded it ends in `postmigrate`, else the VM runs on. And a VM whose agent died
+/// just before it was let run for the first time is let run now.
+async fn settle(qmp: &Qmp, status: &Status) -> Result<(), QmpError> {
+    if status.role != Role::Run {
+        return Ok(());
+    }
+    if !qmp.within(ANSWER_LIMIT).migration_status().await?.status().is_final() {
+        qmp.within(SETTLE_LIMIT).cancel().await?;
+        qmp.wait_migration(SETTLE_LIMIT, MigrationStatus::is_final).await?;
+        qmp.wait_run_state(SETTLE_LIMIT, |state| *state != RunState::FinishMigrate).await?;
+    }
+    if !status.attached && qmp.run_state().await? == RunState::Prelaunch {
+        qmp.cont().await?;
+    }
+    Ok(())
+}
+
+async fn gone(process: Option<&QemuProcess>) {
+    match process {
+        Some(process) => drop(process.gone().await),
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,162 @@
+use std::io;
+use std::path::PathBuf;
+
+use rackferry_migrator::memory::MemoryError;
+use rackferry_migrator::qmp::QmpError;
+
+use super::VmRunState;
+
+/// What can go wrong with a VM of this host.
+#[derive(Debug, thiserror::Error)]
+pub enum VmError {
+    /// The host has a VM of this name.
+    #[error("VM {name} exists on this host")]
+    Exists {
+        /// Name of the VM.
+        name: String,
+    },
+    /// The host has no VM of this name.
+    #[error("no VM {name} on this host")]
+    Unknown {
+        /// Name of the VM.
+        name: String,
+    },
+    /// It would not fit.
+    #[error("VM {name} needs {needed} bytes of memory, {free} are free for guests")]
+    NoMemory {
+        /// Name of the VM.
+        name: String,
+        /// Bytes it needs.
+        needed: u64,
+        /// Bytes left under the ceiling.
+        free: u64,
+    },
+    /// Not in this state.
+    #[error("VM {name} is {state}: will not {action}")]
+    WrongState {
+        /// Name of the VM.
+        name: String,
+        /// Its state.
+        state: VmRunState,
+        /// What was refused.
+        action: &'static str,
+    },
+    /// The VM takes part in another migration.
+    #[error("VM {name} belongs to migration {other:?}, not to {migration}")]
+    OtherMigration {
+        /// Name of the VM.
+        name: String,
+        /// Migration asked for.
+        migration: String,
+        /// Migration it belongs to.
+        other: Option<String>,
+    },
+    /// QEMU ended while it was being started.
+    #[error("QEMU of VM {name} ended at once: {log}")]
+    EndedAtOnce {
+        /// Name of the VM.
+        name: String,
+        /// End of its log.
+        log: String,
+    },
+    /// The program cannot be run.
+    #[error("cannot run {}", program.display())]
+    Spawn {
+        /// Path of the program.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A process did not end although it was killed (stuck in the kernel).
+    #[error("process {pid} does not end")]
+    WillNotEnd {
+        /// The process.
+        pid: u32,
+    },
+    /// An attached VM has no process that could be killed.
+    #[error("VM {name} was started by somebody else and does not answer QMP: end it there")]
+    NotOurs {
+        /// Name of the VM.
+        name: String,
+    },
+    /// The VM has less or more memory than its spec says.
+    #[error("VM {name} has {actual} bytes of memory, its spec says {spec}")]
+    MemoryDiffers {
+        /// Name of the VM.
+        name: String,
+        /// Bytes QEMU tells.
+        actual: u64,
+        /// Bytes of the spec.
+        spec: u64,
+    },
+    /// A spec for a running VM lacks `[attach]`, or one to start has it where it cannot be used.
+    #[error("spec of VM {name} has no [attach] section")]
+    NoAttach {
+        /// Name of the VM.
+        name: String,
+    },
+    /// Another agent uses the state directory.
+    #[error("{} is in use by another agent", path.display())]
+    InUse {
+        /// The state directory.
+        path: PathBuf,
+    },
+    /// Socket paths below the state directory get too long for the kernel.
+    #[error("{} is longer than the 107 bytes of a socket path: shorten state dir or name", path.display())]
+    PathTooLong {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// A file of the state directory cannot be read or written.
+    #[error("cannot use {}", path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A process cannot be watched or killed.
+    #[error("cannot control process {pid}")]
+    Process {
+        /// The process.
+        pid: u32,
+        /// Why.
+        source: io::Error,
+    },
+    /// Trouble with its monitor.
+    #[error("VM {name}")]
+    Qmp {
+        /// Name of the VM.
+        name: String,
+        /// Why.
+        source: QmpError,
+    },
+    /// Trouble with its memory.
+    #[error("VM {name}")]
+    Memory {
+        /// Name of the VM.
+        name: String,
+        /// Why.
+        source: MemoryError,
+    },
+    /// The task that worked on the VM was ended with the agent.
+    #[error("the agent is ending")]
+    Ending,
+}
+
+/// Gives an error of a lower layer the VM's name.
+pub(super) trait Named<T> {
+    fn of_vm(self, name: &str) -> Result<T, VmError>;
+}
+
+impl<T> Named<T> for Result<T, QmpError> {
+    fn of_vm(self, name: &str) -> Result<T, VmError> {
+        self.map_err(|source| VmError::Qmp { name: name.to_owned(), source })
+    }
+}
+
+impl<T> Named<T> for Result<T, MemoryError> {
+    fn of_vm(self, name: &str) -> Result<T, VmError> {
+        self.map_err(|source| VmError::Memory { name: name.to_owned(), source })
+    }
+}

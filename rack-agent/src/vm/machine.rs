@@ -1,0 +1,387 @@
+//! One VM of this host with its process, monitor and memory.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use rackferry_migrator::memory::GuestMemory;
+use rackferry_migrator::qmp::{MigrationStatus, Qmp, RunState};
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{info, warn};
+
+use super::{MigrationMark, QemuProcess, Role, Status, VmDir, VmError, VmSpec};
+
+/// How long a QEMU may take to tell its state before the last known one is told.
+const OBSERVE_LIMIT: Duration = Duration::from_millis(300);
+/// One attempt to get a lost monitor back.
+const RECONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// Pause between attempts.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
+
+/// State of a VM as the coordinator sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VmRunState {
+    /// Runs, or may run again by itself (completion of a migration that has not succeeded yet).
+    Running,
+    /// Stopped by its user.
+    Paused,
+    /// Arriving, not (or not known to be) loaded.
+    Incoming,
+    /// Arriving: everything is loaded, it only needs to be let go.
+    Loaded,
+    /// Left: stopped for good after a completed migration.
+    MovedOut,
+    /// Its QEMU is gone.
+    Dead,
+}
+
+impl fmt::Display for VmRunState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Incoming => "incoming",
+            Self::Loaded => "loaded",
+            Self::MovedOut => "moved out",
+            Self::Dead => "dead",
+        })
+    }
+}
+
+/// What a host tells about a VM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmSummary {
+    /// Its name.
+    pub name: String,
+    /// Bytes of guest memory.
+    pub memory_bytes: u64,
+    /// What it does.
+    pub run_state: VmRunState,
+    /// Whether it belongs here.
+    pub role: Role,
+    /// Generation of the ownership this host believes in; 0: none yet.
+    pub generation: u64,
+    /// The migration it takes part in.
+    pub migration: Option<MigrationMark>,
+    /// Version of its QEMU.
+    pub qemu_version: String,
+    /// Machine type with version.
+    pub machine: String,
+    /// How to start it elsewhere.
+    pub spec_toml: String,
+}
+
+/// A VM. Its QEMU lives on when this is dropped.
+#[derive(Debug)]
+pub struct Vm {
+    spec: VmSpec,
+    dir: VmDir,
+    machine: String,
+    process: Option<Arc<QemuProcess>>,
+    /// Held for a clone only. Replaced when a lost monitor comes back.
+    qmp: Mutex<Qmp>,
+    memory: Mutex<Option<Arc<GuestMemory>>>,
+    /// What `status.json` says. Held for a copy only.
+    status: Mutex<Status>,
+    /// Held while `status.json` is replaced, by threads that may block.
+    status_writer: Mutex<()>,
+    /// Last state told by QEMU. Held for a copy only.
+    last_state: Mutex<VmRunState>,
+    dead: watch::Sender<bool>,
+    changes: watch::Sender<u64>,
+    watcher: OnceLock<AbortOnDropHandle<()>>,
+}
+
+/// What a [`Vm`] is made of.
+pub(super) struct Parts {
+    pub(super) spec: VmSpec,
+    pub(super) dir: VmDir,
+    pub(super) machine: String,
+    pub(super) process: Option<QemuProcess>,
+    pub(super) qmp: Qmp,
+    pub(super) memory: Option<Arc<GuestMemory>>,
+    pub(super) status: Status,
+    /// Raised with every change worth a report.
+    pub(super) changes: watch::Sender<u64>,
+}
+
+impl Vm {
+    pub(super) fn new(parts: Parts) -> Arc<Self> {
+        let state = match parts.status.role {
+            Role::Run => VmRunState::Running,
+            Role::Incoming => VmRunState::Incoming,
+        };
+        let vm = Arc::new(Self {
+            spec: parts.spec,
+            dir: parts.dir,
+            machine: parts.machine,
+            process: parts.process.map(Arc::new),
+            qmp: Mutex::new(parts.qmp),
+            memory: Mutex::new(parts.memory),
+            status: Mutex::new(parts.status),
+            status_writer: Mutex::new(()),
+            last_state: Mutex::new(state),
+            dead: watch::Sender::new(false),
+            changes: parts.changes,
+            watcher: OnceLock::new(),
+        });
+        let watcher = tokio::spawn(watch_vm(Arc::downgrade(&vm), vm.process.clone(), vm.qmp()));
+        let _ = vm.watcher.set(AbortOnDropHandle::new(watcher));
+        vm
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.spec.name()
+    }
+
+    /// Its spec, with the machine type QEMU really made.
+    #[must_use]
+    pub fn spec(&self) -> &VmSpec {
+        &self.spec
+    }
+
+    /// Its QEMU; `None` if it was started by somebody else and cannot be told from its socket.
+    #[must_use]
+    pub fn process(&self) -> Option<&QemuProcess> {
+        self.process.as_deref()
+    }
+
+    /// Its monitor. Not to be kept for long: a lost connection is replaced by a new one here.
+    #[must_use]
+    pub fn qmp(&self) -> Qmp {
+        locked(&self.qmp).clone()
+    }
+
+    /// Its memory, if the agent owns it and QEMU lives.
+    #[must_use]
+    pub fn memory(&self) -> Option<Arc<GuestMemory>> {
+        locked(&self.memory).clone()
+    }
+
+    /// Unix socket of its migration stream: at the target QEMU listens there, at the source the session.
+    #[must_use]
+    pub fn migrate_socket(&self) -> PathBuf {
+        self.dir.migrate_socket()
+    }
+
+    /// Its folder in the state directory.
+    #[must_use]
+    pub fn dir(&self) -> &VmDir {
+        &self.dir
+    }
+
+    /// What is written down about it.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        locked(&self.status).clone()
+    }
+
+    /// True once its QEMU is known to be gone.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        *self.dead.borrow()
+    }
+
+    /// Waits until its QEMU is gone. Cancel safe.
+    pub async fn died(&self) {
+        // The sender lives in self.
+        let _ = self.dead.subscribe().wait_for(|dead| *dead).await;
+    }
+
+    /// Writes down that it takes part in a migration (or in none any more). Durable when this returns.
+    ///
+    /// Cancel safe: once polled it is carried out.
+    ///
+    /// # Errors
+    /// The state directory cannot be written.
+    pub async fn set_migration(
+        self: &Arc<Self>,
+        migration: Option<MigrationMark>,
+    ) -> Result<(), VmError> {
+        self.update(move |status| status.migration = migration).await
+    }
+
+    /// Writes down that it belongs here with this generation and takes part in no migration: at the
+    /// target when it runs, at the source when a move was undone. Durable when this returns.
+    ///
+    /// Cancel safe: once polled it is carried out.
+    ///
+    /// # Errors
+    /// The state directory cannot be written.
+    pub async fn set_owned(self: &Arc<Self>, generation: u64) -> Result<(), VmError> {
+        self.update(move |status| {
+            status.role = Role::Run;
+            status.generation = generation;
+            status.migration = None;
+        })
+        .await
+    }
+
+    async fn update(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut Status) + Send + 'static,
+    ) -> Result<(), VmError> {
+        let vm = Arc::clone(self);
+        let update = move || {
+            let _writer = locked(&vm.status_writer);
+            let mut status = vm.status();
+            change(&mut status);
+            vm.dir.write_status(&status)?;
+            *locked(&vm.status) = status;
+            vm.changed();
+            Ok(())
+        };
+        spawn_blocking(update).await.unwrap_or(Err(VmError::Ending))
+    }
+
+    /// What it does now; the last known state if QEMU does not answer within 300 ms. Cancel safe.
+    pub async fn run_state(&self) -> VmRunState {
+        if self.is_dead() {
+            return VmRunState::Dead;
+        }
+        let qmp = self.qmp().within(OBSERVE_LIMIT);
+        let told = tokio::try_join!(qmp.run_state(), qmp.migration_status());
+        if self.is_dead() {
+            return VmRunState::Dead;
+        }
+        let mut last = locked(&self.last_state);
+        if let Ok((state, migration)) = told {
+            *last = classify(self.status().role, &state, &migration.status());
+        }
+        *last
+    }
+
+    /// Everything about it. Cancel safe.
+    pub async fn summary(&self) -> VmSummary {
+        let run_state = self.run_state().await;
+        let status = self.status();
+        VmSummary {
+            name: self.name().to_owned(),
+            memory_bytes: self.spec.memory_bytes(),
+            run_state,
+            role: status.role,
+            generation: status.generation,
+            migration: status.migration,
+            qemu_version: self.qmp().version().to_string(),
+            machine: self.machine.clone(),
+            spec_toml: self.spec.text().to_owned(),
+        }
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    fn mark_dead(&self) {
+        info!(vm = self.name(), log = self.dir.log_tail(), "QEMU ended");
+        locked(&self.memory).take();
+        self.dead.send_replace(true);
+        self.changed();
+    }
+}
+
+/// Nothing that runs under these locks panics.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn classify(role: Role, state: &RunState, migration: &MigrationStatus) -> VmRunState {
+    match (state, role) {
+        (RunState::PostMigrate, _) => VmRunState::MovedOut,
+        (RunState::InMigrate, _) => VmRunState::Incoming,
+        (RunState::Running | RunState::FinishMigrate, _) => VmRunState::Running,
+        // Wakes by itself, unless it has never been let go.
+        (RunState::Suspended, Role::Run) => VmRunState::Running,
+        (_, Role::Run) => VmRunState::Paused,
+        (_, Role::Incoming) if *migration == MigrationStatus::Completed => VmRunState::Loaded,
+        (_, Role::Incoming) => VmRunState::Incoming,
+    }
+}
+
+/// One task per VM, ended with it: tells of its death, of changes, and gets a lost monitor back.
+async fn watch_vm(vm: Weak<Vm>, process: Option<Arc<QemuProcess>>, mut qmp: Qmp) {
+    let mut events = qmp.events();
+    loop {
+        tokio::select! {
+            gone = gone(process.as_deref()) => {
+                let Some(vm) = vm.upgrade() else { return };
+                match gone {
+                    Ok(()) => vm.mark_dead(),
+                    Err(error) => warn!(vm = vm.name(), %error, "cannot watch QEMU"),
+                }
+                return;
+            }
+            event = events.recv() => {
+                let Some(vm) = vm.upgrade() else { return };
+                vm.changed();
+                if !matches!(event, Err(tokio::sync::broadcast::error::RecvError::Closed)) {
+                    continue;
+                }
+            }
+        }
+        // The monitor is lost; a QEMU that ends closes it a little before its process is gone.
+        tokio::select! {
+            () = reconnect(&mut qmp) => {
+                let Some(vm) = vm.upgrade() else { return };
+                warn!(vm = vm.name(), "lost monitor is back");
+                events = qmp.events();
+                *locked(&vm.qmp) = qmp.clone();
+                vm.changed();
+            }
+            _ = gone(process.as_deref()) => {}
+        }
+    }
+}
+
+async fn reconnect(qmp: &mut Qmp) {
+    let path = qmp.path().to_owned();
+    loop {
+        sleep(RECONNECT_PAUSE).await;
+        if let Ok(again) = Qmp::connect_within(&path, RECONNECT_LIMIT).await {
+            *qmp = again;
+            return;
+        }
+    }
+}
+
+async fn gone(process: Option<&QemuProcess>) -> Result<(), VmError> {
+    match process {
+        Some(process) => process.gone().await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_told_by_role() {
+        use {MigrationStatus as M, Role::*, RunState as S, VmRunState as V};
+        let cases = [
+            (Run, S::Running, M::Active, V::Running),
+            (Run, S::FinishMigrate, M::Device, V::Running),
+            (Run, S::Suspended, M::None, V::Running),
+            (Run, S::PostMigrate, M::Completed, V::MovedOut),
+            (Run, S::Paused, M::None, V::Paused),
+            (Run, S::Paused, M::Completed, V::Paused),
+            (Run, S::Prelaunch, M::None, V::Paused),
+            (Run, S::Other("colo".into()), M::None, V::Paused),
+            (Incoming, S::InMigrate, M::None, V::Incoming),
+            (Incoming, S::InMigrate, M::Completed, V::Incoming),
+            (Incoming, S::Paused, M::Active, V::Incoming),
+            (Incoming, S::Paused, M::Completed, V::Loaded),
+            (Incoming, S::Suspended, M::Completed, V::Loaded),
+            (Incoming, S::Running, M::Completed, V::Running),
+        ];
+        for (role, state, migration, expected) in cases {
+            assert_eq!(classify(role, &state, &migration), expected, "{role:?} {state}");
+        }
+    }
+}

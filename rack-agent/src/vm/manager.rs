@@ -1,0 +1,484 @@
+//! All VMs of this host.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::future::join_all;
+use rackferry_migrator::memory::{GuestMemory, Preallocate};
+use rackferry_migrator::qmp::Qmp;
+use tokio::sync::{OwnedMutexGuard, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use super::error::Named;
+use super::machine::Parts;
+use super::{
+    Adoption, Launch, MigrationMark, Qemu, QemuProcess, Role, Side, StateDir, Status, Vm, VmDir,
+    VmError, VmRunState, VmSpec, VmSummary,
+};
+
+/// A QEMU that was started answers within this.
+const START_LIMIT: Duration = Duration::from_secs(30);
+/// A QEMU that was asked to quit ends within this, or is killed.
+const QUIT_LIMIT: Duration = Duration::from_secs(3);
+
+/// What the VMs of a host need to know about it.
+#[derive(Clone, Debug)]
+pub struct ManagerConfig {
+    /// Folder of everything that outlives the agent.
+    pub state_dir: PathBuf,
+    /// Bytes of memory all guests together may have.
+    pub memory_ceiling_bytes: u64,
+    /// QEMU for specs that name none.
+    pub qemu: Qemu,
+    /// What is done ahead with the memory of arriving VMs; `None`: nothing.
+    pub preallocate: Option<Preallocate>,
+}
+
+/// The VMs of this host. Clones share them.
+#[derive(Clone, Debug)]
+pub struct VmManager {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) config: ManagerConfig,
+    pub(super) state: Arc<StateDir>,
+    /// Held for look-ups only, never while waiting.
+    table: Mutex<HashMap<String, Entry>>,
+    pub(super) changes: watch::Sender<u64>,
+}
+
+/// A name in use.
+#[derive(Debug, Default)]
+struct Entry {
+    /// Held by whoever starts or ends a VM of this name.
+    busy: Arc<tokio::sync::Mutex<()>>,
+    vm: Option<Arc<Vm>>,
+    /// Bytes promised to the VM, from before it is started.
+    reserved: u64,
+}
+
+impl Entry {
+    fn counted_bytes(&self) -> u64 {
+        if self.vm.as_ref().is_some_and(|vm| vm.is_dead()) { 0 } else { self.reserved }
+    }
+}
+
+impl VmManager {
+    /// Takes the state directory and adopts the VMs that run since an earlier agent.
+    ///
+    /// # Errors
+    /// Another agent uses the state directory, or it cannot be used.
+    pub async fn open(config: ManagerConfig) -> Result<(Self, Adoption), VmError> {
+        let path = config.state_dir.clone();
+        let state = blocking(move || StateDir::open(&path)).await?;
+        let inner = Arc::new(Inner {
+            config,
+            state: Arc::new(state),
+            table: Mutex::default(),
+            changes: watch::Sender::new(0),
+        });
+        let adoption = super::adopt::adopt_all(&inner).await?;
+        Ok((Self { inner }, adoption))
+    }
+
+    /// Starts a VM and lets it run; one with an `[attach]` section is attached to instead.
+    ///
+    /// Cancel safe: once polled it is carried out.
+    ///
+    /// # Errors
+    /// The name is taken, it does not fit, QEMU does not take it. Nothing is left behind.
+    pub async fn start(&self, spec: VmSpec, generation: u64) -> Result<Arc<Vm>, VmError> {
+        let status = Status {
+            role: Role::Run,
+            generation,
+            migration: None,
+            process: None,
+            memfd: None,
+            attached: spec.attach().is_some(),
+        };
+        self.detached(async move |inner| inner.add(spec, status).await).await
+    }
+
+    /// Makes everything ready for a VM to arrive: memory, and a QEMU that listens at
+    /// [`Vm::migrate_socket`].
+    ///
+    /// Cancel safe: once polled it is carried out.
+    ///
+    /// # Errors
+    /// As [`VmManager::start`].
+    pub async fn prepare_incoming(
+        &self,
+        spec: VmSpec,
+        migration: &str,
+        generation: u64,
+    ) -> Result<Arc<Vm>, VmError> {
+        let mark = MigrationMark { id: migration.to_owned(), generation, side: Side::Target };
+        let status = Status {
+            role: Role::Incoming,
+            generation: 0,
+            migration: Some(mark),
+            process: None,
+            memfd: None,
+            attached: false,
+        };
+        self.detached(async move |inner| inner.add(spec, status).await).await
+    }
+
+    /// The VM of this name.
+    ///
+    /// # Errors
+    /// [`VmError::Unknown`].
+    pub fn get(&self, name: &str) -> Result<Arc<Vm>, VmError> {
+        self.inner.get(name).ok_or_else(|| VmError::Unknown { name: name.to_owned() })
+    }
+
+    /// All VMs, by name, each with its state. Takes at most about 300 ms. Cancel safe.
+    pub async fn list(&self) -> Vec<VmSummary> {
+        let vms: Vec<_> = self.inner.table().values().filter_map(|e| e.vm.clone()).collect();
+        let mut list = join_all(vms.iter().map(|vm| vm.summary())).await;
+        list.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        list
+    }
+
+    /// Bytes still free for guests.
+    #[must_use]
+    pub fn memory_free_bytes(&self) -> u64 {
+        self.inner.memory_free_bytes()
+    }
+
+    /// Rises whenever [`VmManager::list`] may have changed.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.changes.subscribe()
+    }
+
+    /// Ends the QEMU of a VM that has left (or died) and forgets it. No error if there is none.
+    ///
+    /// Cancel safe: once polled it is carried out.
+    ///
+    /// # Errors
+    /// [`VmError::WrongState`] for a VM in any other state: it may be the only copy.
+    pub async fn release(&self, name: &str) -> Result<(), VmError> {
+        let name = name.to_owned();
+        self.detached(async move |inner| {
+            let Some((_busy, vm)) = inner.take(&name).await else { return Ok(()) };
+            match vm.run_state().await {
+                VmRunState::MovedOut | VmRunState::Dead => inner.end(&vm, true).await,
+                state => Err(VmError::WrongState { name, state, action: "release it" }),
+            }
+        })
+        .await
+    }
+
+    /// Kills the QEMU of a VM that was to arrive by this migration and forgets it. Gives false if there
+    /// is none, so may be repeated; when this returns, it is certain that it cannot run.
+    ///
+    /// Cancel safe: once polled it is carried out.
+    ///
+    /// # Errors
+    /// [`VmError::OtherMigration`]; [`VmError::WrongState`] if it runs.
+    pub async fn discard_incoming(&self, name: &str, migration: &str) -> Result<bool, VmError> {
+        let (name, migration) = (name.to_owned(), migration.to_owned());
+        self.detached(async move |inner| {
+            let Some((_busy, vm)) = inner.take(&name).await else { return Ok(false) };
+            let status = vm.status();
+            let other = status.migration.map(|mark| mark.id);
+            if status.role != Role::Incoming || other.as_ref() != Some(&migration) {
+                return Err(VmError::OtherMigration { name, migration, other });
+            }
+            let state = vm.run_state().await;
+            if state == VmRunState::Running {
+                return Err(VmError::WrongState { name, state, action: "discard it" });
+            }
+            inner.end(&vm, false).await.map(|()| true)
+        })
+        .await
+    }
+
+    /// Ends a VM whatever it does: the wish of its operator, never part of a migration. No error if there
+    /// is none.
+    ///
+    /// Cancel safe: once polled it is carried out.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub async fn destroy(&self, name: &str) -> Result<(), VmError> {
+        let name = name.to_owned();
+        self.detached(async move |inner| {
+            let Some((_busy, vm)) = inner.take(&name).await else { return Ok(()) };
+            inner.end(&vm, vm.status().attached).await
+        })
+        .await
+    }
+
+    /// Runs `work` in a task, so that a caller that goes away does not leave it half done.
+    async fn detached<T: Send + 'static, F>(
+        &self,
+        work: impl FnOnce(Arc<Inner>) -> F,
+    ) -> Result<T, VmError>
+    where
+        F: Future<Output = Result<T, VmError>> + Send + 'static,
+    {
+        tokio::spawn(work(Arc::clone(&self.inner))).await.unwrap_or(Err(VmError::Ending))
+    }
+}
+
+impl Inner {
+    fn table(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+        // Nothing panics under this lock.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, name: &str) -> Option<Arc<Vm>> {
+        self.table().get(name)?.vm.clone()
+    }
+
+    fn memory_free_bytes(&self) -> u64 {
+        let used = self.table().values().map(Entry::counted_bytes).sum();
+        self.config.memory_ceiling_bytes.saturating_sub(used)
+    }
+
+    pub(super) fn insert(&self, name: &str, bytes: u64, vm: Option<Arc<Vm>>) {
+        let mut table = self.table();
+        let entry = table.entry(name.to_owned()).or_default();
+        entry.reserved = bytes;
+        entry.vm = vm;
+        drop(table);
+        self.changed();
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    async fn busy(&self, name: &str) -> OwnedMutexGuard<()> {
+        let busy = Arc::clone(&self.table().entry(name.to_owned()).or_default().busy);
+        busy.lock_owned().await
+    }
+
+    /// The VM, once nobody else starts or ends it.
+    async fn take(&self, name: &str) -> Option<(OwnedMutexGuard<()>, Arc<Vm>)> {
+        if !self.table().contains_key(name) {
+            return None;
+        }
+        let busy = self.busy(name).await;
+        match self.get(name) {
+            Some(vm) => Some((busy, vm)),
+            None => {
+                self.forget_unused(name, busy);
+                None
+            }
+        }
+    }
+
+    /// Drops a name that nobody uses.
+    fn forget_unused(&self, name: &str, busy: OwnedMutexGuard<()>) {
+        let mut table = self.table();
+        drop(busy);
+        let unused = |entry: &Entry| {
+            entry.vm.is_none() && entry.reserved == 0 && Arc::strong_count(&entry.busy) == 1
+        };
+        if table.get(name).is_some_and(unused) {
+            table.remove(name);
+        }
+    }
+
+    /// Takes a name and memory for a VM.
+    fn reserve(&self, spec: &VmSpec) -> Result<(), VmError> {
+        let free = self.memory_free_bytes();
+        let mut table = self.table();
+        let entry = table.entry(spec.name().to_owned()).or_default();
+        if entry.vm.is_some() || entry.reserved > 0 {
+            return Err(VmError::Exists { name: spec.name().to_owned() });
+        }
+        let needed = spec.memory_bytes();
+        if needed > free {
+            return Err(VmError::NoMemory { name: spec.name().to_owned(), needed, free });
+        }
+        entry.reserved = needed;
+        Ok(())
+    }
+
+    async fn add(&self, spec: VmSpec, status: Status) -> Result<Arc<Vm>, VmError> {
+        let name = spec.name().to_owned();
+        let bytes = spec.memory_bytes();
+        let busy = self.busy(&name).await;
+        if let Err(error) = self.reserve(&spec) {
+            self.forget_unused(&name, busy);
+            return Err(error);
+        }
+        let added = match status.attached {
+            true => self.attach(spec, status).await,
+            false => self.boot(spec, status).await,
+        };
+        match added {
+            Ok(vm) => {
+                self.insert(&name, bytes, Some(Arc::clone(&vm)));
+                info!(vm = name, "VM added");
+                Ok(vm)
+            }
+            Err(error) => {
+                self.insert(&name, 0, None);
+                self.forget_unused(&name, busy);
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes the folder and starts QEMU in it; both are gone again if anything fails.
+    async fn boot(&self, spec: VmSpec, mut status: Status) -> Result<Arc<Vm>, VmError> {
+        let memfd = format!("rackferry-{}", spec.name());
+        status.memfd = Some(memfd.clone());
+        let dir = self.create_dir(&spec, &status).await?;
+        let mut started = None;
+        let booted = self.boot_in(&dir, spec.clone(), status, &memfd, &mut started).await;
+        if booted.is_err() {
+            if let Some(process) = started {
+                process.kill().await?;
+            }
+            self.remove_dir(spec.name()).await?;
+        }
+        booted
+    }
+
+    async fn boot_in(
+        &self,
+        dir: &VmDir,
+        spec: VmSpec,
+        mut status: Status,
+        memfd: &str,
+        started: &mut Option<QemuProcess>,
+    ) -> Result<Arc<Vm>, VmError> {
+        let name = spec.name().to_owned();
+        let incoming = status.role == Role::Incoming;
+        let memory = GuestMemory::create(memfd, spec.memory_bytes(), spec.huge_pages());
+        let memory = Arc::new(memory.of_vm(&name)?);
+        let argv = spec.to_command(&Launch {
+            qemu: &self.config.qemu,
+            memory: &memory.proc_path(),
+            qmp: &dir.qmp_socket(),
+            dir: dir.path(),
+            incoming,
+        });
+        let process = started.insert(QemuProcess::spawn(&argv, &dir.log())?);
+        status.process = Some(process.id().clone());
+        let (dir_, status_) = (dir.clone(), status.clone());
+        blocking(move || dir_.write_status(&status_)).await?;
+        let qmp = tokio::select! {
+            connected = Qmp::connect_within(dir.qmp_socket(), START_LIMIT) => {
+                connected.of_vm(&name)?
+            }
+            gone = process.gone() => {
+                gone?;
+                return Err(VmError::EndedAtOnce { name, log: dir.log_tail() });
+            }
+        };
+        let machine = qmp.machine_type().await.of_vm(&name)?;
+        let spec = pinned(spec, &machine);
+        let (dir_, text) = (dir.clone(), spec.text().to_owned());
+        blocking(move || dir_.write_spec(&text)).await?;
+        if incoming {
+            if let Some(how) = self.config.preallocate {
+                // Its failure shows again when a page is placed.
+                drop(memory.preallocate_in_background(how));
+            }
+            qmp.prepare_target().await.of_vm(&name)?;
+            qmp.incoming(&dir.migrate_socket()).await.of_vm(&name)?;
+        } else {
+            qmp.cont().await.of_vm(&name)?;
+        }
+        let dir = dir.clone();
+        let (process, memory) = (started.take(), Some(memory));
+        let changes = self.changes.clone();
+        Ok(Vm::new(Parts { spec, dir, machine, process, qmp, memory, status, changes }))
+    }
+
+    /// Takes over a VM that somebody else has started.
+    async fn attach(&self, spec: VmSpec, mut status: Status) -> Result<Arc<Vm>, VmError> {
+        let name = spec.name().to_owned();
+        let Some(attach) = spec.attach() else { return Err(VmError::NoAttach { name }) };
+        let qmp = Qmp::connect(&attach.qmp).await.of_vm(&name)?;
+        let actual = qmp.memory_bytes().await.of_vm(&name)?;
+        if actual != spec.memory_bytes() {
+            return Err(VmError::MemoryDiffers { name, actual, spec: spec.memory_bytes() });
+        }
+        let machine = qmp.machine_type().await.of_vm(&name)?;
+        let process = process_behind(&qmp)?;
+        status.process = process.as_ref().map(|process| process.id().clone());
+        let spec = pinned(spec, &machine);
+        let dir = self.create_dir(&spec, &status).await?;
+        let changes = self.changes.clone();
+        Ok(Vm::new(Parts { spec, dir, machine, process, qmp, memory: None, status, changes }))
+    }
+
+    /// Ends QEMU and removes every trace. Called with the name taken.
+    async fn end(&self, vm: &Arc<Vm>, gently: bool) -> Result<(), VmError> {
+        if gently && !vm.is_dead() {
+            self.quit(vm).await?;
+        }
+        if let Some(process) = vm.process().filter(|_| !vm.status().attached) {
+            process.kill().await?;
+        }
+        self.remove_dir(vm.name()).await?;
+        self.table().remove(vm.name());
+        self.changed();
+        info!(vm = vm.name(), "VM removed");
+        Ok(())
+    }
+
+    async fn quit(&self, vm: &Arc<Vm>) -> Result<(), VmError> {
+        let attached = vm.status().attached;
+        let qmp = vm.qmp();
+        let quitting = async {
+            if qmp.within(QUIT_LIMIT).quit().await.is_err() {
+                return false;
+            }
+            match vm.process() {
+                Some(process) => process.gone().await.is_ok(),
+                None => !qmp.closed().await.is_empty(),
+            }
+        };
+        let quit = timeout(QUIT_LIMIT, quitting).await.unwrap_or(false);
+        if attached && !quit {
+            return Err(VmError::NotOurs { name: vm.name().to_owned() });
+        }
+        Ok(())
+    }
+
+    async fn create_dir(&self, spec: &VmSpec, status: &Status) -> Result<VmDir, VmError> {
+        let (state, status) = (Arc::clone(&self.state), status.clone());
+        let (name, text) = (spec.name().to_owned(), spec.text().to_owned());
+        blocking(move || state.create(&name, &text, &status)).await
+    }
+
+    pub(super) async fn remove_dir(&self, name: &str) -> Result<(), VmError> {
+        let (state, name) = (Arc::clone(&self.state), name.to_owned());
+        blocking(move || state.remove(&name)).await
+    }
+}
+
+/// The QEMU that listens at the monitor, if it is one.
+pub(super) fn process_behind(qmp: &Qmp) -> Result<Option<QemuProcess>, VmError> {
+    let Some(pid) = qmp.peer_pid() else { return Ok(None) };
+    Ok(QemuProcess::of_pid(pid)?.filter(QemuProcess::is_qemu))
+}
+
+/// The spec with the machine type QEMU really made; as it was if that cannot be written.
+fn pinned(spec: VmSpec, machine: &str) -> VmSpec {
+    spec.with_machine(machine).unwrap_or_else(|error| {
+        warn!(vm = spec.name(), %error, "machine type not written down");
+        spec
+    })
+}
+
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, VmError> + Send + 'static,
+) -> Result<T, VmError> {
+    spawn_blocking(work).await.unwrap_or(Err(VmError::Ending))
+}

@@ -1,0 +1,112 @@
+use std::path::Path;
+
+use super::*;
+
+const FULL: &str = r#"
+name = "web-1"
+machine = "pc-q35-7.2"
+memory = "256MiB"
+cpus = 2
+serial = "unix:/run/s,1.sock"
+extra_args = ["-device", "virtio-rng-pci"]
+
+[qemu]
+binary = "/opt/qemu"
+firmware = ["/opt/fw", "/usr/share/seabios"]
+
+[boot]
+kernel = "/boot/vmlinuz"
+initrd = "/boot/initrd"
+append = "console=ttyS0"
+
+[[disk]]
+path = "/images/a.img"
+readonly = true
+
+[[nic]]
+tap = "tap0"
+mac = "52:54:00:00:00:01"
+"#;
+
+fn command(spec: &VmSpec, incoming: bool) -> String {
+    let launch = Launch {
+        qemu: &Qemu::default(),
+        memory: Path::new("/proc/7/fd/9"),
+        qmp: Path::new("/s/qmp.sock"),
+        dir: Path::new("/s"),
+        incoming,
+    };
+    let argv = spec.to_command(&launch);
+    argv.iter().map(|arg| arg.to_str().unwrap()).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn full_spec_becomes_a_command_line() {
+    let spec = VmSpec::parse(FULL).unwrap();
+    let expected = "/opt/qemu -L /opt/fw -L /usr/share/seabios -name web-1 -nodefaults \
+        -no-user-config -S -display none \
+        -object memory-backend-file,id=pc.ram,mem-path=/proc/7/fd/9,share=on,size=268435456,prealloc=off \
+        -machine pc-q35-7.2,accel=tcg,memory-backend=pc.ram -m size=262144k -smp 2 \
+        -qmp unix:/s/qmp.sock,server=on,wait=off \
+        -chardev socket,id=serial0,path=/run/s,,1.sock,server=on,wait=off -serial chardev:serial0 \
+        -kernel /boot/vmlinuz -initrd /boot/initrd -append console=ttyS0 \
+        -blockdev driver=raw,node-name=disk0,read-only=on,file.driver=file,file.filename=/images/a.img \
+        -device virtio-blk-pci,id=vd0,drive=disk0 \
+        -netdev tap,id=net0,script=no,downscript=no,ifname=tap0 \
+        -device virtio-net-pci,id=nic0,netdev=net0,mac=52:54:00:00:00:01 \
+        -device virtio-rng-pci";
+    assert_eq!(command(&spec, false), expected);
+    assert_eq!(command(&spec, true), format!("{expected} -incoming defer"));
+}
+
+#[test]
+fn small_spec_uses_defaults() {
+    let spec = VmSpec::parse("name = 'a'\nmemory = '64MiB'").unwrap();
+    let command = command(&spec, false);
+    assert!(command.starts_with("/usr/bin/qemu-system-x86_64 -name a"), "{command}");
+    assert!(command.contains("-chardev file,id=serial0,path=/s/serial.log,append=on"), "{command}");
+    assert!(spec.attach().is_none());
+}
+
+#[test]
+fn machine_can_be_pinned() {
+    for text in [FULL, "name = 'a'\nmemory = '64MiB'\nattach = { qmp = '/q' }"] {
+        let spec = VmSpec::parse(text).unwrap();
+        let pinned = spec.with_machine("pc-q35-10.0").unwrap();
+        assert_eq!(pinned.machine(), "pc-q35-10.0");
+        let back = pinned.with_machine(spec.machine()).unwrap();
+        assert_eq!(command(&back, true), command(&spec, true));
+        assert_eq!(back.attach(), spec.attach());
+    }
+}
+
+#[test]
+fn faults_are_told_with_line_field_and_advice() {
+    let cases = [
+        ("name = 'Web'\nmemory = '1GiB'", 1, "name", "a-z"),
+        ("name = ''\nmemory = '1GiB'", 1, "name", "1 to 63"),
+        ("name = '..'\nmemory = '1GiB'", 1, "name", "dot"),
+        ("name = 'a/b'\nmemory = '1GiB'", 1, "name", "a-z"),
+        ("memory = '1GB'\nname = 'a'", 1, "memory", "256MiB"),
+        ("name = 'a'\nmemory = '0MiB'", 2, "memory", "positive"),
+        ("name = 'a'\nmemory = '99999999999TiB'", 2, "memory", "256MiB"),
+        ("name = 'a'\nmemory = '3MiB'\nhugepages = '2MiB'", 2, "memory", "2 MiB"),
+        ("name = 'a'\n\n\nmemory = '2MiB'\nhugepages = '4KiB'", 5, "hugepages", "1GiB"),
+        ("name = 'a'\nmemory = '2MiB'\nserial = 'tcp:1'", 3, "serial", "file:PATH"),
+        ("name = 'a'\nmemory = '2MiB'\ncpus = 0", 3, "cpus", "1024"),
+        ("name = 'a'\nmemory = '2MiB'\nextra_args = ['-m', '1G']", 3, "extra_args", "-m is set"),
+    ];
+    for (text, line, field, hint) in cases {
+        match VmSpec::parse(text).unwrap_err() {
+            SpecError::Field { line: l, field: f, advice, .. } => {
+                assert_eq!((l, f), (line, field), "{text}");
+                assert!(advice.contains(hint), "{text}: {advice}");
+            }
+            other => panic!("{text}: {other}"),
+        }
+    }
+    let unknown = VmSpec::parse("name = 'a'\nmemory = '2MiB'\nmemroy = 1").unwrap_err();
+    assert!(unknown.to_string().contains("memroy"), "{unknown}");
+    assert!(unknown.to_string().contains("line 3"), "{unknown}");
+    assert!(matches!(VmSpec::parse(&"#".repeat(70_000)), Err(SpecError::TooLong { .. })));
+}

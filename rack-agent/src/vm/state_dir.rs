@@ -1,0 +1,308 @@
+//! What outlives the agent: one folder per VM, `vms/NAME/` with `spec.toml`, `status.json`, sockets and
+//! log. A folder appears and disappears as a whole, `status.json` is always whole, so the agent may be
+//! killed between any two instructions.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use super::{ProcessId, VmError};
+
+/// Longest path of a unix socket.
+const SOCKET_PATH_MAX: usize = 107;
+/// Begin of the names of folders that are being made or removed.
+const UNFINISHED: char = '.';
+
+/// Which of its lives a VM has on this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// It belongs here, as far as this host knows.
+    Run,
+    /// It arrives.
+    Incoming,
+}
+
+/// Side of a migration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// The VM leaves.
+    Source,
+    /// The VM arrives.
+    Target,
+}
+
+/// The migration a VM takes part in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MigrationMark {
+    /// The coordinator's name of it.
+    pub id: String,
+    /// Generation of the ownership if it is committed.
+    pub generation: u64,
+    /// What this host is in it.
+    pub side: Side,
+}
+
+/// `status.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Whether the VM belongs here.
+    pub role: Role,
+    /// Generation of the ownership this host believes in; 0: none yet.
+    pub generation: u64,
+    /// Migration under way.
+    pub migration: Option<MigrationMark>,
+    /// Its QEMU; `None` while it is being started, and for a VM of somebody else that cannot be told.
+    pub process: Option<ProcessId>,
+    /// Name of its memory; `None` if the agent does not own it.
+    pub memfd: Option<String>,
+    /// Started by somebody else.
+    #[serde(default)]
+    pub attached: bool,
+}
+
+/// The state directory, locked against other agents.
+#[derive(Debug)]
+pub struct StateDir {
+    vms: PathBuf,
+    /// Holds the lock.
+    _lock: File,
+}
+
+/// Folder of one VM.
+#[derive(Clone, Debug)]
+pub struct VmDir {
+    path: PathBuf,
+}
+
+impl StateDir {
+    /// Opens or makes the state directory and removes what was left unfinished.
+    ///
+    /// # Errors
+    /// Another agent uses it, or it cannot be written.
+    pub fn open(path: &Path) -> Result<Self, VmError> {
+        let vms = path.join("vms");
+        fs::create_dir_all(&vms).map_err(at(&vms))?;
+        let vms = vms.canonicalize().map_err(at(&vms))?;
+        let lock_path = path.join("lock");
+        let lock = File::options().create(true).append(true).open(&lock_path);
+        let lock = lock.map_err(at(&lock_path))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| VmError::InUse { path: path.to_owned() })?;
+        let state = Self { vms, _lock: lock };
+        for name in state.entries()?.iter().filter(|name| name.starts_with(UNFINISHED)) {
+            let path = state.vms.join(name);
+            fs::remove_dir_all(&path).map_err(at(&path))?;
+        }
+        Ok(state)
+    }
+
+    /// Folders of all VMs.
+    ///
+    /// # Errors
+    /// The state directory cannot be read.
+    pub fn all(&self) -> Result<Vec<(String, VmDir)>, VmError> {
+        let names = self.entries()?.into_iter().filter(|name| !name.starts_with(UNFINISHED));
+        Ok(names.map(|name| (name.clone(), self.dir(&name))).collect())
+    }
+
+    fn entries(&self) -> Result<Vec<String>, VmError> {
+        let entries = fs::read_dir(&self.vms).map_err(at(&self.vms))?;
+        entries
+            .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()))
+            .collect::<Result<_, _>>()
+            .map_err(at(&self.vms))
+    }
+
+    fn dir(&self, name: &str) -> VmDir {
+        VmDir { path: self.vms.join(name) }
+    }
+
+    /// Makes the folder of a VM, durable when this returns.
+    ///
+    /// # Errors
+    /// There is one already, its socket paths get too long, or it cannot be written.
+    pub fn create(&self, name: &str, spec: &str, status: &Status) -> Result<VmDir, VmError> {
+        let dir = self.dir(name);
+        let socket = dir.migrate_socket();
+        if socket.as_os_str().len() > SOCKET_PATH_MAX {
+            return Err(VmError::PathTooLong { path: socket });
+        }
+        if dir.path.exists() {
+            return Err(VmError::Exists { name: name.to_owned() });
+        }
+        let new = VmDir { path: self.vms.join(format!("{UNFINISHED}new-{name}")) };
+        match fs::remove_dir_all(&new.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(at(&new.path)(error));
+            }
+            _ => {}
+        }
+        fs::create_dir(&new.path).map_err(at(&new.path))?;
+        write_durably(&new.path, "spec.toml", spec.as_bytes())?;
+        new.write_status(status)?;
+        fs::rename(&new.path, &dir.path).map_err(at(&dir.path))?;
+        sync_dir(&self.vms)?;
+        Ok(dir)
+    }
+
+    /// Removes the folder of a VM; it vanishes at once, even if this is cut short.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn remove(&self, name: &str) -> Result<(), VmError> {
+        let path = self.vms.join(name);
+        let gone = self.vms.join(format!("{UNFINISHED}gone-{name}"));
+        let _ = fs::remove_dir_all(&gone);
+        match fs::rename(&path, &gone) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            renamed => renamed.map_err(at(&path))?,
+        }
+        fs::remove_dir_all(&gone).map_err(at(&gone))?;
+        sync_dir(&self.vms)
+    }
+}
+
+impl VmDir {
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// QMP socket of a QEMU we start.
+    #[must_use]
+    pub fn qmp_socket(&self) -> PathBuf {
+        self.path.join("qmp.sock")
+    }
+
+    /// Socket of the migration stream, for either side.
+    #[must_use]
+    pub fn migrate_socket(&self) -> PathBuf {
+        self.path.join("migrate.sock")
+    }
+
+    /// QEMU's output.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.path.join("qemu.log")
+    }
+
+    /// Last bytes of QEMU's output, for error messages.
+    #[must_use]
+    pub fn log_tail(&self) -> String {
+        const TAIL_BYTES: usize = 2048;
+        let log = fs::read(self.log()).unwrap_or_default();
+        let tail = &log[log.len().saturating_sub(TAIL_BYTES)..];
+        String::from_utf8_lossy(tail).trim().to_owned()
+    }
+
+    /// Reads the spec's text.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read_spec(&self) -> Result<String, VmError> {
+        let path = self.path.join("spec.toml");
+        fs::read_to_string(&path).map_err(at(&path))
+    }
+
+    /// Replaces the spec's text, durably.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write_spec(&self, spec: &str) -> Result<(), VmError> {
+        write_durably(&self.path, "spec.toml", spec.as_bytes())
+    }
+
+    /// Reads the status.
+    ///
+    /// # Errors
+    /// It cannot be read, or is of another version.
+    pub fn read_status(&self) -> Result<Status, VmError> {
+        let path = self.path.join("status.json");
+        let text = fs::read(&path).map_err(at(&path))?;
+        serde_json::from_slice(&text).map_err(|error| at(&path)(error.into()))
+    }
+
+    /// Replaces the status, durably.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write_status(&self, status: &Status) -> Result<(), VmError> {
+        let text = serde_json::to_vec_pretty(status).map_err(|e| at(&self.path)(e.into()))?;
+        write_durably(&self.path, "status.json", &text)
+    }
+}
+
+fn at(path: &Path) -> impl Fn(io::Error) -> VmError {
+    let path = path.to_owned();
+    move |source| VmError::State { path: path.clone(), source }
+}
+
+/// The file is the old or the new one, whatever happens, and the new one when this returns.
+fn write_durably(dir: &Path, name: &str, content: &[u8]) -> Result<(), VmError> {
+    let path = dir.join(name);
+    let new = dir.join(format!("{name}.new"));
+    let mut file = File::create(&new).map_err(at(&new))?;
+    file.write_all(content).and_then(|()| file.sync_all()).map_err(at(&new))?;
+    fs::rename(&new, &path).map_err(at(&path))?;
+    sync_dir(dir)
+}
+
+fn sync_dir(dir: &Path) -> Result<(), VmError> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(at(dir))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(generation: u64) -> Status {
+        Status {
+            role: Role::Incoming,
+            generation,
+            migration: Some(MigrationMark { id: "m1".into(), generation: 4, side: Side::Target }),
+            process: None,
+            memfd: Some("rackferry-a".into()),
+            attached: false,
+        }
+    }
+
+    #[test]
+    fn folders_appear_and_vanish_whole() {
+        let temp = tempfile::tempdir().unwrap();
+        let state = StateDir::open(temp.path()).unwrap();
+        let dir = state.create("a", "text", &status(1)).unwrap();
+        assert!(matches!(state.create("a", "x", &status(1)), Err(VmError::Exists { .. })));
+        assert_eq!(dir.read_spec().unwrap(), "text");
+        dir.write_status(&status(2)).unwrap();
+        assert_eq!(dir.read_status().unwrap(), status(2));
+        fs::create_dir(temp.path().join("vms/.new-b")).unwrap();
+        drop(state);
+        let state = StateDir::open(temp.path()).unwrap();
+        assert_eq!(state.all().unwrap().len(), 1);
+        assert!(!temp.path().join("vms/.new-b").exists());
+        state.remove("a").unwrap();
+        state.remove("a").unwrap();
+        assert!(state.entries().unwrap().is_empty());
+    }
+
+    #[test]
+    fn one_agent_per_directory() {
+        let temp = tempfile::tempdir().unwrap();
+        let _state = StateDir::open(temp.path()).unwrap();
+        assert!(matches!(StateDir::open(temp.path()), Err(VmError::InUse { .. })));
+    }
+
+    #[test]
+    fn long_socket_paths_are_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&temp.path().join("x".repeat(80))).unwrap();
+        let made = state.create("a", "", &status(1));
+        assert!(matches!(made, Err(VmError::PathTooLong { .. })));
+    }
+}
