@@ -79,7 +79,7 @@ impl ContentMap {
     /// Drops `digest` if it is still said to lie at `location`; says whether it was.
     pub fn remove(&self, digest: &Digest, location: Location) -> bool {
         self.locations
-            .visit_one(*digest, |key, stripe| stripe.remove_if(key, |known| *known == location))
+            .visit_one(*digest, |stripe| stripe.remove_if(*digest, |known| *known == location))
     }
 
     /// Drops everything that lies in `memory`; says how much. Reads the whole map.

@@ -145,9 +145,8 @@ impl IndexShard {
         let Some(number) = self.read_owners().number(&Owner { crossing, claimant }) else {
             return false;
         };
-        self.claims.visit_one(digest.scoped(scope(crossing)), |key, stripe| {
-            stripe.remove_if(key, |owner| *owner == number)
-        })
+        let key = digest.scoped(scope(crossing));
+        self.claims.visit_one(key, |stripe| stripe.remove_if(key, |owner| *owner == number))
     }
 
     /// Undoes all claims of a session, for every crossing; says how many. Reads the whole shard.
