@@ -59,15 +59,16 @@ pub struct IndexShard {
 /// Owners at most, whatever the ceiling: far more than sessions in a datacenter at a time.
 const OWNERS_MAX: usize = 65_536;
 /// The part of the ceiling that owners may take.
-const OWNERS_SHARE: usize = 16;
+const OWNERS_SHARE: usize = 32;
 
 impl IndexShard {
-    /// Bytes per entry of a full shard, with its share of vacant slots, growth room and owners: a shard of
-    /// `n * ENTRY_BYTES` bytes keeps at least 0.95 `n` random entries before it refuses any, `n` from 10,000 up.
+    /// Bytes per entry of a full shard, all told: bucket, vacant buckets, growth room, owners. A shard of
+    /// `n * ENTRY_BYTES` bytes, `n` from 2,000 up, keeps at least `n` entries when offered more than it can keep.
+    /// Parts of it fill before others, so it refuses a few before it is full.
     pub const ENTRY_BYTES: usize =
-        table::entry_bytes::<u32>() * OWNERS_SHARE / (OWNERS_SHARE - 1) + 1;
+        (table::entry_bytes::<u32>() * OWNERS_SHARE).div_ceil(OWNERS_SHARE - 1);
 
-    /// An empty shard that will never hold more than `ceiling_bytes`.
+    /// An empty shard that will never hold more than `ceiling_bytes`. Below 32 KiB it has no room for entries.
     pub fn with_ceiling(ceiling_bytes: usize) -> Self {
         let owners_max = (ceiling_bytes / OWNERS_SHARE / Owners::OWNER_BYTES).min(OWNERS_MAX);
         Self {

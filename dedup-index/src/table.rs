@@ -29,7 +29,7 @@ const FIXED_BYTES: usize = 4096;
 /// of 7/8, and its share of the stripe kept free for growth and of the rest that makes no whole stripe.
 pub(crate) const fn entry_bytes<V>() -> usize {
     let bucket = size_of::<Slot<V>>() + 1;
-    (bucket * 8 * (STRIPES_MIN + 2)).div_ceil(7 * STRIPES_MIN)
+    (bucket * 8 * (STRIPES_MIN + 1)).div_ceil(7 * (STRIPES_MIN - 1))
 }
 
 /// A concurrent map from digests to `V` that never holds more bytes than its ceiling.
