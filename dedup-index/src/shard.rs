@@ -48,8 +48,8 @@ pub struct ShardStats {
 /// may be claimed once for each.
 pub struct IndexShard {
     claims: Table<u32>,
-    /// Held for reading as long as a batch of claims runs, so that no entry appears for an owner that is
-    /// being retired. Written once per session and at its end.
+    /// Held for reading as long as a call uses an owner's number, so that the number means that owner all the
+    /// while and no entry appears for an owner already retired. Written when a session begins and ends.
     owners: RwLock<Owners>,
     claimed: AtomicU64,
     taken: AtomicU64,
@@ -143,7 +143,8 @@ impl IndexShard {
 
     /// Undoes the claim of one digest if it is still this claimant's; says whether it was.
     pub fn forget(&self, crossing: u64, digest: &Digest, claimant: Claimant) -> bool {
-        let Some(number) = self.read_owners().number(&Owner { crossing, claimant }) else {
+        let owners = self.read_owners();
+        let Some(number) = owners.number(&Owner { crossing, claimant }) else {
             return false;
         };
         let key = digest.scoped(scope(crossing));
