@@ -35,11 +35,12 @@ pub struct ContentMap {
 }
 
 impl ContentMap {
-    /// Bytes per entry of a full map, with its share of vacant slots and growth room: a map of
-    /// `n * ENTRY_BYTES` bytes keeps at least 0.95 `n` random entries before it refuses any, `n` from 10,000 up.
+    /// Bytes per entry of a full map, all told: bucket, vacant buckets, growth room. A map of `n * ENTRY_BYTES`
+    /// bytes, `n` from 2,000 up, keeps at least `n` entries when offered more than it can keep. Parts of it fill
+    /// before others, so it refuses a few before it is full.
     pub const ENTRY_BYTES: usize = table::entry_bytes::<Location>();
 
-    /// An empty map that will never hold more than `ceiling_bytes`.
+    /// An empty map that will never hold more than `ceiling_bytes`. Below 32 KiB it has no room for entries.
     pub fn with_ceiling(ceiling_bytes: usize) -> Self {
         Self { locations: Table::with_ceiling(ceiling_bytes), refused: AtomicU64::new(0) }
     }
@@ -79,7 +80,7 @@ impl ContentMap {
     /// Drops `digest` if it is still said to lie at `location`; says whether it was.
     pub fn remove(&self, digest: &Digest, location: Location) -> bool {
         self.locations
-            .visit_one(*digest, |key, stripe| stripe.remove_if(key, |known| *known == location))
+            .visit_one(*digest, |stripe| stripe.remove_if(*digest, |known| *known == location))
     }
 
     /// Drops everything that lies in `memory`; says how much. Reads the whole map.

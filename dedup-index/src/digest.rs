@@ -37,6 +37,14 @@ impl Digest {
     pub(crate) const fn scoped(self, scope: u128) -> Self {
         Self((self.to_u128() ^ scope).to_be_bytes())
     }
+
+    /// Bits that depend on the whole digest and on `seed`, from one multiplication whose halves are folded.
+    pub(crate) const fn mix(self, seed: u64) -> u64 {
+        let bits = self.to_u128();
+        let (high, low) = ((bits >> 64) as u64, bits as u64);
+        let product = (low ^ seed) as u128 * (high ^ seed.rotate_left(32)) as u128;
+        (product >> 64) as u64 ^ product as u64
+    }
 }
 
 impl From<[u8; 16]> for Digest {

@@ -84,3 +84,46 @@ impl Owners {
         self.names.len() * Self::OWNER_BYTES
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(session: u64) -> Owner {
+        Owner { crossing: session % 3, claimant: Claimant { holder: 1, session } }
+    }
+
+    #[test]
+    fn a_number_is_used_anew_only_when_freed() {
+        let mut owners = Owners::with_max(2);
+        (0..3).for_each(|session| owners.enter(owner(session)));
+        assert_eq!(owners.number(&owner(0)), Some(0));
+        assert_eq!(owners.number(&owner(1)), Some(1));
+        assert_eq!(owners.number(&owner(2)), None, "there are two at most");
+
+        let retired = owners.retire(|owner| owner.claimant.session == 0);
+        assert_eq!((retired.as_slice(), owners.name(0)), ([0].as_slice(), None));
+        owners.enter(owner(2));
+        assert_eq!(owners.number(&owner(2)), None, "0 may still be in the table");
+        owners.free(retired);
+        owners.enter(owner(2));
+        assert_eq!((owners.number(&owner(2)), owners.name(0)), (Some(0), Some(&owner(2))));
+        assert_eq!(owners.len(), 2);
+    }
+
+    #[test]
+    fn takes_no_more_bytes_than_stated() {
+        for count in [1, 2, 3, 4, 5, 8, 9, 15, 29, 100, 1_000, 14_337, 65_536] {
+            let mut told = 0;
+            let info = allocation_counter::measure(|| {
+                let mut owners = Owners::with_max(count);
+                (0..count as u64 + 2).for_each(|session| owners.enter(owner(session)));
+                let retired = owners.retire(|_| true);
+                owners.free(retired);
+                told = owners.bytes();
+            });
+            assert_eq!(told, count * Owners::OWNER_BYTES);
+            assert!(info.bytes_max as usize <= told, "{count}: {info:?}, said {told}");
+        }
+    }
+}

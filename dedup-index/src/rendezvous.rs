@@ -30,24 +30,14 @@ impl Rendezvous {
 
     /// The host that keeps the entry of `digest`; `None` if there is no member.
     pub fn owner(&self, digest: &Digest) -> Option<u32> {
-        let bits = digest.to_u128();
-        let (high, low) = ((bits >> 64) as u64, bits as u64);
-        self.members
-            .iter()
-            .max_by_key(|member| (weight(high, low, member.seed), member.host))
-            .map(|member| member.host)
+        let weight = |member: &Member| (digest.mix(member.seed), member.host);
+        self.members.iter().copied().max_by_key(weight).map(|member| member.host)
     }
 
     /// The host ids, ascending.
     pub fn members(&self) -> impl ExactSizeIterator<Item = u32> + '_ {
         self.members.iter().map(|member| member.host)
     }
-}
-
-/// One multiplication, its halves folded: good enough since the digest's bits are random already.
-fn weight(high: u64, low: u64, seed: u64) -> u64 {
-    let product = u128::from(low ^ seed) * u128::from(high ^ seed.rotate_left(32));
-    (product >> 64) as u64 ^ product as u64
 }
 
 /// Neighbouring ids to far seeds (the finaliser of splitmix64).

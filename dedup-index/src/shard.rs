@@ -48,8 +48,8 @@ pub struct ShardStats {
 /// may be claimed once for each.
 pub struct IndexShard {
     claims: Table<u32>,
-    /// Held for reading as long as a batch of claims runs, so that no entry appears for an owner that is
-    /// being retired. Written once per session and at its end.
+    /// Held for reading as long as a call uses an owner's number, so that the number means that owner all the
+    /// while and no entry appears for an owner already retired. Written when a session begins and ends.
     owners: RwLock<Owners>,
     claimed: AtomicU64,
     taken: AtomicU64,
@@ -59,15 +59,16 @@ pub struct IndexShard {
 /// Owners at most, whatever the ceiling: far more than sessions in a datacenter at a time.
 const OWNERS_MAX: usize = 65_536;
 /// The part of the ceiling that owners may take.
-const OWNERS_SHARE: usize = 16;
+const OWNERS_SHARE: usize = 32;
 
 impl IndexShard {
-    /// Bytes per entry of a full shard, with its share of vacant slots, growth room and owners: a shard of
-    /// `n * ENTRY_BYTES` bytes keeps at least 0.95 `n` random entries before it refuses any, `n` from 10,000 up.
+    /// Bytes per entry of a full shard, all told: bucket, vacant buckets, growth room, owners. A shard of
+    /// `n * ENTRY_BYTES` bytes, `n` from 2,000 up, keeps at least `n` entries when offered more than it can keep.
+    /// Parts of it fill before others, so it refuses a few before it is full.
     pub const ENTRY_BYTES: usize =
-        table::entry_bytes::<u32>() * OWNERS_SHARE / (OWNERS_SHARE - 1) + 1;
+        (table::entry_bytes::<u32>() * OWNERS_SHARE).div_ceil(OWNERS_SHARE - 1);
 
-    /// An empty shard that will never hold more than `ceiling_bytes`.
+    /// An empty shard that will never hold more than `ceiling_bytes`. Below 32 KiB it has no room for entries.
     pub fn with_ceiling(ceiling_bytes: usize) -> Self {
         let owners_max = (ceiling_bytes / OWNERS_SHARE / Owners::OWNER_BYTES).min(OWNERS_MAX);
         Self {
@@ -142,12 +143,12 @@ impl IndexShard {
 
     /// Undoes the claim of one digest if it is still this claimant's; says whether it was.
     pub fn forget(&self, crossing: u64, digest: &Digest, claimant: Claimant) -> bool {
-        let Some(number) = self.read_owners().number(&Owner { crossing, claimant }) else {
+        let owners = self.read_owners();
+        let Some(number) = owners.number(&Owner { crossing, claimant }) else {
             return false;
         };
-        self.claims.visit_one(digest.scoped(scope(crossing)), |key, stripe| {
-            stripe.remove_if(key, |owner| *owner == number)
-        })
+        let key = digest.scoped(scope(crossing));
+        self.claims.visit_one(key, |stripe| stripe.remove_if(key, |owner| *owner == number))
     }
 
     /// Undoes all claims of a session, for every crossing; says how many. Reads the whole shard.
