@@ -1,6 +1,10 @@
 //! Streams made by hand, and the memory a destination would have after loading one.
 #![allow(dead_code, reason = "every test program uses its own part of this")]
 
+pub mod captures;
+pub mod cases;
+pub mod qemu;
+
 use std::collections::BTreeMap;
 
 use rackferry_migrator_protocol::stream::{
@@ -184,7 +188,8 @@ pub fn rewrite(stream: &[u8], piece: usize, mut order: impl FnMut(&mut [Item])) 
     out
 }
 
-fn write(writer: &mut StreamWriter, item: &Item, buf: &[u8], out: &mut Vec<u8>) {
+/// Writes what an item stands for.
+pub fn write(writer: &mut StreamWriter, item: &Item, buf: &[u8], out: &mut Vec<u8>) {
     match item {
         Item::Bytes { range, boundary } => writer.forward(&buf[range.clone()], *boundary, out),
         Item::RamStart { head, .. } => {
