@@ -3,6 +3,7 @@
 
 pub mod captures;
 pub mod cases;
+pub mod fuzzing;
 pub mod qemu;
 
 use std::collections::BTreeMap;
@@ -63,10 +64,15 @@ impl Raw {
 
     /// The head of a memory section with [`BLOCKS`].
     pub fn ram_head(&mut self, id: u32) -> &mut Self {
-        let total: u64 = BLOCKS.iter().map(|(_, pages)| u64::from(*pages) * 4096).sum();
+        self.ram_head_of(&BLOCKS, id)
+    }
+
+    /// The head of a memory section with these blocks.
+    pub fn ram_head_of(&mut self, blocks: &[(&str, u32)], id: u32) -> &mut Self {
+        let total: u64 = blocks.iter().map(|(_, pages)| u64::from(*pages) * 4096).sum();
         self.section(1, id, "ram", 4).be64(total | 4);
-        for (name, pages) in BLOCKS {
-            self.name(name).be64(u64::from(pages) * 4096);
+        for (name, pages) in blocks {
+            self.name(name).be64(u64::from(*pages) * 4096);
         }
         self
     }
