@@ -10,6 +10,7 @@
 mod blocks;
 mod error;
 mod item;
+pub mod multifd;
 mod parser;
 pub mod return_path;
 mod wire;

@@ -1,6 +1,11 @@
 //! Streams made by hand, and the memory a destination would have after loading one.
 #![allow(dead_code, reason = "every test program uses its own part of this")]
 
+pub mod captures;
+pub mod cases;
+pub mod fuzzing;
+pub mod qemu;
+
 use std::collections::BTreeMap;
 
 use rackferry_migrator_protocol::stream::{
@@ -59,10 +64,15 @@ impl Raw {
 
     /// The head of a memory section with [`BLOCKS`].
     pub fn ram_head(&mut self, id: u32) -> &mut Self {
-        let total: u64 = BLOCKS.iter().map(|(_, pages)| u64::from(*pages) * 4096).sum();
+        self.ram_head_of(&BLOCKS, id)
+    }
+
+    /// The head of a memory section with these blocks.
+    pub fn ram_head_of(&mut self, blocks: &[(&str, u32)], id: u32) -> &mut Self {
+        let total: u64 = blocks.iter().map(|(_, pages)| u64::from(*pages) * 4096).sum();
         self.section(1, id, "ram", 4).be64(total | 4);
-        for (name, pages) in BLOCKS {
-            self.name(name).be64(u64::from(pages) * 4096);
+        for (name, pages) in blocks {
+            self.name(name).be64(u64::from(*pages) * 4096);
         }
         self
     }
@@ -184,7 +194,8 @@ pub fn rewrite(stream: &[u8], piece: usize, mut order: impl FnMut(&mut [Item])) 
     out
 }
 
-fn write(writer: &mut StreamWriter, item: &Item, buf: &[u8], out: &mut Vec<u8>) {
+/// Writes what an item stands for.
+pub fn write(writer: &mut StreamWriter, item: &Item, buf: &[u8], out: &mut Vec<u8>) {
     match item {
         Item::Bytes { range, boundary } => writer.forward(&buf[range.clone()], *boundary, out),
         Item::RamStart { head, .. } => {
