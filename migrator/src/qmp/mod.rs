@@ -233,3 +233,6 @@ impl Qmp {
         result.unwrap_or(Err(QmpError::Timeout { what, waited: limit }))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -49,9 +49,16 @@ enum Found {
 pub(super) async fn adopt_all(inner: &Arc<Inner>) -> Result<Adoption, VmError> {
     let state = Arc::clone(&inner.state);
     let dirs = blocking(move || state.all()).await?;
-    let found = join_all(dirs.iter().map(|(name, dir)| adopt(inner, name, dir))).await;
+    let found = join_all(dirs.into_iter().map(|(name, dir)| {
+        let inner = Arc::clone(inner);
+        async move {
+            let found = adopt(&inner, &name, &dir).await;
+            (name, dir, found)
+        }
+    }))
+    .await;
     let mut adoption = Adoption::default();
-    for ((name, dir), found) in dirs.into_iter().zip(found) {
+    for (name, dir, found) in found {
         match found {
             Ok(Found::Alive(vm)) => {
                 info!(vm = name, "VM adopted");

@@ -141,7 +141,7 @@ impl VmManager {
     /// All VMs, by name, each with its state. Takes at most about 300 ms. Cancel safe.
     pub async fn list(&self) -> Vec<VmSummary> {
         let vms: Vec<_> = self.inner.table().values().filter_map(|e| e.vm.clone()).collect();
-        let mut list = join_all(vms.iter().map(|vm| vm.summary())).await;
+        let mut list = join_all(vms.into_iter().map(async |vm| vm.summary().await)).await;
         list.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         list
     }
@@ -481,4 +481,30 @@ pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, VmError> + Send + 'static,
 ) -> Result<T, VmError> {
     spawn_blocking(work).await.unwrap_or(Err(VmError::Ending))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sendable<T: Send>(_: T) {}
+
+    /// Sessions run in tasks; an async fn stops being `Send` without a word.
+    #[test]
+    fn futures_can_be_spawned() {
+        fn check(vms: &VmManager, vm: &Arc<Vm>, spec: VmSpec, config: ManagerConfig) {
+            sendable(VmManager::open(config));
+            sendable(vms.start(spec.clone(), 1));
+            sendable(vms.prepare_incoming(spec, "", 1));
+            sendable(vms.list());
+            sendable(vms.release(""));
+            sendable(vms.discard_incoming("", ""));
+            sendable(vms.destroy(""));
+            sendable(vm.set_migration(None));
+            sendable(vm.set_owned(1));
+            sendable(vm.summary());
+            sendable(vm.died());
+        }
+        let _ = check;
+    }
 }

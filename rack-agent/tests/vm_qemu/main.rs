@@ -1,0 +1,279 @@
+//! The VMs of a host with real QEMU, of both versions where they are installed.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests as well")]
+
+mod host;
+
+use std::time::Duration;
+
+use host::{Host, eventually, guest_pages, qemus, spec};
+use rackferry_agent::vm::{MigrationMark, Role, Side, VmError, VmRunState, VmSpec};
+use rackferry_migrator::memory::MemoryDigest;
+use rackferry_migrator::qmp::{Event, Qmp, QmpError, SourceCaps, Valve};
+
+const LIMIT: Duration = Duration::from_secs(30);
+const KEY: [u8; 32] = [3; 32];
+
+#[tokio::test]
+async fn a_vm_starts_is_listed_and_its_death_is_told() {
+    for (version, qemu) in qemus() {
+        let host = Host::open(&qemu, 100 << 20).await;
+        let vms = &host.vms;
+        let vm = vms.start(spec("a", ""), 7).await.unwrap();
+        let listed = vms.list().await.remove(0);
+        assert!(listed.qemu_version.starts_with(version), "{}", listed.qemu_version);
+        assert_eq!((listed.run_state, listed.generation), (VmRunState::Running, 7));
+        assert_eq!(listed.memory_bytes, 64 << 20);
+        assert!(listed.machine.starts_with(&format!("pc-q35-{version}")), "{}", listed.machine);
+        assert!(VmSpec::parse(&listed.spec_toml).unwrap().machine() == listed.machine);
+        assert_eq!(vms.memory_free_bytes(), 36 << 20);
+        assert!(matches!(vms.start(spec("a", ""), 1).await, Err(VmError::Exists { .. })));
+        let full = vms.start(spec("b", ""), 1).await;
+        assert!(matches!(full, Err(VmError::NoMemory { free, .. }) if free == 36 << 20));
+        let refused = vms.release("a").await;
+        assert!(matches!(refused, Err(VmError::WrongState { .. })));
+        assert!(matches!(
+            vms.discard_incoming("a", "m").await,
+            Err(VmError::OtherMigration { other: None, .. })
+        ));
+
+        let mut changes = vms.changes();
+        changes.mark_unchanged();
+        host.kill_9(vm.process().unwrap().id().pid);
+        tokio::time::timeout(LIMIT, vm.died()).await.unwrap();
+        changes.changed().await.unwrap();
+        assert_eq!(vms.list().await[0].run_state, VmRunState::Dead);
+        assert_eq!(vms.memory_free_bytes(), 100 << 20);
+        tokio::time::timeout(LIMIT, vm.qmp().closed()).await.unwrap();
+        vms.release("a").await.unwrap();
+        vms.release("a").await.unwrap();
+        assert!(vms.list().await.is_empty());
+        assert!(!vm.dir().path().exists());
+    }
+}
+
+#[tokio::test]
+async fn a_qemu_that_does_not_start_leaves_nothing() {
+    for (_, qemu) in qemus() {
+        let host = Host::open(&qemu, 1 << 30).await;
+        let bad = spec("bad", "extra_args = ['-device', 'no-such-device']");
+        match host.vms.start(bad, 1).await {
+            Err(VmError::EndedAtOnce { log, .. }) => {
+                assert!(log.contains("no-such-device"), "{log}")
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(host.vms.memory_free_bytes(), 1 << 30);
+        assert!(host.leftovers().is_empty(), "{:?}", host.leftovers());
+        host.vms.start(spec("bad", ""), 1).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn vms_survive_the_agent_and_are_adopted() {
+    for (_, qemu) in qemus() {
+        let mut host = Host::open(&qemu, 1 << 30).await;
+        let running = host.vms.start(spec("running", ""), 5).await.unwrap();
+        let arriving = host.vms.prepare_incoming(spec("arriving", ""), "m1", 9).await.unwrap();
+        let doomed = host.vms.start(spec("doomed", ""), 1).await.unwrap();
+        let mark = MigrationMark { id: "m2".into(), generation: 6, side: Side::Source };
+        running.set_migration(Some(mark.clone())).await.unwrap();
+        running.memory().unwrap().write_page(9000, &[9; 4096]).unwrap();
+        let pid = running.process().unwrap().id().clone();
+        let doomed_pid = doomed.process().unwrap().id().pid;
+        drop((running, arriving, doomed));
+        host.close().await;
+        host.kill_9(doomed_pid);
+
+        let adoption = host.reopen().await;
+        let mut adopted = adoption.adopted;
+        adopted.sort();
+        assert_eq!(adopted, ["arriving", "running"]);
+        assert_eq!(adoption.dead.len(), 1);
+        assert_eq!(adoption.dead[0].name, "doomed");
+        assert!(adoption.unreachable.is_empty(), "{:?}", adoption.unreachable);
+        let list = host.vms.list().await;
+        assert_eq!(list[0].run_state, VmRunState::Incoming);
+        assert_eq!((list[1].run_state, list[1].generation), (VmRunState::Running, 5));
+        assert_eq!(list[1].migration, Some(mark));
+        assert_eq!(host.vms.memory_free_bytes(), (1 << 30) - (128 << 20));
+        let running = host.vms.get("running").unwrap();
+        assert_eq!(*running.process().unwrap().id(), pid);
+        let mut page = [0; 4096];
+        running.memory().unwrap().read_page(9000, &mut page).unwrap();
+        assert_eq!(page, [9; 4096]);
+
+        let other = host.vms.discard_incoming("arriving", "m0").await;
+        assert!(matches!(other, Err(VmError::OtherMigration { .. })));
+        assert!(host.vms.discard_incoming("arriving", "m1").await.unwrap());
+        assert!(!host.vms.discard_incoming("arriving", "m1").await.unwrap());
+        host.vms.destroy("running").await.unwrap();
+        assert!(host.leftovers().is_empty(), "{:?}", host.leftovers());
+    }
+}
+
+/// The agent was killed after it started QEMU and before it wrote the pid down.
+#[tokio::test]
+async fn a_qemu_nobody_wrote_down_is_found() {
+    for (_, qemu) in qemus() {
+        let mut host = Host::open(&qemu, 1 << 30).await;
+        let vm = host.vms.start(spec("lost", ""), 1).await.unwrap();
+        let pid = vm.process().unwrap().id().clone();
+        vm.qmp().stop().await.unwrap();
+        let mut status = vm.status();
+        status.process = None;
+        vm.dir().write_status(&status).unwrap();
+        drop(vm);
+        host.close().await;
+        let adoption = host.reopen().await;
+        assert_eq!(adoption.adopted, ["lost"]);
+        let vm = host.vms.get("lost").unwrap();
+        assert_eq!(*vm.process().unwrap().id(), pid);
+        assert_eq!(vm.dir().read_status().unwrap().process, Some(pid));
+        assert_eq!(vm.run_state().await, VmRunState::Paused);
+        assert!(vm.memory().is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_vm_of_somebody_else_is_attached_to() {
+    for (version, qemu) in qemus() {
+        let mut host = Host::open(&qemu, 1 << 30).await;
+        let socket = host.path().join("other.sock");
+        let other = host.foreign_qemu(&qemu, &socket).await;
+        let text = format!("attach = {{ qmp = {socket:?} }}");
+        let wrong = VmSpec::parse(&format!("name = 'o'\nmemory = '32MiB'\n{text}")).unwrap();
+        let refused = host.vms.start(wrong, 1).await;
+        assert!(
+            matches!(refused, Err(VmError::MemoryDiffers { actual, .. }) if actual == 64 << 20)
+        );
+        let vm = host.vms.start(spec("other", &text), 2).await.unwrap();
+        assert_eq!(vm.process().unwrap().id().pid, other);
+        assert!(vm.memory().is_none());
+        assert!(vm.spec().machine().contains(version));
+        drop(vm);
+        host.close().await;
+        assert_eq!(host.reopen().await.adopted, ["other"]);
+        let vm = host.vms.get("other").unwrap();
+        assert_eq!(vm.run_state().await, VmRunState::Running);
+        host.vms.destroy("other").await.unwrap();
+        assert!(vm.is_dead() || eventually(|| vm.is_dead()).await);
+    }
+}
+
+#[tokio::test]
+async fn giving_up_on_a_command_leaves_the_monitor_usable() {
+    for (_, qemu) in qemus() {
+        let host = Host::open(&qemu, 1 << 30).await;
+        let vm = host.vms.start(spec("a", ""), 1).await.unwrap();
+        let qmp = vm.qmp();
+        for _ in 0..20 {
+            let hasty = qmp.within(Duration::from_nanos(1)).run_state().await;
+            assert!(!matches!(hasty, Err(QmpError::Closed { .. })), "{hasty:?}");
+        }
+        let mut events = qmp.events();
+        qmp.stop().await.unwrap();
+        assert_eq!(events.recv().await.unwrap().event, Event::Stop);
+        qmp.cont().await.unwrap();
+        assert_eq!(events.recv().await.unwrap().event, Event::Resume);
+        // Its monitor is held by us.
+        let second = Qmp::connect_within(qmp.path(), Duration::from_millis(200)).await;
+        assert!(matches!(second, Err(QmpError::NoGreeting { .. })), "{second:?}");
+    }
+}
+
+/// A stock migration between two of our VMs, stream straight from QEMU to QEMU.
+#[tokio::test]
+async fn a_vm_moves_with_all_its_memory() {
+    for (from, source_qemu) in qemus() {
+        for (to, target_qemu) in qemus() {
+            if from <= to || from == "7.2" {
+                println!("{from} -> {to}");
+                let source = Host::open(&source_qemu, 1 << 30).await;
+                let target = Host::open(&target_qemu, 1 << 30).await;
+                migrate(&source, &target).await;
+            }
+        }
+    }
+}
+
+async fn migrate(source: &Host, target: &Host) {
+    let vm = source.vms.start(spec("mover", "machine = 'pc-q35-7.2'"), 1).await.unwrap();
+    let qmp = vm.qmp();
+    let facts = qmp.check_can_migrate().await.unwrap();
+    assert_eq!(facts.memory_bytes, 64 << 20);
+    assert_eq!(facts.machine, "pc-q35-7.2");
+    let ack = facts.version.at_least(8, 1);
+    assert_eq!(facts.valve == Valve::SwitchoverAck, ack);
+    guest_pages(&vm.memory().unwrap());
+
+    let arrival = target.vms.prepare_incoming(vm.spec().clone(), "m", 2).await.unwrap();
+    let caps = SourceCaps {
+        valve: Valve::DowntimeLimit,
+        downtime_limit_ms: 300,
+        multifd_channels: None,
+        auto_converge: false,
+    };
+    qmp.prepare_source(caps).await.unwrap();
+    let mut events = qmp.events();
+    qmp.migrate(&arrival.migrate_socket()).await.unwrap();
+    qmp.raise_downtime_limit(2000).await.unwrap();
+    arrival.qmp().wait_loaded(LIMIT).await.unwrap();
+    qmp.wait_moved_out(LIMIT).await.unwrap();
+    assert_eq!(vm.run_state().await, VmRunState::MovedOut);
+    assert_eq!(arrival.run_state().await, VmRunState::Loaded);
+    let mut stopped = false;
+    while let Ok(event) = events.try_recv() {
+        stopped |= event.event == Event::Stop && event.sent_at_us > 0;
+    }
+    assert!(stopped, "no STOP event");
+    let info = qmp.migration_status().await.unwrap();
+    assert!(info.downtime.is_some() && info.ram.unwrap().transferred > 0);
+    let digest = |vm: &rackferry_agent::vm::Vm| -> MemoryDigest {
+        vm.memory().unwrap().digest_all(&KEY, 2).unwrap()
+    };
+    assert_eq!(digest(&vm), digest(&arrival));
+
+    arrival.qmp().cont().await.unwrap();
+    arrival.qmp().announce_self().await.unwrap();
+    arrival.set_owned(2).await.unwrap();
+    source.vms.release("mover").await.unwrap();
+    assert!(source.leftovers().is_empty(), "{:?}", source.leftovers());
+    let listed = target.vms.list().await.remove(0);
+    assert_eq!((listed.run_state, listed.role), (VmRunState::Running, Role::Run));
+    assert_eq!((listed.generation, listed.migration), (2, None));
+}
+
+/// The session that read the stream is gone: the VM must run on at its source, also for a new agent.
+#[tokio::test]
+async fn a_cut_migration_leaves_the_vm_running() {
+    for (_, qemu) in qemus() {
+        let mut host = Host::open(&qemu, 1 << 30).await;
+        let vm = host.vms.start(spec("stays", ""), 1).await.unwrap();
+        let socket = vm.migrate_socket();
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let caps = SourceCaps {
+            valve: Valve::DowntimeLimit,
+            downtime_limit_ms: 0,
+            multifd_channels: None,
+            auto_converge: false,
+        };
+        vm.qmp().prepare_source(caps).await.unwrap();
+        vm.qmp().migrate(&socket).await.unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        let busy = vm.qmp().check_can_migrate().await;
+        assert!(matches!(busy, Err(QmpError::Blocked { .. })), "{busy:?}");
+        drop(vm);
+        host.close().await;
+        let reopened = tokio::spawn(async move {
+            let adoption = host.reopen().await;
+            (host, adoption)
+        });
+        drop((stream, listener));
+        let (host, adoption) = reopened.await.unwrap();
+        assert_eq!(adoption.adopted, ["stays"], "{:?}", adoption.unreachable);
+        let vm = host.vms.get("stays").unwrap();
+        assert_eq!(vm.run_state().await, VmRunState::Running);
+        vm.qmp().check_can_migrate().await.unwrap();
+    }
+}
