@@ -58,14 +58,8 @@ reasons! {
     NothingToMove = "NOTHING_TO_MOVE", FailedPrecondition;
     /// The request id was used for something else.
     RequestIdReused = "REQUEST_ID_REUSED", AlreadyExists;
-    /// Another agent is connected under this name.
-    HostNameTaken = "HOST_NAME_TAKEN", AlreadyExists;
-    /// The coordinator has as much to do as it accepts.
-    TooBusy = "TOO_BUSY", ResourceExhausted;
     /// The coordinator is going down.
     ShuttingDown = "SHUTTING_DOWN", Unavailable;
-    /// The coordinator cannot write its log.
-    StorageFailed = "STORAGE_FAILED", Internal;
 }
 
 impl fmt::Display for Reason {

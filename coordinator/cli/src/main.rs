@@ -1,2 +1,36 @@
 //! The rackferry command line.
-fn main() {}
+mod args;
+mod client;
+mod command;
+mod exit;
+mod progress;
+mod render;
+mod units;
+
+use std::process::ExitCode;
+
+use args::{Args, Output};
+use clap::Parser;
+use exit::{Code, Failure};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let output = args.output;
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return report(&Failure::Io(error), output).into(),
+    };
+    match runtime.block_on(command::run(args)) {
+        Ok(code) => code.into(),
+        Err(failure) => report(&failure, output).into(),
+    }
+}
+
+/// Says what went wrong, the way the output is read.
+fn report(failure: &Failure, output: Output) -> Code {
+    match output {
+        Output::Json => println!("{}", render::json::failure(failure)),
+        Output::Table => eprintln!("rackferry: {}", failure.text()),
+    }
+    failure.code()
+}

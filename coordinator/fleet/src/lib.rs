@@ -1,1 +1,46 @@
-//! Pure fleet state: ownership, evacuations, placement.
+//! Pure fleet state: who owns which VM, what moves where, and what agents are told.
+//!
+//! Events in, effects out: no task, no clock, no socket. [`Fleet::handle`] takes what happened at an agent,
+//! the other methods take what clients ask for; consequences are pushed to a list of [`Effect`]s whose
+//! order is the promise: whatever must be durable comes before whatever depends on it.
+//!
+//! * [`ownership`]: the table that keeps one owner per VM, with its argument.
+//! * [`Record`]s outlive the coordinator; everything else is observed again when agents reconnect.
+//! * [`placement`]: where VMs go.
+
+mod adopt;
+mod agents;
+mod dispatch;
+mod evacuate;
+mod fleet;
+mod judge;
+mod message;
+mod name;
+pub mod ownership;
+pub mod placement;
+mod record;
+mod refusal;
+mod sessions;
+mod slots;
+mod store;
+mod view;
+
+pub use evacuate::{EvacuationRequest, MigrationRequest, Move};
+pub use fleet::{Fleet, Limits};
+pub use message::{
+    Activity, Compress, Dedup, Effect, Event, Hello, Member, Notice, Options, Order, Outcome,
+    Progress, RunState, Said, SessionEnd, VmReport,
+};
+pub use name::{
+    BootId, Connection, Crossing, EvacuationId, Generation, HostId, HostName, MigrationId, Moment,
+    NotAnId, RackName, VmName,
+};
+pub use record::{
+    Change, Counters, End, EvacuationRecord, HostRecord, Key, MigrationRecord, MigrationResult,
+    Numbers, Record, Stage, Standing, VmRecord,
+};
+pub use refusal::Refusal;
+pub use view::{
+    Condition, EvacuationState, EvacuationView, HostView, MigrationView, Phase, Totals, VmView,
+    Wait, WaitCode,
+};

@@ -1,0 +1,251 @@
+//! The command line as it is written.
+
+use std::time::Duration;
+
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use rackferry_proto::v1;
+
+use crate::units;
+
+/// Empties racks: moves their VMs elsewhere while they run.
+#[derive(Debug, Parser)]
+#[command(name = "rackferry", version)]
+pub struct Args {
+    /// Address of the coordinator.
+    #[arg(
+        long,
+        global = true,
+        env = "RACKFERRY_COORDINATOR",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:7400"
+    )]
+    pub coordinator: String,
+    /// How to print.
+    #[arg(long, short, global = true, value_enum, default_value_t)]
+    pub output: Output,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Move every VM off racks or hosts.
+    #[command(visible_alias = "drain")]
+    Evacuate(Evacuate),
+    /// Move one VM.
+    Migrate(Migrate),
+    /// Show evacuations.
+    Status(Status),
+    /// Stop an evacuation or a migration; what is not switched over stays where it runs.
+    Cancel(Cancel),
+    /// VMs.
+    #[command(subcommand)]
+    Vm(Vm),
+    /// Hosts.
+    #[command(subcommand)]
+    Host(Host),
+}
+
+/// Move every VM off racks or hosts.
+#[derive(Debug, clap::Args)]
+pub struct Evacuate {
+    /// Racks or hosts to empty.
+    #[arg(required = true, value_name = "RACK|HOST")]
+    pub sources: Vec<String>,
+    /// Racks or hosts to move to.
+    #[arg(long, required = true, value_delimiter = ',', value_name = "RACK|HOST,...")]
+    pub to: Vec<String>,
+    /// How to move.
+    #[command(flatten)]
+    pub how: How,
+    /// Do not ask.
+    #[arg(long, short)]
+    pub yes: bool,
+    /// How to wait.
+    #[command(flatten)]
+    pub wait: WaitFor,
+}
+
+/// Move one VM.
+#[derive(Debug, clap::Args)]
+pub struct Migrate {
+    /// The VM.
+    pub vm: String,
+    /// Host to move to.
+    #[arg(long, value_name = "HOST")]
+    pub to: String,
+    /// How to move.
+    #[command(flatten)]
+    pub how: How,
+    /// How to wait.
+    #[command(flatten)]
+    pub wait: WaitFor,
+}
+
+/// How to move.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct How {
+    /// Where to look for content that need not be sent again.
+    #[arg(long, value_enum, default_value_t = Dedup::Rack)]
+    pub dedup: Dedup,
+    /// What to do with unique content.
+    #[arg(long, value_enum, default_value_t = Compress::Zstd)]
+    pub compress: Compress,
+    /// Compare the whole memory of each VM before it runs at its target.
+    #[arg(long)]
+    pub verify: bool,
+    /// The longest pause of a VM.
+    #[arg(long, default_value = "300ms", value_parser = units::parse_duration)]
+    pub max_downtime: Duration,
+}
+
+/// How to wait.
+#[derive(Clone, Debug, clap::Args)]
+pub struct WaitFor {
+    /// Start it and do not wait.
+    #[arg(long)]
+    pub detach: bool,
+    /// Wait at most this long; the work goes on (exit code 6).
+    #[arg(long, value_name = "DURATION", value_parser = units::parse_duration)]
+    pub timeout: Option<Duration>,
+    /// The same id starts the same work only once.
+    #[arg(long, value_name = "ID")]
+    pub request_id: Option<String>,
+}
+
+/// Where to look for content that need not be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Dedup {
+    /// In the whole rack.
+    Rack,
+    /// On the host.
+    Host,
+    /// Nowhere.
+    Off,
+}
+
+/// What to do with unique content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Compress {
+    /// zstd.
+    Zstd,
+    /// Nothing.
+    Off,
+}
+
+impl How {
+    /// As the coordinator takes it.
+    pub fn options(self) -> v1::MigrationOptions {
+        let dedup = match self.dedup {
+            Dedup::Rack => v1::DedupMode::Rack,
+            Dedup::Host => v1::DedupMode::Host,
+            Dedup::Off => v1::DedupMode::Off,
+        };
+        let compress = match self.compress {
+            Compress::Zstd => v1::CompressMode::Zstd,
+            Compress::Off => v1::CompressMode::Off,
+        };
+        v1::MigrationOptions {
+            dedup: dedup.into(),
+            compress: compress.into(),
+            max_downtime_ms: u32::try_from(self.max_downtime.as_millis()).unwrap_or(u32::MAX),
+            verify: self.verify,
+        }
+    }
+}
+
+/// Show evacuations.
+#[derive(Debug, clap::Args)]
+pub struct Status {
+    /// The evacuation; without it, all of them.
+    pub evacuation: Option<String>,
+    /// Go on until it has ended.
+    #[arg(long, short, action = ArgAction::SetTrue)]
+    pub watch: bool,
+}
+
+/// Stop an evacuation or a migration.
+#[derive(Debug, clap::Args)]
+pub struct Cancel {
+    /// evac-N or mig-N.
+    #[arg(value_name = "EVACUATION|MIGRATION")]
+    pub id: String,
+}
+
+/// VMs.
+#[derive(Debug, Subcommand)]
+pub enum Vm {
+    /// List VMs and who owns them.
+    List {
+        /// Only of this rack.
+        #[arg(long, default_value = "")]
+        rack: String,
+        /// Only of this host.
+        #[arg(long, default_value = "")]
+        host: String,
+    },
+}
+
+/// Hosts.
+#[derive(Debug, Subcommand)]
+pub enum Host {
+    /// List hosts and whether their agents are connected.
+    List {
+        /// Only of this rack.
+        #[arg(long, default_value = "")]
+        rack: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_holds() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn drain_is_evacuate() {
+        let args = Args::try_parse_from([
+            "rackferry",
+            "drain",
+            "r1",
+            "h9",
+            "--to",
+            "r2,r3",
+            "--dedup",
+            "off",
+            "--max-downtime",
+            "1s",
+        ])
+        .unwrap();
+        let Command::Evacuate(evacuate) = args.command else { panic!("not evacuate") };
+        assert_eq!(evacuate.sources, ["r1", "h9"]);
+        assert_eq!(evacuate.to, ["r2", "r3"]);
+        let options = evacuate.how.options();
+        assert_eq!(options.dedup(), v1::DedupMode::Off);
+        assert_eq!(options.max_downtime_ms, 1000);
+    }
+
+    #[test]
+    fn wrong_usage_is_code_2() {
+        let wrong = Args::try_parse_from(["rackferry", "evacuate"]).unwrap_err();
+        assert_eq!(wrong.exit_code(), 2);
+    }
+}

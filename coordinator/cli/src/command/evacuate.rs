@@ -1,0 +1,73 @@
+//! evacuate: show the plan, ask, start, wait.
+
+use std::io::{BufRead, IsTerminal, Write};
+
+use rackferry_proto::{
+    Reason,
+    v1::{CreateEvacuationRequest, Evacuation},
+};
+
+use super::{Context, request_id, watch};
+use crate::{
+    args::Evacuate,
+    exit::{Code, Failure},
+    render,
+};
+
+pub async fn run(context: &Context, args: Evacuate) -> Result<Code, Failure> {
+    let request = CreateEvacuationRequest {
+        sources: args.sources,
+        targets: args.to,
+        options: Some(args.how.options()),
+        request_id: request_id(args.wait.request_id.clone()),
+        validate_only: false,
+    };
+    // A plan is for somebody who can still say no.
+    if !args.yes && context.is_interactive() && std::io::stdin().is_terminal() {
+        let plan = CreateEvacuationRequest { validate_only: true, ..request.clone() };
+        let Some(plan) = create(context, plan).await? else { return Ok(Code::Done) };
+        eprintln!("{}", render::evacuation::plan(&plan));
+        if !ask()? {
+            return Err(Failure::Declined);
+        }
+    }
+    let Some(evacuation) = create(context, request).await? else { return Ok(Code::Done) };
+    if args.wait.detach {
+        context.print(
+            || render::evacuation::detached(&evacuation.id),
+            || render::json::evacuation(&evacuation),
+        );
+        return Ok(Code::Done);
+    }
+    let id = evacuation.id.clone();
+    watch::to_the_end(context, &id, args.wait.timeout).await
+}
+
+/// Nothing to move is as good as done.
+async fn create(
+    context: &Context,
+    request: CreateEvacuationRequest,
+) -> Result<Option<Evacuation>, Failure> {
+    match context.client.evacuations().create_evacuation(request).await {
+        Ok(answer) => answer.into_inner().evacuation.map(Some).ok_or(Failure::Answer("evacuation")),
+        Err(status) => {
+            let failure = Failure::from(status);
+            if failure.reason() != Some(Reason::NothingToMove) {
+                return Err(failure);
+            }
+            context.print(
+                || "Nothing to move.".to_owned(),
+                || render::json::evacuation(&Evacuation::default()),
+            );
+            Ok(None)
+        }
+    }
+}
+
+fn ask() -> Result<bool, Failure> {
+    eprint!("Start? [y/N] ");
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}

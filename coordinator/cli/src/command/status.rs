@@ -1,0 +1,41 @@
+//! status: what goes on.
+
+use rackferry_proto::v1::{GetEvacuationRequest, ListEvacuationsRequest};
+
+use super::{Context, watch};
+use crate::{
+    args::Status,
+    exit::{Code, Failure},
+    render,
+};
+
+pub async fn run(context: &Context, args: Status) -> Result<Code, Failure> {
+    let Some(id) = args.evacuation else { return all(context, args.watch).await };
+    if args.watch {
+        return watch::to_the_end(context, &id, None).await;
+    }
+    let request = GetEvacuationRequest { id };
+    let answer = context.client.evacuations().get_evacuation(request).await?;
+    let evacuation = answer.into_inner().evacuation.ok_or(Failure::Answer("evacuation"))?;
+    context.print(
+        || render::evacuation::detail(&evacuation),
+        || render::json::evacuation(&evacuation),
+    );
+    Ok(Code::Done)
+}
+
+async fn all(context: &Context, watch_latest: bool) -> Result<Code, Failure> {
+    let request = ListEvacuationsRequest { active_only: false };
+    let answer = context.client.evacuations().list_evacuations(request).await?.into_inner();
+    if watch_latest {
+        let active = answer.evacuations.iter().rev().find(|one| !watch::is_over(one));
+        if let Some(latest) = active {
+            return watch::to_the_end(context, &latest.id, None).await;
+        }
+    }
+    context.print(
+        || render::evacuation::list(&answer.evacuations),
+        || render::json::evacuations(&answer.evacuations),
+    );
+    Ok(Code::Done)
+}

@@ -1,0 +1,146 @@
+//! Waits for an evacuation, whatever becomes of the coordinator meanwhile.
+
+use std::{
+    pin::Pin,
+    time::{Duration, Instant},
+};
+
+use rackferry_proto::v1::{
+    Evacuation, EvacuationState, WatchEvacuationRequest, WatchEvacuationResponse,
+};
+use tonic::Streaming;
+
+use super::Context;
+use crate::{
+    client::Client,
+    exit::{Code, Failure},
+    progress::Progress,
+    render,
+};
+
+/// How long a coordinator may be away.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often it is looked for.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Shows an evacuation until it has ended, then what became of it.
+///
+/// # Errors
+/// If it is not known, or the coordinator is away for too long.
+pub async fn to_the_end(
+    context: &Context,
+    id: &str,
+    timeout: Option<Duration>,
+) -> Result<Code, Failure> {
+    let mut watch = Watch::new(context, id);
+    let mut progress = Progress::new(context.is_interactive());
+    let mut expired: Pin<Box<dyn Future<Output = ()>>> = match timeout {
+        Some(timeout) => Box::pin(tokio::time::sleep(timeout)),
+        None => Box::pin(std::future::pending()),
+    };
+    let mut last = None;
+    loop {
+        let snapshot = tokio::select! {
+            snapshot = watch.next() => snapshot?,
+            () = &mut expired => break,
+            interrupt = tokio::signal::ctrl_c() => { interrupt?; break }
+        };
+        progress.show(&snapshot);
+        let over = is_over(&snapshot);
+        last = Some(snapshot);
+        if over {
+            break;
+        }
+    }
+    progress.finish();
+    match last {
+        Some(evacuation) if is_over(&evacuation) => {
+            context.print(
+                || render::evacuation::outcome(&evacuation),
+                || render::json::evacuation(&evacuation),
+            );
+            Ok(Code::of_evacuation(&evacuation))
+        }
+        last => {
+            let evacuation =
+                last.unwrap_or_else(|| Evacuation { id: id.to_owned(), ..Default::default() });
+            context.print(
+                || render::evacuation::detached(id),
+                || render::json::unfinished(&evacuation),
+            );
+            Ok(Code::StillRunning)
+        }
+    }
+}
+
+/// Whether it has ended.
+pub fn is_over(evacuation: &Evacuation) -> bool {
+    !matches!(evacuation.state(), EvacuationState::Running | EvacuationState::Cancelling)
+}
+
+/// Snapshots of an evacuation, from whichever stream is open.
+struct Watch<'a> {
+    context: &'a Context,
+    client: Client,
+    id: &'a str,
+    stream: Option<Streaming<WatchEvacuationResponse>>,
+    away_since: Option<Instant>,
+}
+
+impl<'a> Watch<'a> {
+    fn new(context: &'a Context, id: &'a str) -> Self {
+        Self { context, client: context.client.clone(), id, stream: None, away_since: None }
+    }
+
+    /// The next snapshot. Cancel safe: what is lost comes again with the next.
+    async fn next(&mut self) -> Result<Evacuation, Failure> {
+        loop {
+            match self.try_next().await {
+                Ok(Some(evacuation)) => {
+                    self.away_since = None;
+                    return Ok(evacuation);
+                }
+                // Ended without an end: the coordinator goes away.
+                Ok(None) => self.stream = None,
+                Err(failure) => {
+                    self.stream = None;
+                    let since = *self.away_since.get_or_insert_with(Instant::now);
+                    if failure.code() != Code::Unreachable || since.elapsed() > PATIENCE {
+                        return Err(failure);
+                    }
+                }
+            }
+            tokio::time::sleep(RETRY).await;
+            if let Ok(client) = Client::connect(&self.context.address).await {
+                self.client = client;
+            }
+        }
+    }
+
+    async fn try_next(&mut self) -> Result<Option<Evacuation>, Failure> {
+        let stream = match &mut self.stream {
+            Some(stream) => stream,
+            none => {
+                let request = WatchEvacuationRequest { id: self.id.to_owned() };
+                let opened = self.client.evacuations().watch_evacuation(request).await;
+                none.insert(opened.map_err(severed)?.into_inner())
+            }
+        };
+        let message = stream.message().await.map_err(severed)?;
+        Ok(message.and_then(|message| message.evacuation))
+    }
+}
+
+/// A coordinator that dies in the middle of a stream is away, whatever the transport calls it.
+fn severed(status: tonic::Status) -> Failure {
+    let ours = rackferry_proto::reason_of(&status).is_some();
+    if !ours
+        && matches!(
+            status.code(),
+            tonic::Code::Unknown | tonic::Code::Internal | tonic::Code::Cancelled
+        )
+    {
+        return Failure::from(tonic::Status::unavailable(status.message()));
+    }
+    Failure::from(status)
+}

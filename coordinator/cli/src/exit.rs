@@ -1,0 +1,227 @@
+//! How the program ends.
+
+use std::process::ExitCode;
+
+use rackferry_proto::{Reason, reason_of, v1};
+use thiserror::Error;
+use tonic::Status;
+
+/// Exit codes; the same numbers are `result_code` in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Code {
+    /// Done; of an evacuation: every VM moved.
+    Done = 0,
+    /// Something nobody expected.
+    Unexpected = 1,
+    /// The command is wrong, or names what is not there.
+    Usage = 2,
+    /// It cannot be done now.
+    NotFeasible = 3,
+    /// Finished, with VMs left behind; all of them run somewhere.
+    Incomplete = 4,
+    /// Cancelled.
+    Cancelled = 5,
+    /// No longer waited for; the work goes on.
+    StillRunning = 6,
+    /// No coordinator can be reached, or it does not let us in.
+    Unreachable = 7,
+    /// A VM is paused, lost, or its owner is uncertain.
+    OperatorNeeded = 8,
+}
+
+impl From<Code> for ExitCode {
+    fn from(code: Code) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+impl Code {
+    /// How an evacuation ended.
+    pub fn of_evacuation(evacuation: &v1::Evacuation) -> Self {
+        match evacuation.result_code {
+            0 => Self::Done,
+            4 => Self::Incomplete,
+            5 => Self::Cancelled,
+            8 => Self::OperatorNeeded,
+            _ => Self::Unexpected,
+        }
+    }
+
+    /// How a single move ended.
+    pub fn of_migration(migration: &v1::Migration) -> Self {
+        match migration.phase() {
+            v1::Phase::Done => Self::Done,
+            v1::Phase::RolledBack if migration.reason == "cancelled" => Self::Cancelled,
+            v1::Phase::RolledBack => Self::Incomplete,
+            v1::Phase::Failed | v1::Phase::PausedRecoverable | v1::Phase::OwnerUnknown => {
+                Self::OperatorNeeded
+            }
+            _ => Self::StillRunning,
+        }
+    }
+}
+
+/// Why a command did not do what it should.
+#[derive(Debug, Error)]
+pub enum Failure {
+    /// There is no connection.
+    #[error("cannot reach the coordinator at {address}")]
+    Unreachable {
+        /// Where it should be.
+        address: String,
+        /// Why.
+        #[source]
+        source: tonic::transport::Error,
+    },
+    /// The address is none.
+    #[error("{0} is not an address of a coordinator")]
+    Address(String),
+    /// The coordinator refused.
+    #[error("{}", .0.message())]
+    Refused(Box<Status>),
+    /// The answer has a hole.
+    #[error("the coordinator's answer has no {0}")]
+    Answer(&'static str),
+    /// The name is neither an evacuation's nor a migration's.
+    #[error("{0} is neither an evacuation (evac-N) nor a migration (mig-N)")]
+    Name(String),
+    /// The user said no.
+    #[error("nothing was started")]
+    Declined,
+    /// The terminal or the signal handler failed.
+    #[error("input or output failed")]
+    Io(#[from] std::io::Error),
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        Self::Refused(Box::new(status))
+    }
+}
+
+impl Failure {
+    /// The exit code.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Unreachable { .. } => Code::Unreachable,
+            Self::Address(_) | Self::Name(_) => Code::Usage,
+            Self::Refused(status) => match self.reason() {
+                Some(reason) => code_of(reason),
+                None => code_of_grpc(status.code()),
+            },
+            Self::Answer(_) | Self::Io(_) => Code::Unexpected,
+            Self::Declined => Code::Cancelled,
+        }
+    }
+
+    /// The coordinator's reason, if it gave one.
+    pub fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Refused(status) => reason_of(status),
+            _ => None,
+        }
+    }
+
+    /// The whole chain of causes.
+    pub fn text(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+}
+
+fn code_of(reason: Reason) -> Code {
+    match reason {
+        Reason::InvalidArgument
+        | Reason::UnknownHost
+        | Reason::UnknownPlace
+        | Reason::UnknownVm
+        | Reason::UnknownEvacuation
+        | Reason::UnknownMigration
+        | Reason::SameHost
+        | Reason::RequestIdReused => Code::Usage,
+        Reason::VmBusy | Reason::VmNotMovable | Reason::HostDisconnected | Reason::DoesNotFit => {
+            Code::NotFeasible
+        }
+        Reason::NothingToMove => Code::Done,
+        Reason::ShuttingDown => Code::Unreachable,
+    }
+}
+
+fn code_of_grpc(code: tonic::Code) -> Code {
+    match code {
+        tonic::Code::Unavailable | tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => {
+            Code::Unreachable
+        }
+        tonic::Code::DeadlineExceeded => Code::StillRunning,
+        _ => Code::Unexpected,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rackferry_proto::refuse;
+
+    use super::*;
+
+    fn code(reason: Reason) -> Code {
+        Failure::from(refuse(reason, "")).code()
+    }
+
+    #[test]
+    fn refusals_have_their_codes() {
+        assert_eq!(code(Reason::DoesNotFit), Code::NotFeasible);
+        assert_eq!(code(Reason::VmBusy), Code::NotFeasible);
+        assert_eq!(code(Reason::UnknownPlace), Code::Usage);
+        assert_eq!(code(Reason::NothingToMove), Code::Done);
+        assert_eq!(code(Reason::ShuttingDown), Code::Unreachable);
+    }
+
+    #[test]
+    fn other_errors_have_theirs() {
+        for (status, code) in [
+            (Status::unavailable(""), Code::Unreachable),
+            (Status::permission_denied(""), Code::Unreachable),
+            (Status::deadline_exceeded(""), Code::StillRunning),
+            (Status::internal(""), Code::Unexpected),
+        ] {
+            assert_eq!(Failure::from(status).code(), code);
+        }
+        assert_eq!(Failure::Declined.code(), Code::Cancelled);
+        assert_eq!(Failure::Name("x".to_owned()).code(), Code::Usage);
+    }
+
+    #[test]
+    fn an_evacuation_ends_with_its_code() {
+        for (number, code) in [
+            (0, Code::Done),
+            (4, Code::Incomplete),
+            (5, Code::Cancelled),
+            (8, Code::OperatorNeeded),
+            (77, Code::Unexpected),
+        ] {
+            let evacuation = v1::Evacuation { result_code: number, ..Default::default() };
+            assert_eq!(Code::of_evacuation(&evacuation), code);
+        }
+    }
+
+    #[test]
+    fn a_move_ends_with_its_code() {
+        let ended = |phase: v1::Phase, reason: &str| {
+            let reason = reason.to_owned();
+            let one = v1::Migration { phase: phase.into(), reason, ..Default::default() };
+            Code::of_migration(&one)
+        };
+        assert_eq!(ended(v1::Phase::Done, ""), Code::Done);
+        assert_eq!(ended(v1::Phase::RolledBack, "cancelled"), Code::Cancelled);
+        assert_eq!(ended(v1::Phase::RolledBack, "no memory"), Code::Incomplete);
+        assert_eq!(ended(v1::Phase::Failed, "its QEMU died"), Code::OperatorNeeded);
+        assert_eq!(ended(v1::Phase::Copying, ""), Code::StillRunning);
+    }
+}

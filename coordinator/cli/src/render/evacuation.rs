@@ -1,0 +1,227 @@
+//! Evacuations for people.
+
+use rackferry_proto::v1::{
+    Evacuation, EvacuationTotals, Migration, Phase, TransferCounters, WaitCode, WaitReason,
+};
+
+use super::{table, word};
+use crate::units::{bytes, millis, saved_percent};
+
+/// What would be done.
+pub fn plan(evacuation: &Evacuation) -> String {
+    let totals = totals_of(evacuation);
+    let rows = evacuation.migrations.iter().map(|one| {
+        vec![
+            one.vm.clone(),
+            one.source_host.clone(),
+            one.target_host.clone(),
+            bytes(one.memory_bytes),
+        ]
+    });
+    format!(
+        "{}\n\n{} VMs ({}) move from {} to {}.",
+        table(&["vm", "from", "to", "memory"], &["memory"], rows),
+        totals.vms,
+        bytes(totals.memory_bytes),
+        evacuation.sources.join(", "),
+        evacuation.targets.join(", "),
+    )
+}
+
+/// Nobody waits any more.
+pub fn detached(id: &str) -> String {
+    let stop = format!("rackferry cancel {id}");
+    if id.starts_with("evac-") {
+        format!("{id} goes on; look with: rackferry status --watch {id}; stop it with: {stop}")
+    } else {
+        format!("{id} goes on; stop it with: {stop}")
+    }
+}
+
+/// What becomes of a cancelled evacuation.
+pub fn cancelled(evacuation: &Evacuation) -> String {
+    let totals = totals_of(evacuation);
+    let left = totals.vms - totals.done.min(totals.vms);
+    format!(
+        "{} {}: {} of {} VMs moved, {left} stay unless they are switching already",
+        evacuation.id,
+        word::state(evacuation.state()),
+        totals.done,
+        totals.vms,
+    )
+}
+
+/// All evacuations, the latest last.
+pub fn list(evacuations: &[Evacuation]) -> String {
+    if evacuations.is_empty() {
+        return "No evacuations.".to_owned();
+    }
+    let rows = evacuations.iter().map(|one| {
+        let totals = totals_of(one);
+        vec![
+            one.id.clone(),
+            one.sources.join(","),
+            one.targets.join(","),
+            word::state(one.state()),
+            format!("{}/{}", totals.done, totals.vms),
+            (totals.failed + totals.uncertain).to_string(),
+            bytes(totals.memory_bytes),
+        ]
+    });
+    table(
+        &["id", "from", "to", "state", "done", "failed", "memory"],
+        &["done", "failed", "memory"],
+        rows,
+    )
+}
+
+/// One evacuation as it stands.
+pub fn detail(evacuation: &Evacuation) -> String {
+    let rows = evacuation.migrations.iter().map(|one| {
+        vec![
+            one.vm.clone(),
+            one.source_host.clone(),
+            one.target_host.clone(),
+            word::phase(one.phase()),
+            pass1(one),
+            dash(one.round, one.round.to_string()),
+            dash(one.remaining_bytes, bytes(one.remaining_bytes)),
+            ratio(one),
+            one.wait_reason.as_ref().map_or_else(|| one.reason.clone(), wait),
+        ]
+    });
+    let header =
+        ["vm", "from", "to", "phase", "pass1", "round", "remain", "dirty/send", "wait or reason"];
+    let numbers = ["pass1", "round", "remain", "dirty/send"];
+    format!("{}\n{}", summary(evacuation), table(&header, &numbers, rows))
+}
+
+/// The lines above the table.
+pub fn summary(evacuation: &Evacuation) -> String {
+    let totals = totals_of(evacuation);
+    let counters = totals.counters.unwrap_or_default();
+    let mut vms = format!(
+        "done {} · copying {} · switching {} · queued {} · failed {}",
+        totals.done, totals.copying, totals.switching, totals.queued, totals.failed
+    );
+    if totals.uncertain > 0 {
+        vms.push_str(&format!(" · OPERATOR NEEDED {}", totals.uncertain));
+    }
+    format!(
+        "{}  {} -> {}  {}\n  VMs     {vms}\n  memory  {} of {} moved · sent {}{}\n",
+        evacuation.id,
+        evacuation.sources.join(","),
+        evacuation.targets.join(","),
+        word::state(evacuation.state()),
+        bytes(totals.memory_done_bytes),
+        bytes(totals.memory_bytes),
+        bytes(counters.wire_bytes),
+        saved(&counters).map(|percent| format!(" · saved {percent}")).unwrap_or_default(),
+    )
+}
+
+/// One evacuation at its end.
+pub fn outcome(evacuation: &Evacuation) -> String {
+    let rows = evacuation.migrations.iter().map(|one| {
+        let moved = one.phase() == Phase::Done;
+        vec![
+            one.vm.clone(),
+            one.source_host.clone(),
+            one.target_host.clone(),
+            outcome_of(one),
+            time(one),
+            if moved { format!("{} ms", one.blackout_ms) } else { "-".to_owned() },
+            bytes(one.counters.unwrap_or_default().wire_bytes),
+            one.reason.clone(),
+        ]
+    });
+    let header = ["vm", "from", "to", "outcome", "time", "blackout", "sent", "reason"];
+    let numbers = ["time", "blackout", "sent"];
+    let totals = totals_of(evacuation);
+    let duration = evacuation.ended_unix_ms.saturating_sub(evacuation.created_unix_ms);
+    format!(
+        "{}\n\n{} {}: {} of {} VMs moved in {}\n{}",
+        table(&header, &numbers, rows),
+        evacuation.id,
+        word::state(evacuation.state()),
+        totals.done,
+        totals.vms,
+        millis(duration),
+        transfer(&totals.counters.unwrap_or_default()),
+    )
+}
+
+/// What went over the link, and what did not have to.
+pub fn transfer(counters: &TransferCounters) -> String {
+    let line = |name: &str, value: u64| format!("  {name:<12}{:>11}\n", bytes(value));
+    let mut text = line("logical", counters.logical_bytes);
+    text += &line("zero", counters.zero_bytes);
+    text += &line("duplicate", counters.duplicate_bytes);
+    text += &line("unique", counters.raw_bytes);
+    text += &line("on the wire", counters.wire_bytes);
+    text += &format!("  {:<12}{:>11}", "saved", saved(counters).unwrap_or_else(|| "-".to_owned()));
+    text
+}
+
+fn saved(counters: &TransferCounters) -> Option<String> {
+    let percent = saved_percent(counters.logical_bytes, counters.wire_bytes)?;
+    Some(format!("{percent:.1} %"))
+}
+
+/// What became of a VM: where it runs now is what people want to know.
+pub fn outcome_of(one: &Migration) -> String {
+    match one.phase() {
+        Phase::Done => "moved".to_owned(),
+        Phase::RolledBack => format!("stays on {}", one.source_host),
+        Phase::Failed => "lost".to_owned(),
+        phase => word::phase(phase),
+    }
+}
+
+/// How long it took from the first order.
+pub fn time(one: &Migration) -> String {
+    if one.started_unix_ms == 0 || one.ended_unix_ms == 0 {
+        return "-".to_owned();
+    }
+    millis(one.ended_unix_ms.saturating_sub(one.started_unix_ms))
+}
+
+fn pass1(one: &Migration) -> String {
+    let percent = (one.pass1_ratio.clamp(0.0, 1.0) * 100.0).floor();
+    dash(one.started_unix_ms, format!("{percent} %"))
+}
+
+/// How fast the guest writes against how fast pages leave; from 1 on it never converges.
+fn ratio(one: &Migration) -> String {
+    if one.send_bytes_per_second == 0 {
+        return "-".to_owned();
+    }
+    let ratio = one.dirty_bytes_per_second as f64 / one.send_bytes_per_second as f64;
+    format!("{ratio:.2}{}", if ratio >= 0.9 { " !" } else { "" })
+}
+
+/// Why it waits, with the numbers.
+pub fn wait(reason: &WaitReason) -> String {
+    let WaitReason { detail, limit, used, .. } = reason;
+    match reason.code() {
+        WaitCode::SourceBusy => format!("{used} of {limit} moves leave {detail}"),
+        WaitCode::TargetBusy => format!("{used} of {limit} moves reach {detail}"),
+        WaitCode::SourceDisconnected | WaitCode::TargetDisconnected => {
+            format!("agent of {detail} is not connected")
+        }
+        WaitCode::SwitchoverSlot => format!("switchover slot ({used}/{limit} used on {detail})"),
+        WaitCode::TargetDiscard => format!("{detail} still has a copy"),
+        WaitCode::NoRoom => format!("no memory free on {detail}"),
+        WaitCode::VmNotRunning => format!("not running on {detail}"),
+        WaitCode::Unspecified => detail.clone(),
+    }
+}
+
+fn totals_of(evacuation: &Evacuation) -> EvacuationTotals {
+    evacuation.totals.unwrap_or_default()
+}
+
+/// Zero is nothing to show.
+fn dash<T: Default + PartialEq>(value: T, text: String) -> String {
+    if value == T::default() { "-".to_owned() } else { text }
+}

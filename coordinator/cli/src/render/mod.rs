@@ -1,0 +1,31 @@
+//! Answers as text: pure functions of what the coordinator said.
+
+pub mod evacuation;
+pub mod inventory;
+pub mod json;
+pub mod migration;
+pub mod word;
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+
+/// A table without lines, as wide as its content; the named columns hold numbers.
+fn table(header: &[&str], numbers: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header.iter().map(|name| name.to_uppercase()));
+    for row in rows {
+        table.add_row(row);
+    }
+    let last = header.len() - 1;
+    for (index, column) in table.column_iter_mut().enumerate() {
+        let right = if index == last { 0 } else { 2 };
+        column.set_padding((0, right));
+        if numbers.contains(&header[index]) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table.trim_fmt()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,28 @@
+//! The words for states: the same in tables and in JSON.
+
+use rackferry_proto::v1::{EvacuationState, Ownership, Phase, VmCondition, WaitCode};
+
+/// The name of a value without the name of its enum: `PHASE_ROLLED_BACK` is `rolled_back`.
+fn strip(name: &str, prefix: &str) -> String {
+    name.strip_prefix(prefix).unwrap_or(name).to_lowercase()
+}
+
+pub fn phase(phase: Phase) -> String {
+    strip(phase.as_str_name(), "PHASE_")
+}
+
+pub fn state(state: EvacuationState) -> String {
+    strip(state.as_str_name(), "EVACUATION_STATE_")
+}
+
+pub fn wait_code(code: WaitCode) -> String {
+    strip(code.as_str_name(), "WAIT_CODE_")
+}
+
+pub fn ownership(ownership: Ownership) -> String {
+    strip(ownership.as_str_name(), "OWNERSHIP_")
+}
+
+pub fn condition(condition: VmCondition) -> String {
+    strip(condition.as_str_name(), "VM_CONDITION_")
+}

@@ -1,0 +1,418 @@
+//! What clients ask for: evacuations and single moves.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    Effect, End, EvacuationId, EvacuationRecord, Fleet, HostName, MigrationId, MigrationRecord,
+    Moment, Options, Record, Refusal, RunState, Stage, Standing, VmName, fleet::Live,
+    placement::Demand,
+};
+
+/// Empty these racks or hosts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EvacuationRequest {
+    /// The client's id: the same id gives the same evacuation.
+    pub request: String,
+    /// Racks or hosts.
+    pub sources: Vec<String>,
+    /// Racks or hosts.
+    pub targets: Vec<String>,
+    /// How to move.
+    pub options: Options,
+}
+
+/// Move this VM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MigrationRequest {
+    /// The client's id: the same id gives the same migration.
+    pub request: String,
+    /// The VM.
+    pub vm: VmName,
+    /// Where to.
+    pub target: HostName,
+    /// How to move.
+    pub options: Options,
+}
+
+/// One move of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Move {
+    /// The VM.
+    pub vm: VmName,
+    /// Guest memory.
+    pub memory_bytes: u64,
+    /// Source host.
+    pub source: HostName,
+    /// Target host.
+    pub target: HostName,
+}
+
+/// A request with its places resolved to hosts and its VMs to places.
+struct Plan {
+    source_hosts: Vec<HostName>,
+    target_hosts: Vec<HostName>,
+    moves: Vec<Move>,
+}
+
+impl Fleet {
+    /// What an evacuation would do now.
+    ///
+    /// # Errors
+    /// As [`Fleet::create_evacuation`].
+    pub fn plan_evacuation(&self, request: &EvacuationRequest) -> Result<Vec<Move>, Refusal> {
+        self.plan(request).map(|plan| plan.moves)
+    }
+
+    /// Starts an evacuation, or finds the one this request has started already.
+    ///
+    /// # Errors
+    /// If it cannot be done as a whole; then nothing happens.
+    pub fn create_evacuation(
+        &mut self,
+        request: &EvacuationRequest,
+        now: Moment,
+        out: &mut Vec<Effect>,
+    ) -> Result<EvacuationId, Refusal> {
+        if let Some(known) = self.evacuation_by_request(&request.request) {
+            let same = known.sources == request.sources
+                && known.targets == request.targets
+                && known.options == request.options;
+            return if same {
+                Ok(known.id)
+            } else {
+                Err(Refusal::RequestReused(request.request.clone()))
+            };
+        }
+        let plan = self.plan(request)?;
+        self.begin(now);
+        let id: EvacuationId = self.store.next();
+        let mut vms = BTreeMap::new();
+        for step in &plan.moves {
+            let migration = self.queue(step, request.options, Some(id), None);
+            vms.insert(step.vm.clone(), vec![migration]);
+        }
+        self.store.put(Record::Evacuation(EvacuationRecord {
+            id,
+            request: request.request.clone(),
+            sources: request.sources.clone(),
+            targets: request.targets.clone(),
+            source_hosts: plan.source_hosts,
+            target_hosts: plan.target_hosts,
+            options: request.options,
+            cancelled: false,
+            created: self.now,
+            ended: None,
+            vms,
+        }));
+        self.prune();
+        self.finish(out);
+        Ok(id)
+    }
+
+    /// Starts a single move, or finds the one this request has started already.
+    ///
+    /// # Errors
+    /// If it cannot be done; then nothing happens.
+    pub fn create_migration(
+        &mut self,
+        request: &MigrationRequest,
+        now: Moment,
+        out: &mut Vec<Effect>,
+    ) -> Result<MigrationId, Refusal> {
+        if let Some(known) = self.migration_by_request(&request.request) {
+            let same = known.vm == request.vm
+                && known.target == request.target
+                && known.options == request.options;
+            return if same {
+                Ok(known.id)
+            } else {
+                Err(Refusal::RequestReused(request.request.clone()))
+            };
+        }
+        let step = self.plan_move(&request.vm, &request.target)?;
+        self.begin(now);
+        let id = self.queue(&step, request.options, None, Some(request.request.clone()));
+        self.prune();
+        self.finish(out);
+        Ok(id)
+    }
+
+    /// Stops an evacuation: what is not committed stays at its source. Saying it again changes nothing.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownEvacuation`].
+    pub fn cancel_evacuation(
+        &mut self,
+        id: EvacuationId,
+        now: Moment,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), Refusal> {
+        let record = self.store.evacuations().get(&id).ok_or(Refusal::UnknownEvacuation(id))?;
+        if record.ended.is_some() {
+            return Ok(());
+        }
+        let migrations: Vec<MigrationId> = record.vms.values().flatten().copied().collect();
+        self.begin(now);
+        if let Some(record) = self.store.evacuation_mut(id) {
+            record.cancelled = true;
+        }
+        for migration in migrations {
+            self.cancel(migration);
+        }
+        self.finish(out);
+        Ok(())
+    }
+
+    /// Stops one migration, unless it is committed: then it goes on to its end.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownMigration`].
+    pub fn cancel_migration(
+        &mut self,
+        id: MigrationId,
+        now: Moment,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), Refusal> {
+        if !self.store.migrations().contains_key(&id) {
+            return Err(Refusal::UnknownMigration(id));
+        }
+        self.begin(now);
+        self.cancel(id);
+        self.finish(out);
+        Ok(())
+    }
+
+    fn cancel(&mut self, id: MigrationId) {
+        let Some((migration, _)) = self.active(id) else { return };
+        let standing = self.store.vms().get(&migration.vm).map(|vm| vm.standing);
+        match migration.stage {
+            Stage::Queued => self.end(id, End::Cancelled, "cancelled".to_owned()),
+            Stage::Preparing { .. } => {
+                self.mark_cancelled(id);
+                self.roll_back(id);
+            }
+            Stage::Started { .. } if standing == Some(Standing::Moving(id)) => {
+                self.mark_cancelled(id);
+                self.judge(id);
+            }
+            Stage::Started { .. } | Stage::Settling | Stage::Ended { .. } => {}
+        }
+    }
+
+    fn mark_cancelled(&mut self, id: MigrationId) {
+        if let Some(record) = self.store.migration_mut(id) {
+            record.cancelled = true;
+        }
+    }
+
+    fn queue(
+        &mut self,
+        step: &Move,
+        options: Options,
+        evacuation: Option<EvacuationId>,
+        request: Option<String>,
+    ) -> MigrationId {
+        let crossing = self.crossing(evacuation, &step.source, &step.target);
+        let id: MigrationId = self.store.next();
+        self.store.put(Record::Migration(Box::new(MigrationRecord {
+            id,
+            vm: step.vm.clone(),
+            memory_bytes: step.memory_bytes,
+            source: step.source.clone(),
+            target: step.target.clone(),
+            evacuation,
+            request,
+            attempt: 1,
+            crossing,
+            options,
+            generation: Default::default(),
+            stage: Stage::Queued,
+            cancelled: false,
+            created: self.now,
+            started: None,
+            result: Default::default(),
+        })));
+        self.live.insert(id, Live::default());
+        self.dispatch_due = true;
+        id
+    }
+
+    fn plan(&self, request: &EvacuationRequest) -> Result<Plan, Refusal> {
+        let source_hosts = self.resolve(&request.sources)?;
+        let mut target_hosts = self.resolve(&request.targets)?;
+        let running = self.store.evacuations().values().filter(|other| other.ended.is_none());
+        let emptied: Vec<&HostName> = running.flat_map(|other| &other.source_hosts).collect();
+        target_hosts.retain(|host| !source_hosts.contains(host) && !emptied.contains(&host));
+        if target_hosts.is_empty() {
+            return Err(Refusal::SameHost(request.targets.join(", ")));
+        }
+        let owned = self.store.vms().values().filter(|vm| source_hosts.contains(&vm.owner));
+        let mut demands = Vec::new();
+        let mut sources = Vec::new();
+        let mut blocked = Vec::new();
+        for vm in owned {
+            match self.movable(&vm.name)? {
+                None => {
+                    demands.push(Demand { vm: vm.name.clone(), memory_bytes: vm.memory_bytes });
+                    sources.push(vm.owner.clone());
+                }
+                Some(why) => blocked.push((vm.name.clone(), why)),
+            }
+        }
+        // Nothing is left of a VM whose QEMU died; it does not keep the others.
+        blocked.retain(|(_, why)| *why != DEAD);
+        if !blocked.is_empty() {
+            return Err(Refusal::NotMovable(blocked));
+        }
+        if demands.is_empty() {
+            return Err(Refusal::NothingToMove);
+        }
+        let rooms = self.rooms(&target_hosts);
+        if rooms.is_empty() {
+            return Err(Refusal::Disconnected(target_hosts[0].clone()));
+        }
+        let targets = self.placer.place(&demands, &rooms)?;
+        let moves =
+            demands.into_iter().zip(sources).zip(targets).map(|((demand, source), target)| Move {
+                vm: demand.vm,
+                memory_bytes: demand.memory_bytes,
+                source,
+                target,
+            });
+        Ok(Plan { source_hosts, target_hosts, moves: moves.collect() })
+    }
+
+    fn plan_move(&self, name: &VmName, target: &HostName) -> Result<Move, Refusal> {
+        let vm = self.store.vms().get(name).ok_or_else(|| Refusal::UnknownVm(name.clone()))?;
+        if !self.store.hosts().contains_key(target) {
+            return Err(Refusal::UnknownHost(target.clone()));
+        }
+        if let Some(why) = self.movable(name)? {
+            return Err(Refusal::NotMovable(vec![(name.clone(), why)]));
+        }
+        if vm.owner == *target {
+            return Err(Refusal::SameHost(target.to_string()));
+        }
+        let rooms = self.rooms(std::slice::from_ref(target));
+        if rooms.is_empty() {
+            return Err(Refusal::Disconnected(target.clone()));
+        }
+        let demand = Demand { vm: name.clone(), memory_bytes: vm.memory_bytes };
+        self.placer.place(&[demand], &rooms)?;
+        Ok(Move {
+            vm: name.clone(),
+            memory_bytes: vm.memory_bytes,
+            source: vm.owner.clone(),
+            target: target.clone(),
+        })
+    }
+
+    /// Why a VM cannot move, if so; refused at once if it moves already or its agent is away.
+    fn movable(&self, name: &VmName) -> Result<Option<&'static str>, Refusal> {
+        let moving = self.live.keys().find(|id| {
+            self.store.migrations().get(id).is_some_and(|migration| migration.vm == *name)
+        });
+        if let Some(&migration) = moving {
+            return Err(Refusal::VmBusy { vm: name.clone(), migration });
+        }
+        let vm = self.store.vms().get(name).ok_or_else(|| Refusal::UnknownVm(name.clone()))?;
+        if !self.agents.contains_key(&vm.owner) {
+            return Err(Refusal::Disconnected(vm.owner.clone()));
+        }
+        if self.astray.contains_key(name) {
+            return Ok(Some("it runs on a host that does not own it"));
+        }
+        let Some(listed) = self.listed_vm(&vm.owner, name) else {
+            return Ok(Some(DEAD));
+        };
+        Ok(match listed.run_state {
+            RunState::Running if listed.spec_toml.is_empty() => {
+                Some("its agent does not know how to start it elsewhere")
+            }
+            RunState::Running => None,
+            RunState::Paused => Some("it is paused"),
+            RunState::Dead => Some(DEAD),
+            RunState::Incoming | RunState::Loaded | RunState::MovedOut => {
+                Some("it does not run yet")
+            }
+        })
+    }
+
+    /// Hosts of racks and hosts, each once, in order of their names.
+    fn resolve(&self, places: &[String]) -> Result<Vec<HostName>, Refusal> {
+        let mut hosts = Vec::new();
+        for place in places {
+            let before = hosts.len();
+            let matches = |host: &&crate::HostRecord| {
+                host.rack.as_str() == place || host.name.as_str() == place
+            };
+            hosts.extend(self.store.hosts().values().filter(matches).map(|h| h.name.clone()));
+            if hosts.len() == before {
+                return Err(Refusal::UnknownPlace(place.clone()));
+            }
+        }
+        hosts.sort();
+        hosts.dedup();
+        Ok(hosts)
+    }
+
+    fn evacuation_by_request(&self, request: &str) -> Option<&EvacuationRecord> {
+        let mut all = self.store.evacuations().values();
+        all.find(|evacuation| !request.is_empty() && evacuation.request == request)
+    }
+
+    fn migration_by_request(&self, request: &str) -> Option<&MigrationRecord> {
+        let mut all = self.store.migrations().values();
+        all.find(|migration| !request.is_empty() && migration.request.as_deref() == Some(request))
+    }
+
+    /// Ends evacuations whose last migration has ended.
+    pub(crate) fn close_evacuations(&mut self) {
+        let done: Vec<EvacuationId> = self
+            .store
+            .evacuations()
+            .values()
+            .filter(|evacuation| evacuation.ended.is_none())
+            .filter(|evacuation| {
+                !evacuation.vms.values().flatten().any(|id| self.live.contains_key(id))
+            })
+            .map(|evacuation| evacuation.id)
+            .collect();
+        let now = self.now;
+        for id in done {
+            if let Some(record) = self.store.evacuation_mut(id) {
+                record.ended = Some(now);
+            }
+        }
+    }
+
+    /// Forgets the oldest of what has ended, beyond the history that is kept.
+    fn prune(&mut self) {
+        let history = self.limits.history;
+        let ended: Vec<EvacuationId> =
+            self.store.evacuations().values().filter(|e| e.ended.is_some()).map(|e| e.id).collect();
+        for &id in oldest(&ended, history) {
+            let migrations = self.store.evacuations().get(&id).map(|record| record.vms.clone());
+            for migration in migrations.unwrap_or_default().into_values().flatten() {
+                self.store.remove_migration(migration);
+            }
+            self.store.remove_evacuation(id);
+        }
+        let single: Vec<MigrationId> = self
+            .store
+            .migrations()
+            .values()
+            .filter(|migration| migration.evacuation.is_none() && !migration.is_active())
+            .map(|migration| migration.id)
+            .collect();
+        for &id in oldest(&single, history) {
+            self.store.remove_migration(id);
+        }
+    }
+}
+
+const DEAD: &str = "its QEMU is gone";
+
+fn oldest<T>(sorted: &[T], keep: usize) -> &[T] {
+    &sorted[..sorted.len().saturating_sub(keep)]
+}

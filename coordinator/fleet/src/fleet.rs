@@ -1,0 +1,211 @@
+//! The state and the turn: one event in, its effects out.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    Connection, Effect, Event, HostName, MigrationId, Moment, Notice, Order, Progress, Record,
+    VmName, VmReport, Wait,
+    ownership::{Source, Target},
+    placement::{Placer, Spread},
+    slots::Slots,
+    store::Store,
+};
+
+/// How much may happen at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Moves leaving a host.
+    pub outgoing_per_host: u32,
+    /// Moves reaching a host.
+    pub incoming_per_host: u32,
+    /// VMs paused for a switchover, by host (source and target both count).
+    pub switchovers_per_host: u32,
+    /// VMs paused for a switchover, in all.
+    pub switchovers_total: u32,
+    /// How often an evacuation tries to move a VM, the first time included.
+    pub attempts: u32,
+    /// Nanoseconds after which a move that cannot have begun looks for another target. Ownership never
+    /// depends on it.
+    pub patience_ns: u64,
+    /// Finished evacuations, and finished single moves, kept for asking.
+    pub history: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            outgoing_per_host: 2,
+            incoming_per_host: 2,
+            switchovers_per_host: 2,
+            switchovers_total: 4,
+            attempts: 2,
+            patience_ns: 30_000_000_000,
+            history: 100,
+        }
+    }
+}
+
+/// A connected agent.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    pub(crate) connection: Connection,
+    pub(crate) boot: crate::BootId,
+    pub(crate) page_addr: String,
+    pub(crate) version: String,
+    /// None until it says so.
+    pub(crate) memory_free_bytes: Option<u64>,
+    pub(crate) vms: BTreeMap<VmName, VmReport>,
+}
+
+/// What is known of an unfinished migration and observed again after a restart.
+#[derive(Debug, Default)]
+pub(crate) struct Live {
+    pub(crate) source: Source,
+    pub(crate) target: Target,
+    /// The source has spoken of this session, so a list without it means that it is over.
+    pub(crate) acknowledged: bool,
+    /// The target has said that it waits for the source.
+    pub(crate) ready: bool,
+    pub(crate) progress: Progress,
+    pub(crate) wait: Option<Wait>,
+    /// The source must cancel, for this reason.
+    pub(crate) called_off: Option<String>,
+    /// It was told so on its present connection.
+    pub(crate) cancel_told: bool,
+    /// What an agent said about a failure.
+    pub(crate) reason: Option<String>,
+    /// Somebody did what nobody told him.
+    pub(crate) conflict: bool,
+}
+
+/// The fleet. See the crate's documentation.
+pub struct Fleet {
+    pub(crate) limits: Limits,
+    pub(crate) placer: Box<dyn Placer>,
+    pub(crate) store: Store,
+    pub(crate) agents: BTreeMap<HostName, Agent>,
+    /// Since when a host is without agent, as far as this process has seen.
+    pub(crate) silent_since: BTreeMap<HostName, Moment>,
+    pub(crate) live: BTreeMap<MigrationId, Live>,
+    pub(crate) slots: Slots,
+    /// VMs that run where they should not, and where that is.
+    pub(crate) astray: BTreeMap<VmName, HostName>,
+    pub(crate) now: Moment,
+    /// Something changed that may let a queued migration start.
+    pub(crate) dispatch_due: bool,
+    pub(crate) outbox: Outbox,
+}
+
+/// What leaves at the end of the turn, after the records.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    pub(crate) orders: Vec<(Connection, Order)>,
+    pub(crate) notices: Vec<Notice>,
+    pub(crate) publish: bool,
+}
+
+impl Fleet {
+    /// A fleet as its records say; every host is silent until its agent connects.
+    pub fn new(limits: Limits, records: impl IntoIterator<Item = Record>, now: Moment) -> Self {
+        let store = Store::load(records);
+        let silent_since = store.hosts().keys().map(|host| (host.clone(), now)).collect();
+        let unfinished = store.migrations().values().filter(|migration| migration.is_active());
+        let live = unfinished.map(|migration| (migration.id, Live::default())).collect();
+        Self {
+            limits,
+            placer: Box::new(Spread),
+            store,
+            agents: BTreeMap::new(),
+            silent_since,
+            live,
+            slots: Slots::default(),
+            astray: BTreeMap::new(),
+            now,
+            dispatch_due: true,
+            outbox: Outbox::default(),
+        }
+    }
+
+    /// Puts another planner in the place of spread-by-memory.
+    pub fn set_placer(&mut self, placer: Box<dyn Placer>) {
+        self.placer = placer;
+    }
+
+    /// Takes what happened at an agent. Events of connections that are not their host's latest are
+    /// ignored.
+    pub fn handle(&mut self, event: Event, now: Moment, out: &mut Vec<Effect>) {
+        self.begin(now);
+        match event {
+            Event::Connected(connection, hello) => self.connected(connection, hello),
+            Event::Disconnected(connection) => self.disconnected(connection),
+            Event::Said(connection, said) => {
+                if let Some(host) = self.host_of(connection) {
+                    self.said(&host, said);
+                }
+            }
+            Event::Tick => self.tick(),
+        }
+        self.finish(out);
+    }
+
+    pub(crate) fn begin(&mut self, now: Moment) {
+        self.now = self.now.max(now);
+    }
+
+    /// Ends a turn: starts what may start, then lets the effects out, records first.
+    pub(crate) fn finish(&mut self, out: &mut Vec<Effect>) {
+        if std::mem::take(&mut self.dispatch_due) {
+            self.dispatch();
+            self.grant_slots();
+            self.close_evacuations();
+        }
+        let changes = self.store.take_changes();
+        let Outbox { orders, notices, publish } = std::mem::take(&mut self.outbox);
+        let publish = publish || !changes.is_empty();
+        if !changes.is_empty() {
+            out.push(Effect::Persist(changes));
+        }
+        out.extend(notices.into_iter().map(Effect::Log));
+        out.extend(orders.into_iter().map(|(connection, order)| Effect::Send(connection, order)));
+        if publish {
+            out.push(Effect::Publish);
+        }
+        debug_assert_eq!(self.fault(), None);
+    }
+
+    pub(crate) fn host_of(&self, connection: Connection) -> Option<HostName> {
+        let found = self.agents.iter().find(|(_, agent)| agent.connection == connection);
+        found.map(|(host, _)| host.clone())
+    }
+
+    /// Tells a host's agent, if it is connected.
+    pub(crate) fn tell(&mut self, host: &HostName, order: Order) {
+        if let Some(agent) = self.agents.get(host) {
+            self.outbox.orders.push((agent.connection, order));
+        }
+    }
+
+    pub(crate) fn note(&mut self, urgent: bool, text: String) {
+        self.outbox.notices.push(Notice { urgent, text });
+    }
+
+    /// A contradiction between the records, if there is one: a bug.
+    fn fault(&self) -> Option<String> {
+        for vm in self.store.vms().values() {
+            let Some(id) = vm.standing.migration() else { continue };
+            let Some(migration) = self.store.migrations().get(&id) else {
+                return Some(format!("{} stands in {id}, which is not known", vm.name));
+            };
+            if !migration.is_ordered() || migration.vm != vm.name {
+                return Some(format!("{} stands in {id}, which does not move it", vm.name));
+            }
+        }
+        let active = self.store.migrations().values().filter(|migration| migration.is_active());
+        for migration in active {
+            if !self.live.contains_key(&migration.id) {
+                return Some(format!("{} is active but not live", migration.id));
+            }
+        }
+        None
+    }
+}

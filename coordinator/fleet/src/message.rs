@@ -1,0 +1,304 @@
+//! What comes in (events) and what goes out (effects).
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    BootId, Change, Connection, Counters, Crossing, Generation, HostId, HostName, MigrationId,
+    RackName, VmName,
+};
+
+/// How to move a VM.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Options {
+    /// Where duplicate content is looked for.
+    pub dedup: Dedup,
+    /// What is done to unique content.
+    pub compress: Compress,
+    /// The longest pause the VM accepts; 0 = the default of 300 ms.
+    pub max_downtime_ms: u32,
+    /// Hash the whole guest memory on both sides before the commit.
+    pub verify: bool,
+}
+
+/// Where duplicate content is looked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Dedup {
+    /// Nowhere.
+    Off,
+    /// On the host.
+    Host,
+    /// In the whole rack.
+    #[default]
+    Rack,
+}
+
+/// What is done to unique content.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Compress {
+    /// Nothing.
+    Off,
+    /// zstd.
+    #[default]
+    Zstd,
+}
+
+/// Something that happened at an agent.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// An agent opened a stream and introduced itself. Its list of VMs is complete: it is sent after the
+    /// agent has looked for every QEMU it may have left behind.
+    Connected(Connection, Hello),
+    /// A stream is gone.
+    Disconnected(Connection),
+    /// An agent said something on its stream.
+    Said(Connection, Said),
+    /// Time has passed.
+    Tick,
+}
+
+/// An agent introduces itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// Its host.
+    pub host: HostName,
+    /// The rack of its host.
+    pub rack: RackName,
+    /// Where its pages are served.
+    pub page_addr: String,
+    /// The host's whole memory.
+    pub memory_bytes: u64,
+    /// Its version, for people.
+    pub agent_version: String,
+    /// Its start.
+    pub boot: BootId,
+    /// Every VM on the host.
+    pub vms: Vec<VmReport>,
+}
+
+/// A VM as an agent sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmReport {
+    /// Its name.
+    pub name: VmName,
+    /// Guest memory.
+    pub memory_bytes: u64,
+    /// What its QEMU does.
+    pub run_state: RunState,
+    /// The migration it takes part in, or took part in last.
+    pub migration: Option<MigrationId>,
+    /// Its QEMU.
+    pub qemu_version: String,
+    /// Its machine type.
+    pub machine_type: String,
+    /// How to start it elsewhere; empty if the agent does not know.
+    pub spec_toml: String,
+}
+
+/// What a VM's QEMU does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunState {
+    /// The guest runs, or will by itself.
+    Running,
+    /// Stopped by its user.
+    Paused,
+    /// Target side, not known to be loaded.
+    Incoming,
+    /// Target side, everything loaded, paused.
+    Loaded,
+    /// Source side after the switchover: never runs again by itself.
+    MovedOut,
+    /// The process is gone.
+    Dead,
+}
+
+/// What an agent says after it introduced itself.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Said {
+    /// Everything on the host.
+    Report {
+        /// Memory it may hand out.
+        memory_free_bytes: u64,
+        /// Every VM.
+        vms: Vec<VmReport>,
+    },
+    /// The target waits for the source.
+    TargetReady(MigrationId),
+    /// The source goes on.
+    Progress(MigrationId, Progress),
+    /// May ownership pass?
+    CommitRequest(MigrationId, Generation),
+    /// The source cannot run the VM any more.
+    SourceStopped(MigrationId),
+    /// The target runs the VM.
+    TargetRunning(MigrationId),
+    /// A session is over.
+    Ended(MigrationId, SessionEnd),
+    /// Nothing of this migration is left at the target.
+    TargetDiscarded(MigrationId),
+    /// The source wants to stop the VM.
+    SwitchoverRequest(MigrationId),
+}
+
+/// How far a source is.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Progress {
+    /// What it does.
+    pub activity: Activity,
+    /// Of the first pass, 0 to 1.
+    pub pass1_ratio: f64,
+    /// Of the pre-copy.
+    pub round: u32,
+    /// Left in this round.
+    pub remaining_bytes: u64,
+    /// How fast the guest writes.
+    pub dirty_bytes_per_second: u64,
+    /// How fast pages leave.
+    pub send_bytes_per_second: u64,
+    /// So far.
+    pub counters: Counters,
+}
+
+/// What a source does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activity {
+    /// Sends pages while the guest runs.
+    #[default]
+    Copying,
+    /// Hashes the guest's memory.
+    Verifying,
+    /// Has let QEMU stop the guest.
+    Switching,
+}
+
+/// How a session ended at one side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionEnd {
+    /// What became of the VM.
+    pub outcome: Outcome,
+    /// For people.
+    pub reason: String,
+    /// All in all.
+    pub counters: Counters,
+    /// QEMU's own figure.
+    pub qemu_downtime_ms: u32,
+    /// Until the target answered that it runs.
+    pub blackout_ms: u32,
+    /// Hex, verify mode only.
+    pub memory_digest: String,
+}
+
+/// What became of the VM when a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It runs at the target.
+    Moved,
+    /// It runs at the source.
+    RolledBack,
+    /// Its QEMU died by itself.
+    VmLost,
+    /// It is stopped at the source; the log decides.
+    Stopped,
+}
+
+/// What the shell must do, in this order: a `Persist` is durable before anything after it leaves.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Write these together.
+    Persist(Vec<Change>),
+    /// Tell the agent on this connection.
+    Send(Connection, Order),
+    /// What watchers see has changed.
+    Publish,
+    /// Tell the operator's log.
+    Log(Notice),
+}
+
+/// What the operator's log should say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// A human must look.
+    pub urgent: bool,
+    /// What.
+    pub text: String,
+}
+
+/// What an agent is told.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Order {
+    /// It is accepted.
+    Welcome(HostId),
+    /// The live agents of its rack.
+    RackView {
+        /// Rises with every change.
+        epoch: u64,
+        /// Who.
+        members: Vec<Member>,
+    },
+    /// Prepare to receive.
+    PrepareTarget {
+        /// The migration.
+        migration: MigrationId,
+        /// The VM.
+        vm: VmName,
+        /// The generation it will own with.
+        generation: Generation,
+        /// How to start it.
+        spec_toml: String,
+        /// Guest memory.
+        memory_bytes: u64,
+        /// How to move.
+        options: Options,
+    },
+    /// Move the VM.
+    StartSource {
+        /// The migration.
+        migration: MigrationId,
+        /// The VM.
+        vm: VmName,
+        /// The generation the target will own with.
+        generation: Generation,
+        /// What claims are kept for.
+        crossing: Crossing,
+        /// Where to.
+        target: Member,
+        /// How to move.
+        options: Options,
+    },
+    /// The answer to a commit request.
+    CommitDecision {
+        /// The migration.
+        migration: MigrationId,
+        /// As asked.
+        generation: Generation,
+        /// Why not, or granted.
+        refusal: Option<String>,
+    },
+    /// Stop moving; the VM stays.
+    Cancel(MigrationId, String),
+    /// Run the VM.
+    ResumeTarget(MigrationId, Generation),
+    /// Remove the incoming copy.
+    DiscardTarget(MigrationId, String),
+    /// The VM may stop now.
+    SwitchoverGrant(MigrationId),
+    /// Remove the copy that moved out, or run it again.
+    ReleaseSource {
+        /// The migration it moved out with.
+        migration: MigrationId,
+        /// The generation that decides.
+        generation: Generation,
+        /// Run it again.
+        resume: bool,
+    },
+}
+
+/// A live agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its host's number.
+    pub id: HostId,
+    /// Its host.
+    pub host: HostName,
+    /// Where its pages are served.
+    pub page_addr: String,
+}

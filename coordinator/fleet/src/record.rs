@@ -1,0 +1,340 @@
+//! What must outlive the coordinator: records that replace each other by key.
+//!
+//! A record is written before anything that depends on it leaves the fleet. A replicated log carries the
+//! same [`Change`]s.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    BootId, Crossing, EvacuationId, Generation, HostId, HostName, MigrationId, Moment, Options,
+    RackName, VmName,
+};
+
+/// One change of the durable state; changes of one batch are committed together.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Change {
+    /// Writes a record in place of the one with the same key.
+    Put(Record),
+    /// Removes a record.
+    Remove(Key),
+}
+
+/// A durable record. Serialised with its version so that old logs stay readable.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Record {
+    /// The numbers handed out so far.
+    #[serde(rename = "numbers.v1")]
+    Numbers(Numbers),
+    /// A host.
+    #[serde(rename = "host.v1")]
+    Host(HostRecord),
+    /// A VM and who owns it.
+    #[serde(rename = "vm.v1")]
+    Vm(VmRecord),
+    /// A migration.
+    #[serde(rename = "migration.v1")]
+    Migration(Box<MigrationRecord>),
+    /// An evacuation.
+    #[serde(rename = "evacuation.v1")]
+    Evacuation(EvacuationRecord),
+}
+
+/// What a record is found by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Key {
+    /// The one [`Record::Numbers`].
+    Numbers,
+    /// A host.
+    Host(HostName),
+    /// A VM.
+    Vm(VmName),
+    /// A migration.
+    Migration(MigrationId),
+    /// An evacuation.
+    Evacuation(EvacuationId),
+}
+
+impl Record {
+    /// What this record is found by.
+    pub fn key(&self) -> Key {
+        match self {
+            Self::Numbers(_) => Key::Numbers,
+            Self::Host(host) => Key::Host(host.name.clone()),
+            Self::Vm(vm) => Key::Vm(vm.name.clone()),
+            Self::Migration(migration) => Key::Migration(migration.id),
+            Self::Evacuation(evacuation) => Key::Evacuation(evacuation.id),
+        }
+    }
+}
+
+/// The last number handed out of each kind; none is ever used twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Numbers {
+    /// Of hosts.
+    pub host: HostId,
+    /// Of migrations.
+    pub migration: MigrationId,
+    /// Of evacuations.
+    pub evacuation: EvacuationId,
+    /// Of crossings.
+    pub crossing: Crossing,
+    /// Of generations: one counter for all VMs, so that a VM known again after it was forgotten gets a
+    /// higher one.
+    pub generation: Generation,
+    /// Of rack views.
+    pub epoch: u64,
+}
+
+impl Numbers {
+    /// The next number of a kind.
+    pub(crate) fn next<T: Numbered>(&mut self) -> T {
+        let last = T::last(self);
+        *last = last.successor();
+        *last
+    }
+}
+
+/// A number [`Numbers`] hands out.
+pub(crate) trait Numbered: Copy {
+    fn last(numbers: &mut Numbers) -> &mut Self;
+    fn successor(self) -> Self;
+}
+
+macro_rules! numbered {
+    ($($kind:ty, $field:ident;)*) => {$(
+        impl Numbered for $kind {
+            fn last(numbers: &mut Numbers) -> &mut Self {
+                &mut numbers.$field
+            }
+            fn successor(self) -> Self {
+                Self(self.0 + 1)
+            }
+        }
+    )*};
+}
+
+numbered! {
+    HostId, host;
+    MigrationId, migration;
+    EvacuationId, evacuation;
+    Crossing, crossing;
+    Generation, generation;
+}
+
+/// A host that has been connected at least once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostRecord {
+    /// Its name.
+    pub name: HostName,
+    /// Its number in page frames.
+    pub id: HostId,
+    /// The rack it was last in.
+    pub rack: RackName,
+    /// Its whole memory.
+    pub memory_bytes: u64,
+}
+
+/// A VM and its ownership.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmRecord {
+    /// Its name.
+    pub name: VmName,
+    /// Guest memory.
+    pub memory_bytes: u64,
+    /// The host that owns it.
+    pub owner: HostName,
+    /// The generation it owns it with.
+    pub generation: Generation,
+    /// Whether another host is about to own it, or has just come to.
+    pub standing: Standing,
+}
+
+/// How sure ownership is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Standing {
+    /// Only the owner may run it, and no other host ever can with what it was told so far.
+    Stable,
+    /// The owner runs it; a copy for the target of this migration may exist and must not run.
+    Moving(MigrationId),
+    /// The owner is the target of this migration. It may run once the source is attested stopped.
+    Committed {
+        /// The migration.
+        migration: MigrationId,
+        /// The source attested that it cannot run the VM any more.
+        source_stopped: bool,
+    },
+}
+
+/// One attempt to move a VM.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MigrationRecord {
+    /// Its number, also the session's in page frames.
+    pub id: MigrationId,
+    /// The VM.
+    pub vm: VmName,
+    /// Guest memory.
+    pub memory_bytes: u64,
+    /// Source host.
+    pub source: HostName,
+    /// Target host.
+    pub target: HostName,
+    /// The evacuation it belongs to, if any.
+    pub evacuation: Option<EvacuationId>,
+    /// The client's id of the request, for a single move.
+    pub request: Option<String>,
+    /// 1 for the first attempt.
+    pub attempt: u32,
+    /// What claims are kept for.
+    pub crossing: Crossing,
+    /// How to move.
+    pub options: Options,
+    /// The generation the target owns the VM with, if it commits; 0 while queued.
+    pub generation: Generation,
+    /// How far it is.
+    pub stage: Stage,
+    /// Asked to stop by a client.
+    pub cancelled: bool,
+    /// When it was asked for.
+    pub created: Moment,
+    /// When the target was told to prepare.
+    pub started: Option<Moment>,
+    /// Its figures, filled in when it ends.
+    pub result: MigrationResult,
+}
+
+/// How far a migration is, as far as the log must know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stage {
+    /// Nobody was told anything.
+    Queued,
+    /// The target was told to prepare.
+    Preparing {
+        /// The agent process that was told.
+        target_boot: BootId,
+    },
+    /// The source was told to start. Whether ownership has passed is the VM's [`Standing`].
+    Started {
+        /// The agent process at the source that was told.
+        source_boot: BootId,
+        /// The one at the target.
+        target_boot: BootId,
+    },
+    /// The VM runs at the target, the source was not yet heard of.
+    Settling,
+    /// It is over.
+    Ended {
+        /// How.
+        end: End,
+        /// Why, for people; empty when moved.
+        reason: String,
+        /// When.
+        at: Moment,
+    },
+}
+
+/// How a migration ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum End {
+    /// The VM runs at the target.
+    Moved,
+    /// The VM stayed with its source.
+    RolledBack,
+    /// The VM stayed with its source because a client wanted so.
+    Cancelled,
+    /// The VM's QEMU is gone.
+    Lost,
+}
+
+/// Figures of a migration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MigrationResult {
+    /// What was transferred.
+    pub counters: Counters,
+    /// QEMU's own figure.
+    pub qemu_downtime_ms: u32,
+    /// From the stop at the source until the target answers that it runs.
+    pub blackout_ms: u32,
+    /// Digest of the whole guest memory at the source (verify mode).
+    pub source_digest: String,
+    /// Digest of the whole guest memory at the target (verify mode).
+    pub target_digest: String,
+}
+
+/// What a transfer consists of, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Page records QEMU emitted, zero pages included.
+    pub logical: u64,
+    /// Zero pages.
+    pub zero: u64,
+    /// Sent as references.
+    pub duplicate: u64,
+    /// Unique content before compression.
+    pub raw: u64,
+    /// Everything written to the session's connection.
+    pub wire: u64,
+    /// References that had to be sent again as content.
+    pub supplied: u64,
+}
+
+impl std::ops::AddAssign for Counters {
+    fn add_assign(&mut self, other: Self) {
+        self.logical = self.logical.saturating_add(other.logical);
+        self.zero = self.zero.saturating_add(other.zero);
+        self.duplicate = self.duplicate.saturating_add(other.duplicate);
+        self.raw = self.raw.saturating_add(other.raw);
+        self.wire = self.wire.saturating_add(other.wire);
+        self.supplied = self.supplied.saturating_add(other.supplied);
+    }
+}
+
+/// Racks or hosts being emptied.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvacuationRecord {
+    /// Its number.
+    pub id: EvacuationId,
+    /// The client's id of the request.
+    pub request: String,
+    /// Racks or hosts, as asked.
+    pub sources: Vec<String>,
+    /// Racks or hosts, as asked.
+    pub targets: Vec<String>,
+    /// The hosts the sources were resolved to.
+    pub source_hosts: Vec<HostName>,
+    /// The hosts the targets were resolved to.
+    pub target_hosts: Vec<HostName>,
+    /// How to move.
+    pub options: Options,
+    /// A client asked to stop.
+    pub cancelled: bool,
+    /// When it was asked for.
+    pub created: Moment,
+    /// When its last migration ended.
+    pub ended: Option<Moment>,
+    /// Every VM's attempts, the latest last.
+    pub vms: BTreeMap<VmName, Vec<MigrationId>>,
+}
+
+impl Standing {
+    /// The migration it stands in.
+    pub const fn migration(self) -> Option<MigrationId> {
+        match self {
+            Self::Stable => None,
+            Self::Moving(migration) | Self::Committed { migration, .. } => Some(migration),
+        }
+    }
+}
+
+impl MigrationRecord {
+    /// It is not over.
+    pub const fn is_active(&self) -> bool {
+        !matches!(self.stage, Stage::Ended { .. })
+    }
+
+    /// An agent was told of it, and ownership is not yet stable.
+    pub const fn is_ordered(&self) -> bool {
+        matches!(self.stage, Stage::Preparing { .. } | Stage::Started { .. })
+    }
+}

@@ -1,0 +1,56 @@
+//! Why a request is refused.
+
+use thiserror::Error;
+
+use crate::{EvacuationId, HostName, MigrationId, VmName, placement::DoesNotFit};
+
+/// Why a request is refused. Nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// No host has this name.
+    #[error("no host is called {0}")]
+    UnknownHost(HostName),
+    /// Neither a rack nor a host has this name.
+    #[error("neither a rack nor a host is called {0}")]
+    UnknownPlace(String),
+    /// No VM has this name.
+    #[error("no VM is called {0}")]
+    UnknownVm(VmName),
+    /// No evacuation has this id.
+    #[error("there is no evacuation {0}")]
+    UnknownEvacuation(EvacuationId),
+    /// No migration has this id.
+    #[error("there is no migration {0}")]
+    UnknownMigration(MigrationId),
+    /// Everything asked for is where it should go.
+    #[error("source and target are the same: {0}")]
+    SameHost(String),
+    /// The VM takes part in another move.
+    #[error("VM {vm} takes part in {migration}")]
+    VmBusy {
+        /// The VM.
+        vm: VmName,
+        /// The other move.
+        migration: MigrationId,
+    },
+    /// VMs that cannot move, each with its reason.
+    #[error("cannot move: {}", list(.0))]
+    NotMovable(Vec<(VmName, &'static str)>),
+    /// A host that is needed has no connected agent.
+    #[error("the agent of {0} is not connected")]
+    Disconnected(HostName),
+    /// The targets have not the memory.
+    #[error(transparent)]
+    DoesNotFit(#[from] DoesNotFit),
+    /// There is nothing to move.
+    #[error("no VM is there")]
+    NothingToMove,
+    /// The request id was used for something else.
+    #[error("request id {0} was used for something else")]
+    RequestReused(String),
+}
+
+fn list(vms: &[(VmName, &'static str)]) -> String {
+    let each: Vec<_> = vms.iter().map(|(vm, why)| format!("{vm} ({why})")).collect();
+    each.join(", ")
+}

@@ -1,0 +1,201 @@
+//! What agents say.
+
+use rackferry_fleet::{
+    Activity, Counters, Generation, Hello, MigrationId, Outcome, Progress, RunState, Said,
+    SessionEnd, VmReport,
+};
+use rackferry_proto::v1::{self, connect_request::Message};
+use thiserror::Error;
+
+/// The longest name of a host, rack or VM.
+const NAME_LIMIT: usize = 255;
+/// The most VMs a host may list.
+const VMS_LIMIT: usize = 10_000;
+
+/// A message is malformed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("{0} is missing or malformed")]
+pub struct Invalid(pub &'static str);
+
+/// An agent's introduction.
+///
+/// # Errors
+/// If something is missing or malformed.
+pub fn hello(message: v1::Hello) -> Result<Hello, Invalid> {
+    Ok(Hello {
+        host: name(message.host, "host")?.as_str().into(),
+        rack: name(message.rack, "rack")?.as_str().into(),
+        page_addr: name(message.page_addr, "page_addr")?,
+        memory_bytes: message.memory_bytes,
+        agent_version: message.agent_version,
+        boot: name(message.boot_id, "boot_id")?.as_str().into(),
+        vms: vms(message.vms)?,
+    })
+}
+
+/// What an agent says after that. Nothing for an introduction.
+///
+/// # Errors
+/// If something is missing or malformed.
+pub fn said(message: Message) -> Result<Said, Invalid> {
+    Ok(match message {
+        Message::Hello(_) => return Err(Invalid("message: a second hello")),
+        Message::HostReport(report) => {
+            Said::Report { memory_free_bytes: report.memory_free_bytes, vms: vms(report.vms)? }
+        }
+        Message::TargetReady(ready) => Said::TargetReady(migration(&ready.migration_id)?),
+        Message::Progress(said) => Said::Progress(migration(&said.migration_id)?, progress(&said)),
+        Message::CommitRequest(request) => {
+            Said::CommitRequest(migration(&request.migration_id)?, Generation(request.generation))
+        }
+        Message::SourceStopped(stopped) => Said::SourceStopped(migration(&stopped.migration_id)?),
+        Message::TargetRunning(running) => Said::TargetRunning(migration(&running.migration_id)?),
+        Message::Ended(ended) => Said::Ended(migration(&ended.migration_id)?, session_end(ended)?),
+        Message::TargetDiscarded(gone) => Said::TargetDiscarded(migration(&gone.migration_id)?),
+        Message::SwitchoverRequest(request) => {
+            Said::SwitchoverRequest(migration(&request.migration_id)?)
+        }
+    })
+}
+
+fn name(text: String, field: &'static str) -> Result<String, Invalid> {
+    if text.is_empty() || text.len() > NAME_LIMIT || text.chars().any(char::is_control) {
+        return Err(Invalid(field));
+    }
+    Ok(text)
+}
+
+fn migration(text: &str) -> Result<MigrationId, Invalid> {
+    text.parse().map_err(|_| Invalid("migration_id"))
+}
+
+fn vms(states: Vec<v1::VmState>) -> Result<Vec<VmReport>, Invalid> {
+    if states.len() > VMS_LIMIT {
+        return Err(Invalid("vms"));
+    }
+    states.into_iter().map(vm).collect()
+}
+
+fn vm(state: v1::VmState) -> Result<VmReport, Invalid> {
+    let run_state = match state.run_state() {
+        v1::RunState::Unspecified => return Err(Invalid("run_state")),
+        v1::RunState::Running => RunState::Running,
+        v1::RunState::Paused => RunState::Paused,
+        v1::RunState::Incoming => RunState::Incoming,
+        v1::RunState::Loaded => RunState::Loaded,
+        v1::RunState::MovedOut => RunState::MovedOut,
+        v1::RunState::Dead => RunState::Dead,
+    };
+    let migration = match state.migration_id.as_str() {
+        "" => None,
+        id => Some(migration(id)?),
+    };
+    Ok(VmReport {
+        name: name(state.name, "vm name")?.as_str().into(),
+        memory_bytes: state.memory_bytes,
+        run_state,
+        migration,
+        qemu_version: state.qemu_version,
+        machine_type: state.machine_type,
+        spec_toml: state.spec_toml,
+    })
+}
+
+fn progress(said: &v1::MigrationProgress) -> Progress {
+    let activity = match said.phase() {
+        v1::Phase::Switching | v1::Phase::Announcing => Activity::Switching,
+        v1::Phase::Verifying => Activity::Verifying,
+        _ => Activity::Copying,
+    };
+    Progress {
+        activity,
+        // Neither NaN nor beyond the whole.
+        pass1_ratio: if said.pass1_ratio >= 0.0 { said.pass1_ratio.min(1.0) } else { 0.0 },
+        round: said.round,
+        remaining_bytes: said.remaining_bytes,
+        dirty_bytes_per_second: said.dirty_bytes_per_second,
+        send_bytes_per_second: said.send_bytes_per_second,
+        counters: counters(said.counters),
+    }
+}
+
+fn counters(counters: Option<v1::TransferCounters>) -> Counters {
+    let counters = counters.unwrap_or_default();
+    Counters {
+        logical: counters.logical_bytes,
+        zero: counters.zero_bytes,
+        duplicate: counters.duplicate_bytes,
+        raw: counters.raw_bytes,
+        wire: counters.wire_bytes,
+        supplied: counters.supplied_bytes,
+    }
+}
+
+fn session_end(ended: v1::MigrationEnded) -> Result<SessionEnd, Invalid> {
+    let outcome = match ended.outcome() {
+        v1::Outcome::Unspecified => return Err(Invalid("outcome")),
+        v1::Outcome::Moved => Outcome::Moved,
+        v1::Outcome::RolledBack => Outcome::RolledBack,
+        v1::Outcome::VmLost => Outcome::VmLost,
+        v1::Outcome::Stopped => Outcome::Stopped,
+    };
+    Ok(SessionEnd {
+        outcome,
+        reason: ended.reason,
+        counters: counters(ended.counters),
+        qemu_downtime_ms: ended.qemu_downtime_ms,
+        blackout_ms: ended.blackout_ms,
+        memory_digest: ended.memory_digest,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> v1::VmState {
+        v1::VmState {
+            name: "web".to_owned(),
+            run_state: v1::RunState::Running.into(),
+            ..v1::VmState::default()
+        }
+    }
+
+    #[test]
+    fn names_are_checked() {
+        for bad in ["", "a\nb", &"x".repeat(NAME_LIMIT + 1)] {
+            let state = v1::VmState { name: bad.to_owned(), ..state() };
+            assert_eq!(vm(state), Err(Invalid("vm name")), "{bad:?}");
+        }
+        assert!(vm(state()).is_ok());
+    }
+
+    #[test]
+    fn unknown_values_of_enums_are_refused() {
+        assert_eq!(vm(v1::VmState { run_state: 99, ..state() }), Err(Invalid("run_state")));
+        let ended = v1::MigrationEnded {
+            migration_id: "mig-1".to_owned(),
+            outcome: 99,
+            ..v1::MigrationEnded::default()
+        };
+        assert_eq!(said(Message::Ended(ended)), Err(Invalid("outcome")));
+    }
+
+    #[test]
+    fn a_ratio_is_a_ratio() {
+        for (said, taken) in [(f64::NAN, 0.0), (-1.0, 0.0), (0.5, 0.5), (f64::INFINITY, 1.0)] {
+            let message = v1::MigrationProgress { pass1_ratio: said, ..Default::default() };
+            assert_eq!(progress(&message).pass1_ratio, taken);
+        }
+    }
+
+    #[test]
+    fn too_many_vms_are_refused() {
+        assert_eq!(vms(vec![state(); VMS_LIMIT + 1]), Err(Invalid("vms")));
+    }
+
+    #[test]
+    fn a_second_hello_is_refused() {
+        assert!(said(Message::Hello(v1::Hello::default())).is_err());
+    }
+}

@@ -1,0 +1,108 @@
+//! What agents are told.
+
+use rackferry_fleet::{Compress, Dedup, Member, Options, Order};
+use rackferry_proto::v1::{self, ConnectResponse, connect_response::Message};
+
+use crate::key::DomainKey;
+
+/// An order as its message; the key goes with a welcome.
+pub fn order(order: Order, key: &DomainKey) -> ConnectResponse {
+    ConnectResponse { message: Some(message(order, key)) }
+}
+
+fn message(order: Order, key: &DomainKey) -> Message {
+    match order {
+        Order::Welcome(id) => {
+            Message::Welcome(v1::Welcome { host_id: id.0, domain_key: key.expose().to_vec() })
+        }
+        Order::RackView { epoch, members } => Message::RackView(v1::RackView {
+            epoch,
+            members: members.into_iter().map(member).collect(),
+        }),
+        Order::PrepareTarget {
+            migration,
+            vm,
+            generation,
+            spec_toml,
+            memory_bytes,
+            options: how,
+        } => Message::PrepareTarget(v1::PrepareTarget {
+            migration_id: migration.to_string(),
+            session: migration.0,
+            vm: vm.to_string(),
+            generation: generation.0,
+            spec_toml,
+            memory_bytes,
+            options: Some(options(how)),
+        }),
+        Order::StartSource { migration, vm, generation, crossing, target, options: how } => {
+            Message::StartSource(v1::StartSource {
+                migration_id: migration.to_string(),
+                session: migration.0,
+                vm: vm.to_string(),
+                generation: generation.0,
+                crossing: crossing.0,
+                target_host_id: target.id.0,
+                target_host: target.host.to_string(),
+                target_page_addr: target.page_addr,
+                options: Some(options(how)),
+            })
+        }
+        Order::CommitDecision { migration, generation, refusal } => {
+            Message::CommitDecision(v1::CommitDecision {
+                migration_id: migration.to_string(),
+                generation: generation.0,
+                granted: refusal.is_none(),
+                reason: refusal.unwrap_or_default(),
+            })
+        }
+        Order::Cancel(migration, reason) => {
+            Message::Cancel(v1::CancelMigration { migration_id: migration.to_string(), reason })
+        }
+        Order::ResumeTarget(migration, generation) => Message::ResumeTarget(v1::ResumeTarget {
+            migration_id: migration.to_string(),
+            generation: generation.0,
+        }),
+        Order::DiscardTarget(migration, reason) => Message::DiscardTarget(v1::DiscardTarget {
+            migration_id: migration.to_string(),
+            reason,
+        }),
+        Order::SwitchoverGrant(migration) => {
+            Message::SwitchoverGrant(v1::SwitchoverGrant { migration_id: migration.to_string() })
+        }
+        Order::ReleaseSource { migration, generation, resume } => {
+            Message::ReleaseSource(v1::ReleaseSource {
+                migration_id: migration.to_string(),
+                generation: generation.0,
+                resume,
+            })
+        }
+    }
+}
+
+fn member(member: Member) -> v1::RackMember {
+    v1::RackMember {
+        host_id: member.id.0,
+        host: member.host.to_string(),
+        page_addr: member.page_addr,
+    }
+}
+
+/// Options as their message.
+pub fn options(options: Options) -> v1::MigrationOptions {
+    let dedup = match options.dedup {
+        Dedup::Off => v1::DedupMode::Off,
+        Dedup::Host => v1::DedupMode::Host,
+        Dedup::Rack => v1::DedupMode::Rack,
+    };
+    let compress = match options.compress {
+        Compress::Off => v1::CompressMode::Off,
+        Compress::Zstd => v1::CompressMode::Zstd,
+    };
+    v1::MigrationOptions {
+        dedup: dedup.into(),
+        compress: compress.into(),
+        max_downtime_ms: options.max_downtime_ms,
+        verify: options.verify,
+    }
+}

@@ -1,0 +1,123 @@
+//! What clients ask for, and why they are refused.
+
+use rackferry_fleet::{Compress, Dedup, EvacuationRequest, MigrationRequest, Options, Refusal};
+use rackferry_proto::{Reason, refuse, v1};
+use tonic::Status;
+
+use super::Invalid;
+
+/// The longest text in a request.
+const TEXT_LIMIT: usize = 255;
+/// The most racks or hosts in a request.
+const PLACES_LIMIT: usize = 1000;
+
+/// Checks a request for an evacuation.
+///
+/// # Errors
+/// If something is missing or malformed.
+pub fn evacuation_request(
+    message: v1::CreateEvacuationRequest,
+) -> Result<EvacuationRequest, Invalid> {
+    Ok(EvacuationRequest {
+        request: text(message.request_id, "request_id", 0)?,
+        sources: places(message.sources, "sources")?,
+        targets: places(message.targets, "targets")?,
+        options: options(message.options)?,
+    })
+}
+
+/// Checks a request for a single move.
+///
+/// # Errors
+/// If something is missing or malformed.
+pub fn migration_request(message: v1::CreateMigrationRequest) -> Result<MigrationRequest, Invalid> {
+    Ok(MigrationRequest {
+        request: text(message.request_id, "request_id", 0)?,
+        vm: text(message.vm, "vm", 1)?.as_str().into(),
+        target: text(message.target_host, "target_host", 1)?.as_str().into(),
+        options: options(message.options)?,
+    })
+}
+
+fn text(text: String, field: &'static str, shortest: usize) -> Result<String, Invalid> {
+    if (shortest..=TEXT_LIMIT).contains(&text.len()) { Ok(text) } else { Err(Invalid(field)) }
+}
+
+fn places(places: Vec<String>, field: &'static str) -> Result<Vec<String>, Invalid> {
+    if places.is_empty() || places.len() > PLACES_LIMIT {
+        return Err(Invalid(field));
+    }
+    places.into_iter().map(|place| text(place, field, 1)).collect()
+}
+
+fn options(message: Option<v1::MigrationOptions>) -> Result<Options, Invalid> {
+    let message = message.unwrap_or_default();
+    let dedup = match v1::DedupMode::try_from(message.dedup) {
+        Ok(v1::DedupMode::Off) => Dedup::Off,
+        Ok(v1::DedupMode::Host) => Dedup::Host,
+        Ok(v1::DedupMode::Rack | v1::DedupMode::Unspecified) => Dedup::Rack,
+        Err(_) => return Err(Invalid("options.dedup")),
+    };
+    let compress = match v1::CompressMode::try_from(message.compress) {
+        Ok(v1::CompressMode::Off) => Compress::Off,
+        Ok(v1::CompressMode::Zstd | v1::CompressMode::Unspecified) => Compress::Zstd,
+        Err(_) => return Err(Invalid("options.compress")),
+    };
+    Ok(Options {
+        dedup,
+        compress,
+        max_downtime_ms: message.max_downtime_ms,
+        verify: message.verify,
+    })
+}
+
+impl From<Invalid> for Status {
+    fn from(invalid: Invalid) -> Self {
+        refuse(Reason::InvalidArgument, invalid.to_string())
+    }
+}
+
+/// A refusal as a status with its reason.
+pub fn refusal(refusal: &Refusal) -> Status {
+    let reason = match refusal {
+        Refusal::UnknownHost(_) => Reason::UnknownHost,
+        Refusal::UnknownPlace(_) => Reason::UnknownPlace,
+        Refusal::UnknownVm(_) => Reason::UnknownVm,
+        Refusal::UnknownEvacuation(_) => Reason::UnknownEvacuation,
+        Refusal::UnknownMigration(_) => Reason::UnknownMigration,
+        Refusal::SameHost(_) => Reason::SameHost,
+        Refusal::VmBusy { .. } => Reason::VmBusy,
+        Refusal::NotMovable(_) => Reason::VmNotMovable,
+        Refusal::Disconnected(_) => Reason::HostDisconnected,
+        Refusal::DoesNotFit(_) => Reason::DoesNotFit,
+        Refusal::NothingToMove => Reason::NothingToMove,
+        Refusal::RequestReused(_) => Reason::RequestIdReused,
+    };
+    refuse(reason, refusal.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_needed() {
+        let message = v1::CreateEvacuationRequest::default();
+        assert_eq!(evacuation_request(message), Err(Invalid("sources")));
+        let message = v1::CreateEvacuationRequest {
+            sources: vec!["r1".to_owned()],
+            targets: vec![String::new()],
+            ..Default::default()
+        };
+        assert_eq!(evacuation_request(message), Err(Invalid("targets")));
+    }
+
+    #[test]
+    fn options_have_defaults_and_refuse_the_unknown() {
+        assert_eq!(options(None), Ok(Options::default()));
+        let message = v1::MigrationOptions { dedup: 9, ..Default::default() };
+        assert_eq!(options(Some(message)), Err(Invalid("options.dedup")));
+        let message = v1::MigrationOptions { compress: 9, ..Default::default() };
+        assert_eq!(options(Some(message)), Err(Invalid("options.compress")));
+    }
+}

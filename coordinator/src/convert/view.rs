@@ -1,0 +1,211 @@
+//! What clients see.
+
+use rackferry_fleet::{
+    Condition, Counters, EvacuationRequest, EvacuationState, EvacuationView, Fleet, HostView,
+    MigrationView, Move, Phase, Stage, Standing, Totals, VmView, Wait, WaitCode,
+};
+use rackferry_proto::v1;
+
+use super::outgoing::options;
+
+/// Exit codes of the command line that an evacuation may end with.
+mod result {
+    pub const DONE: u32 = 0;
+    pub const INCOMPLETE: u32 = 4;
+    pub const CANCELLED: u32 = 5;
+    pub const OPERATOR_NEEDED: u32 = 8;
+}
+
+/// A migration as its message.
+pub fn migration(view: &MigrationView<'_>) -> v1::Migration {
+    let record = view.record;
+    let ended = match record.stage {
+        Stage::Ended { at, .. } => at.unix_ms(),
+        _ => 0,
+    };
+    v1::Migration {
+        id: record.id.to_string(),
+        vm: record.vm.to_string(),
+        evacuation_id: record.evacuation.map(|id| id.to_string()).unwrap_or_default(),
+        source_host: record.source.to_string(),
+        source_rack: view.source_rack.to_string(),
+        target_host: record.target.to_string(),
+        target_rack: view.target_rack.to_string(),
+        memory_bytes: record.memory_bytes,
+        generation: record.generation.0,
+        attempt: record.attempt,
+        phase: phase(view.phase).into(),
+        pass1_ratio: if view.phase == Phase::Done { 1.0 } else { view.progress.pass1_ratio },
+        round: view.progress.round,
+        remaining_bytes: view.progress.remaining_bytes,
+        dirty_bytes_per_second: view.progress.dirty_bytes_per_second,
+        send_bytes_per_second: view.progress.send_bytes_per_second,
+        counters: Some(counters(view.counters())),
+        wait_reason: view.wait.as_ref().map(wait),
+        reason: view.reason.to_owned(),
+        created_unix_ms: record.created.unix_ms(),
+        started_unix_ms: record.started.map_or(0, |at| at.unix_ms()),
+        ended_unix_ms: ended,
+        qemu_downtime_ms: record.result.qemu_downtime_ms,
+        blackout_ms: record.result.blackout_ms,
+        source_memory_digest: record.result.source_digest.clone(),
+        target_memory_digest: record.result.target_digest.clone(),
+    }
+}
+
+fn phase(phase: Phase) -> v1::Phase {
+    match phase {
+        Phase::Queued => v1::Phase::Queued,
+        Phase::Preparing => v1::Phase::Preparing,
+        Phase::Copying => v1::Phase::Copying,
+        Phase::Verifying => v1::Phase::Verifying,
+        Phase::Switching => v1::Phase::Switching,
+        Phase::Announcing => v1::Phase::Announcing,
+        Phase::Done => v1::Phase::Done,
+        Phase::Cancelling => v1::Phase::Cancelling,
+        Phase::RolledBack => v1::Phase::RolledBack,
+        Phase::Failed => v1::Phase::Failed,
+        Phase::PausedRecoverable => v1::Phase::PausedRecoverable,
+        Phase::OwnerUnknown => v1::Phase::OwnerUnknown,
+    }
+}
+
+fn wait(wait: &Wait) -> v1::WaitReason {
+    let code = match wait.code {
+        WaitCode::SourceBusy => v1::WaitCode::SourceBusy,
+        WaitCode::TargetBusy => v1::WaitCode::TargetBusy,
+        WaitCode::SourceDisconnected => v1::WaitCode::SourceDisconnected,
+        WaitCode::TargetDisconnected => v1::WaitCode::TargetDisconnected,
+        WaitCode::SwitchoverSlot => v1::WaitCode::SwitchoverSlot,
+        WaitCode::TargetDiscard => v1::WaitCode::TargetDiscard,
+        WaitCode::NoRoom => v1::WaitCode::NoRoom,
+        WaitCode::VmNotRunning => v1::WaitCode::VmNotRunning,
+    };
+    let Wait { detail, limit, used, .. } = wait.clone();
+    v1::WaitReason { code: code.into(), detail, limit, used }
+}
+
+fn counters(counters: Counters) -> v1::TransferCounters {
+    v1::TransferCounters {
+        logical_bytes: counters.logical,
+        zero_bytes: counters.zero,
+        duplicate_bytes: counters.duplicate,
+        raw_bytes: counters.raw,
+        wire_bytes: counters.wire,
+        supplied_bytes: counters.supplied,
+    }
+}
+
+/// An evacuation as its message.
+pub fn evacuation(view: &EvacuationView<'_>) -> v1::Evacuation {
+    let record = view.record;
+    let (state, result_code) = match view.state {
+        EvacuationState::Running => (v1::EvacuationState::Running, result::DONE),
+        EvacuationState::Cancelling => (v1::EvacuationState::Cancelling, result::DONE),
+        EvacuationState::Done => (v1::EvacuationState::Done, result::DONE),
+        EvacuationState::Incomplete => (v1::EvacuationState::Incomplete, result::INCOMPLETE),
+        EvacuationState::Cancelled => (v1::EvacuationState::Cancelled, result::CANCELLED),
+    };
+    let uncertain = record.ended.is_some() && view.totals.uncertain > 0;
+    v1::Evacuation {
+        id: record.id.to_string(),
+        sources: record.sources.clone(),
+        targets: record.targets.clone(),
+        options: Some(options(record.options)),
+        state: state.into(),
+        created_unix_ms: record.created.unix_ms(),
+        ended_unix_ms: record.ended.map_or(0, |at| at.unix_ms()),
+        migrations: view.migrations.iter().map(migration).collect(),
+        totals: Some(totals(&view.totals)),
+        result_code: if uncertain { result::OPERATOR_NEEDED } else { result_code },
+    }
+}
+
+fn totals(totals: &Totals) -> v1::EvacuationTotals {
+    v1::EvacuationTotals {
+        vms: totals.vms,
+        queued: totals.queued,
+        copying: totals.copying,
+        switching: totals.switching,
+        done: totals.done,
+        failed: totals.failed,
+        uncertain: totals.uncertain,
+        memory_bytes: totals.memory_bytes,
+        memory_done_bytes: totals.memory_done_bytes,
+        counters: Some(counters(totals.counters)),
+    }
+}
+
+/// A plan as the evacuation it would become, without ids.
+pub fn plan(fleet: &Fleet, request: EvacuationRequest, moves: &[Move]) -> v1::Evacuation {
+    let migrations = moves.iter().map(|step| v1::Migration {
+        vm: step.vm.to_string(),
+        source_host: step.source.to_string(),
+        source_rack: fleet.rack_of(&step.source).to_string(),
+        target_host: step.target.to_string(),
+        target_rack: fleet.rack_of(&step.target).to_string(),
+        memory_bytes: step.memory_bytes,
+        phase: v1::Phase::Queued.into(),
+        ..v1::Migration::default()
+    });
+    let vms = moves.len() as u32;
+    let totals = v1::EvacuationTotals {
+        vms,
+        queued: vms,
+        memory_bytes: moves.iter().map(|step| step.memory_bytes).sum(),
+        ..v1::EvacuationTotals::default()
+    };
+    v1::Evacuation {
+        migrations: migrations.collect(),
+        sources: request.sources,
+        targets: request.targets,
+        options: Some(options(request.options)),
+        totals: Some(totals),
+        ..v1::Evacuation::default()
+    }
+}
+
+/// A host as its message.
+pub fn host(view: HostView) -> v1::Host {
+    v1::Host {
+        name: view.name.to_string(),
+        rack: view.rack.to_string(),
+        host_id: view.id.0,
+        page_addr: view.page_addr,
+        memory_bytes: view.memory_bytes,
+        memory_free_bytes: view.memory_free_bytes,
+        connected: view.connection.is_some(),
+        agent_version: view.agent_version,
+        vms: view.vms,
+        outgoing: view.outgoing,
+        incoming: view.incoming,
+    }
+}
+
+/// A VM as its message.
+pub fn vm(view: VmView) -> v1::Vm {
+    let ownership = match view.standing {
+        Standing::Stable => v1::Ownership::Stable,
+        Standing::Moving(_) => v1::Ownership::Moving,
+        Standing::Committed { .. } => v1::Ownership::Committed,
+    };
+    let condition = match view.condition {
+        Condition::Running => v1::VmCondition::Running,
+        Condition::Paused => v1::VmCondition::Paused,
+        Condition::Switching => v1::VmCondition::Switching,
+        Condition::Dead => v1::VmCondition::Dead,
+        Condition::Unknown => v1::VmCondition::Unknown,
+    };
+    v1::Vm {
+        name: view.name.to_string(),
+        host: view.owner.to_string(),
+        rack: view.rack.to_string(),
+        memory_bytes: view.memory_bytes,
+        generation: view.generation.0,
+        ownership: ownership.into(),
+        condition: condition.into(),
+        migration_id: view.migration.map(|id| id.to_string()).unwrap_or_default(),
+        qemu_version: view.qemu_version,
+        machine_type: view.machine_type,
+    }
+}

@@ -1,0 +1,98 @@
+//! Agents' streams.
+
+use std::time::Duration;
+
+use rackferry_proto::{
+    Reason, refuse,
+    v1::{
+        ConnectRequest, ConnectResponse, agent_service_server::AgentService,
+        connect_request::Message,
+    },
+};
+use tokio::{sync::mpsc, time::timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    convert,
+    driver::{Handle, Link, ORDERS},
+};
+
+/// How long an agent may take to introduce itself.
+const HELLO_WITHIN: Duration = Duration::from_secs(10);
+
+/// The agents' door.
+pub struct Agents {
+    handle: Handle,
+    shutdown: CancellationToken,
+}
+
+impl Agents {
+    pub fn new(handle: Handle, shutdown: CancellationToken) -> Self {
+        Self { handle, shutdown }
+    }
+}
+
+#[tonic::async_trait]
+impl AgentService for Agents {
+    type ConnectStream = ReceiverStream<Result<ConnectResponse, Status>>;
+
+    async fn connect(
+        &self,
+        request: Request<Streaming<ConnectRequest>>,
+    ) -> Result<Response<Self::ConnectStream>, Status> {
+        let mut stream = request.into_inner();
+        let first = timeout(HELLO_WITHIN, stream.message())
+            .await
+            .map_err(|_| refuse(Reason::InvalidArgument, "no hello came"))??;
+        let Some(Message::Hello(hello)) = first.and_then(|request| request.message) else {
+            return Err(refuse(Reason::InvalidArgument, "the first message must be hello"));
+        };
+        let hello = convert::hello(hello)?;
+        let host = hello.host.clone();
+        let (orders, to_agent) = mpsc::channel(ORDERS);
+        let handle = self.handle.clone();
+        let shutdown = self.shutdown.clone();
+        // On its own: a dropped request must not leave a link behind.
+        tokio::spawn(async move {
+            let Ok(link) = handle.connect(hello, orders).await else { return };
+            let why = read(stream, &handle, &link, &shutdown).await;
+            tracing::info!(%host, why, "agent gone");
+            // At the shutdown there is nobody left to tell.
+            let _ = handle.disconnect(link.connection).await;
+        });
+        Ok(Response::new(ReceiverStream::new(to_agent)))
+    }
+}
+
+/// Passes on what the agent says until its stream or the link ends; returns why.
+async fn read(
+    mut stream: Streaming<ConnectRequest>,
+    handle: &Handle,
+    link: &Link,
+    shutdown: &CancellationToken,
+) -> String {
+    loop {
+        let message = tokio::select! {
+            message = stream.message() => message,
+            () = link.closed.cancelled() => return "it does not take its orders".to_owned(),
+            () = shutdown.cancelled() => return "shutdown".to_owned(),
+        };
+        let message = match message {
+            Ok(Some(ConnectRequest { message: Some(message) })) => message,
+            // A kind of message of a newer version.
+            Ok(Some(ConnectRequest { message: None })) => continue,
+            Ok(None) => return "it closed its stream".to_owned(),
+            Err(status) => return status.to_string(),
+        };
+        match convert::said(message) {
+            Ok(said) => {
+                if handle.said(link.connection, said).await.is_err() {
+                    return "shutdown".to_owned();
+                }
+            }
+            Err(invalid) => return invalid.to_string(),
+        }
+    }
+}
