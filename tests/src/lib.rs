@@ -1,1 +1,3 @@
-//! Lab A as a library, end-to-end tests.
+//! Lab A: two racks in network namespaces, real QEMU guests, and verbs for what tests do with them.
+
+pub mod image;
