@@ -49,9 +49,9 @@ impl Qemu {
         }
     }
 
-    /// Arguments without which the program does not find its firmware.
-    pub fn arguments(self) -> Vec<String> {
-        let folders = match self {
+    /// Folders of the firmware that the program does not find by itself, in the order to search.
+    pub fn firmware(self) -> Vec<PathBuf> {
+        match self {
             Self::V7_2 => vec![],
             Self::V10_0 => vec![
                 self.root().join("usr/share/qemu"),
@@ -59,8 +59,7 @@ impl Qemu {
                 PathBuf::from("/usr/lib/ipxe/qemu"),
                 PathBuf::from("/usr/share/qemu"),
             ],
-        };
-        folders.iter().flat_map(|folder| ["-L".into(), text(folder)]).collect()
+        }
     }
 
     fn root(self) -> PathBuf {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -38,7 +39,6 @@ impl Lab {
         ensure!(rustix::process::geteuid().is_root(), "the lab needs root");
         let prefix = std::env::var("RACKFERRY_LAB_PREFIX").unwrap_or_else(|_| "rf".into());
         let folder = Path::new(FOLDER).join(&prefix);
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let lock = lock(&prefix)?;
         procs::guard(&prefix)?;
         let hosts = topology.hosts(&prefix);
@@ -124,7 +124,6 @@ impl Lab {
         let mut command = Command::new(def.qemu.binary());
         command
             .args(def.arguments())
-            .args(["-m", &format!("{}M", def.memory_mib)])
             .args(["-qmp", &format!("unix:{},server=on,wait=off", monitor.display())])
             .args(further);
         let process = self.spawn(host, &name, &mut command)?;
@@ -159,8 +158,10 @@ impl Lab {
 
     fn clear(&self) -> Result<()> {
         procs::sweep(&self.prefix)?;
-        fs::remove_dir_all(&self.folder)?;
-        Ok(())
+        match fs::remove_dir_all(&self.folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -175,6 +176,7 @@ impl Drop for Lab {
 }
 
 fn lock(prefix: &str) -> Result<File> {
+    fs::create_dir_all(FOLDER).with_context(|| format!("cannot make {FOLDER}"))?;
     let path = Path::new(FOLDER).join(format!("{prefix}.lock"));
     let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {

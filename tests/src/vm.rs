@@ -15,6 +15,7 @@ use crate::topology::Host;
 
 /// The oldest machine type that both QEMUs of the lab have: guests may move between them.
 pub const MACHINE: &str = "pc-q35-7.2";
+const ACCELERATOR: &str = "tcg";
 
 /// How a guest fills and uses its memory; `tests/guest` has the details.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -93,19 +94,38 @@ pub struct VmDef {
     pub guest: Guest,
 }
 
-/// A VM's fields as an agent's spec file has them.
+/// A VM's spec file as agents read it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Spec {
-    /// Unique in the lab.
-    pub name: String,
-    /// The QEMU program.
-    pub qemu: PathBuf,
-    /// Bytes of guest memory.
-    pub memory: u64,
-    /// Disk images, all read-only here; the arguments attach them.
-    pub disks: Vec<PathBuf>,
-    /// Every argument but those for memory, monitor and incoming migration.
-    pub args: Vec<String>,
+struct Spec {
+    name: String,
+    memory: String,
+    machine: &'static str,
+    accel: &'static str,
+    serial: &'static str,
+    extra_args: Vec<String>,
+    qemu: SpecQemu,
+    boot: SpecBoot,
+    disk: Vec<SpecDisk>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct SpecQemu {
+    binary: PathBuf,
+    firmware: Vec<PathBuf>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct SpecBoot {
+    kernel: PathBuf,
+    initrd: PathBuf,
+    append: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct SpecDisk {
+    path: PathBuf,
+    format: &'static str,
+    readonly: bool,
 }
 
 impl VmDef {
@@ -137,37 +157,53 @@ impl VmDef {
         self
     }
 
-    /// The fields of its spec file.
-    pub fn spec(&self) -> Spec {
-        Spec {
+    /// The text of its spec file, for an agent.
+    pub fn spec(&self) -> Result<String> {
+        let spec = Spec {
             name: self.name.clone(),
-            qemu: self.qemu.binary(),
-            memory: u64::from(self.memory_mib) << 20,
-            disks: vec![image::disk(self.disk)],
-            args: self.arguments(),
-        }
+            memory: format!("{}MiB", self.memory_mib),
+            machine: MACHINE,
+            accel: ACCELERATOR,
+            serial: "none",
+            extra_args: self.serial_arguments().into(),
+            qemu: SpecQemu { binary: self.qemu.binary(), firmware: self.qemu.firmware() },
+            boot: SpecBoot {
+                kernel: image::kernel(),
+                initrd: image::initrd(),
+                append: self.kernel_arguments(),
+            },
+            disk: vec![SpecDisk { path: image::disk(self.disk), format: "raw", readonly: true }],
+        };
+        Ok(toml::to_string(&spec)?)
     }
 
-    /// QEMU's arguments for everything but memory, monitor and incoming migration. They are the same on
-    /// every host: devices have fixed addresses, and the serial line is an abstract socket, whose names are
-    /// each network namespace's own.
+    /// QEMU's arguments for everything but the monitor and incoming migration: the same devices as an agent
+    /// gives it by the spec file, and memory as plain `-m` makes it.
     pub fn arguments(&self) -> Vec<String> {
-        let mut arguments = self.qemu.arguments();
-        let mut add =
-            |words: &[&str]| arguments.extend(words.iter().map(|word| (*word).to_string()));
-        let drive = format!(
-            "file={},if=none,id=disk0,format=raw,readonly=on",
+        let firmware = self.qemu.firmware();
+        let mut arguments: Vec<String> =
+            firmware.iter().flat_map(|folder| ["-L".into(), text(folder)]).collect();
+        let mut add = |words: &[&str]| arguments.extend(words.iter().map(|word| (*word).into()));
+        let disk = format!(
+            "driver=raw,node-name=disk0,read-only=on,file.driver=file,file.filename={}",
             text(&image::disk(self.disk))
         );
-        let serial =
-            format!("socket,id=serial0,path={SERIAL}{},abstract=on,server=on,wait=off", self.name);
-        add(&["-name", &self.name, "-machine", &format!("{MACHINE},accel=tcg")]);
-        add(&["-smp", "1", "-nodefaults", "-no-user-config", "-display", "none"]);
+        add(&["-name", &self.name, "-nodefaults", "-no-user-config", "-display", "none"]);
+        add(&["-machine", &format!("{MACHINE},accel={ACCELERATOR}"), "-smp", "1"]);
+        add(&["-m", &format!("{}M", self.memory_mib), "-serial", "none"]);
         add(&["-kernel", &text(&image::kernel()), "-initrd", &text(&image::initrd())]);
         add(&["-append", &self.kernel_arguments()]);
-        add(&["-chardev", &serial, "-device", "isa-serial,chardev=serial0"]);
-        add(&["-drive", &drive, "-device", "virtio-blk-pci,drive=disk0,bus=pcie.0,addr=0x3"]);
+        add(&["-blockdev", &disk, "-device", "virtio-blk-pci,id=vd0,drive=disk0"]);
+        arguments.extend(self.serial_arguments());
         arguments
+    }
+
+    /// The serial line is an abstract socket: each network namespace has names of its own, so the arguments
+    /// are the same on every host.
+    fn serial_arguments(&self) -> [String; 4] {
+        let name = format!("{SERIAL}{}", self.name);
+        let socket = format!("socket,id=lab,path={name},abstract=on,server=on,wait=off");
+        ["-chardev".into(), socket, "-device".into(), "isa-serial,chardev=lab".into()]
     }
 
     /// `no_timer_check`: on a busy host the kernel's check of its timer panics. `mitigations=off`: under
@@ -208,10 +244,11 @@ mod tests {
     }
 
     #[test]
-    fn a_spec_names_memory_in_bytes_and_nothing_that_differs_between_hosts() {
-        let spec = VmDef::named("web").memory_mib(512).spec();
-        assert_eq!(spec.memory, 512 << 20);
-        assert!(!spec.args.iter().any(|arg| arg == "-m" || arg == "-qmp" || arg == "-incoming"));
-        assert!(spec.args.iter().any(|arg| arg.contains("rf.fill=256")));
+    fn a_spec_is_the_same_for_every_host_and_has_what_the_guest_is_told() {
+        let spec: toml::Table =
+            VmDef::named("web").memory_mib(512).spec().unwrap().parse().unwrap();
+        assert_eq!(spec["memory"].as_str(), Some("512MiB"));
+        let append = spec["boot"]["append"].as_str().unwrap();
+        assert!(append.contains("rf.fill=256 ") && append.contains("rf.profile=idle "));
     }
 }
