@@ -1,1 +1,50 @@
-//! Lab A as a library, end-to-end tests.
+//! Lab A: two racks in network namespaces, real QEMU guests, and verbs for what tests do with them.
+//!
+//! ```no_run
+//! use rackferry_tests::{Lab, Topology, rate::Rate, vm::VmDef};
+//!
+//! # fn main() -> anyhow::Result<()> {
+//! let lab = Lab::up(&Topology { hosts_per_rack: 2 })?;
+//! lab.core().shape(Rate::gbit(1))?;
+//! let vm = lab.start(lab.host("a", 1), &VmDef::named("web-1"))?;
+//! lab.heartbeats().wait_ready(&["web-1"], std::time::Duration::from_secs(60))?;
+//! # drop(vm);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! One lab lives on a machine at a time (per name prefix, `RACKFERRY_LAB_PREFIX`, `rf` by default): a second
+//! one waits. Everything a lab started ends with it, also after a panic or a signal; what a killed run left
+//! behind is removed when the next lab comes up.
+
+pub mod baseline;
+pub mod counters;
+pub mod heartbeat;
+pub mod image;
+mod lab;
+pub mod leak;
+pub mod netns;
+pub mod procs;
+pub mod qmp;
+pub mod rate;
+pub mod shape;
+pub mod topology;
+pub mod vm;
+
+pub use lab::Lab;
+pub use topology::{Host, Topology};
+
+/// Whether this machine can run the lab; a test that cannot says why and returns.
+pub fn runs_here(test: &str) -> bool {
+    let missing = if !rustix::process::geteuid().is_root() {
+        Some("it needs root")
+    } else if !image::initrd().exists() || !image::disk(image::DISKS - 1).exists() {
+        Some("run `cargo xtask setup` first")
+    } else {
+        None
+    };
+    if let Some(why) = missing {
+        eprintln!("{test}: SKIPPED: {why}");
+    }
+    missing.is_none()
+}

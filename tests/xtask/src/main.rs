@@ -1,2 +1,34 @@
-//! Set-up, tests, demo and benches.
-fn main() {}
+//! `cargo xtask`: everything a developer or a build machine asks of the repository.
+
+mod run;
+mod setup;
+mod test;
+mod verify;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about, bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install packages, fetch QEMU 10.0 and a kernel, build the lab's images. Needs root and Debian 12.
+    Setup,
+    /// Set up, build the daemons and run every test, the end-to-end ones included.
+    Test(test::Arguments),
+    /// Format, lints and documentation; changes nothing.
+    Verify(verify::Arguments),
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Command::Setup => setup::run(),
+        Command::Test(arguments) => test::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
+    }
+}

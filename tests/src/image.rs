@@ -1,0 +1,73 @@
+//! Where `cargo xtask setup` puts what the lab runs.
+
+use std::path::{Path, PathBuf};
+
+/// How many different disks there are.
+pub const DISKS: usize = 4;
+
+/// The lab's folder: `RACKFERRY_CACHE`, or `/var/cache/rackferry`.
+pub fn cache() -> PathBuf {
+    std::env::var_os("RACKFERRY_CACHE")
+        .map_or_else(|| PathBuf::from("/var/cache/rackferry"), PathBuf::from)
+}
+
+/// The folder of kernel, initrd and disks.
+pub fn folder() -> PathBuf {
+    cache().join("images")
+}
+
+/// The guests' kernel.
+pub fn kernel() -> PathBuf {
+    folder().join("vmlinuz")
+}
+
+/// The guests' initrd: init and the modules it loads.
+pub fn initrd() -> PathBuf {
+    folder().join("initrd.cpio")
+}
+
+/// Disk `number` modulo [`DISKS`]: real files of Debian packages, to be attached read-only.
+pub fn disk(number: usize) -> PathBuf {
+    folder().join(format!("base-{}.img", number % DISKS))
+}
+
+/// A QEMU of the lab.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Qemu {
+    /// Debian 12's own.
+    V7_2,
+    /// From bookworm-backports, in the cache folder.
+    V10_0,
+}
+
+impl Qemu {
+    /// The program.
+    pub fn binary(self) -> PathBuf {
+        match self {
+            Self::V7_2 => PathBuf::from("/usr/bin/qemu-system-x86_64"),
+            Self::V10_0 => self.root().join("usr/bin/qemu-system-x86_64"),
+        }
+    }
+
+    /// Folders of the firmware that the program does not find by itself, in the order to search.
+    pub fn firmware(self) -> Vec<PathBuf> {
+        match self {
+            Self::V7_2 => vec![],
+            Self::V10_0 => vec![
+                self.root().join("usr/share/qemu"),
+                PathBuf::from("/usr/share/seabios"),
+                PathBuf::from("/usr/lib/ipxe/qemu"),
+                PathBuf::from("/usr/share/qemu"),
+            ],
+        }
+    }
+
+    fn root(self) -> PathBuf {
+        cache().join("qemu-10.0")
+    }
+}
+
+/// A path as QEMU's command line takes it.
+pub(crate) fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

@@ -1,0 +1,219 @@
+//! Processes of the lab: each is known, ends with its handle, and ends when the lab itself is ended by a
+//! signal.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus};
+use std::sync::{Mutex, MutexGuard, Once};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use crate::netns;
+
+/// Marks every process of a lab and its children in their environment: `RACKFERRY_LAB=<prefix>`.
+pub const MARK: &str = "RACKFERRY_LAB";
+const END_WAIT: Duration = Duration::from_secs(10);
+
+/// What a signal has to clean up: it may come at any moment, to any lab of this program.
+static LIVE: Mutex<Live> = Mutex::new(Live { processes: Vec::new(), prefixes: Vec::new() });
+static SIGNALS: Once = Once::new();
+
+struct Live {
+    processes: Vec<Pid>,
+    prefixes: Vec<String>,
+}
+
+fn live() -> MutexGuard<'static, Live> {
+    LIVE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// A process of the lab; killed when dropped.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    pid: Pid,
+}
+
+impl Process {
+    /// Starts a command in a namespace, marked as part of the lab named `prefix`.
+    pub fn start(prefix: &str, namespace: &str, name: &str, command: &mut Command) -> Result<Self> {
+        command.env(MARK, prefix);
+        let child = netns::inside(namespace, || {
+            // Under the lock: a signal between start and entry would miss the process.
+            let mut live = live();
+            let child = command.spawn()?;
+            let pid = Pid::from_child(&child);
+            live.processes.push(pid);
+            std::io::Result::Ok((child, pid))
+        })?;
+        let (child, pid) = child.with_context(|| format!("cannot start {name}: {command:?}"))?;
+        Ok(Self { name: name.into(), child, pid })
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        let status = self.child.try_wait()?;
+        if status.is_some() {
+            self.forget();
+        }
+        Ok(status)
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        kill_process(self.pid, signal).with_context(|| format!("cannot signal {}", self.name))
+    }
+
+    /// Ends it at once, as a power failure would.
+    pub fn kill(mut self) {
+        self.end();
+    }
+
+    /// Waits until it ends by itself.
+    pub fn wait(mut self, limit: Duration) -> Result<ExitStatus> {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.ended()? {
+                return Ok(status);
+            }
+            if start.elapsed() > limit {
+                bail!("{} did not end within {limit:?}", self.name);
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// CPU time of the whole process so far, threads that have ended included.
+    pub fn cpu(&self) -> Result<Duration> {
+        cpu_of(&format!("/proc/{}/stat", self.id()))
+    }
+
+    /// CPU time of one of its threads.
+    pub fn cpu_of_thread(&self, thread: u64) -> Result<Duration> {
+        cpu_of(&format!("/proc/{}/task/{thread}/stat", self.id()))
+    }
+
+    /// The most memory it ever had resident, in bytes.
+    pub fn memory_peak(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;
+        let line =
+            status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kib * 1024)
+    }
+
+    fn end(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            kill_process(self.pid, Signal::KILL).ok();
+            self.child.wait().ok();
+        }
+        self.forget();
+    }
+
+    /// Its number may belong to somebody else from now on.
+    fn forget(&self) {
+        live().processes.retain(|pid| *pid != self.pid);
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn cpu_of(stat: &str) -> Result<Duration> {
+    let text = fs::read_to_string(stat).with_context(|| format!("cannot read {stat}"))?;
+    // The program's name stands in parentheses and may contain anything.
+    let fields = text.rsplit(')').next().context("no name in stat")?;
+    let ticks: u64 =
+        fields.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
+    Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+}
+
+/// Every process that a lab named `prefix` started, or one of their children, wherever it is now.
+pub fn marked(prefix: &str) -> Result<Vec<(Pid, String)>> {
+    let mark = format!("{MARK}={prefix}");
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let entry = entry?;
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        // A process may end while we look at it.
+        let Ok(environment) = fs::read(entry.path().join("environ")) else { continue };
+        if environment.split(|&byte| byte == 0).any(|word| word == mark.as_bytes()) {
+            let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            let pid = Pid::from_raw(pid).context("no process has the number 0")?;
+            found.push((pid, name.trim().to_string()));
+        }
+    }
+    Ok(found)
+}
+
+/// Ends what a lab named `prefix` left behind: processes first, then their namespaces.
+pub fn sweep(prefix: &str) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        let left = marked(prefix)?;
+        if left.is_empty() {
+            break;
+        }
+        if start.elapsed() > END_WAIT {
+            bail!("processes of the lab {prefix} do not end: {left:?}");
+        }
+        for (pid, _) in left {
+            kill_process(pid, Signal::KILL).ok();
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    netns::list(prefix)?.iter().try_for_each(|name| netns::remove(name))
+}
+
+/// Makes signals end what the lab named `prefix` started.
+pub(crate) fn guard(prefix: &str) -> Result<()> {
+    live().prefixes.push(prefix.into());
+    let mut outcome = Ok(());
+    SIGNALS.call_once(|| outcome = watch_signals());
+    outcome
+}
+
+/// The lab named `prefix` has ended in order.
+pub(crate) fn unguard(prefix: &str) {
+    live().prefixes.retain(|other| other != prefix);
+}
+
+fn watch_signals() -> Result<()> {
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    thread::Builder::new().name("lab signals".into()).spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            // Held until the end: nothing is started any more.
+            let live = live();
+            for pid in &live.processes {
+                kill_process(*pid, Signal::KILL).ok();
+            }
+            for prefix in &live.prefixes {
+                if let Err(error) = sweep(prefix) {
+                    eprintln!("lab: {error:#}");
+                }
+            }
+            std::process::exit(128 + signal);
+        }
+    })?;
+    Ok(())
+}
+
+/// Whether a process was ended by a signal rather than by itself.
+pub fn was_killed(status: ExitStatus) -> bool {
+    status.signal().is_some()
+}

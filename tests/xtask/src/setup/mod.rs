@@ -1,0 +1,39 @@
+//! `cargo xtask setup`: makes a Debian 12 machine able to run the lab. Every step says what it does, does
+//! it once, and is skipped while its stamp in the cache folder is still true.
+
+mod apt;
+mod base;
+mod guest;
+mod initrd;
+mod kernel;
+mod qemu;
+mod stamp;
+
+use anyhow::{Context, Result, ensure};
+use rackferry_tests::image;
+
+use stamp::Stamp;
+
+/// Runs every step that is not done yet.
+pub fn run() -> Result<()> {
+    check_machine()?;
+    let cache = image::cache();
+    std::fs::create_dir_all(&cache)
+        .with_context(|| format!("cannot create {}", cache.display()))?;
+    apt::install(&PACKAGES)?;
+    qemu::fetch(&Stamp::new("qemu-10.0"))?;
+    kernel::fetch(&Stamp::new("kernel"))?;
+    guest::build(&Stamp::new("guest"))?;
+    base::build(&Stamp::new("base"))
+}
+
+/// What the lab runs, beside what its steps fetch into the cache folder.
+const PACKAGES: [&str; 6] =
+    ["build-essential", "qemu-system-x86", "iproute2", "ipxe-qemu", "seabios", "e2fsprogs"];
+
+fn check_machine() -> Result<()> {
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    ensure!(release.contains("VERSION_CODENAME=bookworm"), "the set-up knows Debian 12 only");
+    ensure!(rustix::process::geteuid().is_root(), "the set-up and the lab need root");
+    Ok(())
+}

@@ -1,0 +1,30 @@
+//! `cargo xtask test`.
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::run::{cargo, run as run_command};
+use crate::setup;
+
+/// The daemons that the end-to-end tests start.
+const DAEMONS: [&str; 3] = ["rackferry-agent", "rackferry-coordinator", "rackferry"];
+
+#[derive(Args)]
+pub struct Arguments {
+    /// Passed on to `cargo test`.
+    #[arg(last = true)]
+    rest: Vec<String>,
+}
+
+/// Sets up, builds the daemons, runs every test of the workspace.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    setup::run()?;
+    build_daemons()?;
+    run_command(cargo(["test", "--workspace"]).args(&arguments.rest))
+}
+
+/// Builds the daemons as they are shipped: the end-to-end tests measure them.
+pub fn build_daemons() -> Result<()> {
+    let packages = DAEMONS.iter().flat_map(|name| ["--package", name]);
+    run_command(cargo(["build", "--release", "--quiet"]).args(packages))
+}
