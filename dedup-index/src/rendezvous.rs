@@ -30,8 +30,9 @@ impl Rendezvous {
 
     /// The host that keeps the entry of `digest`; `None` if there is no member.
     pub fn owner(&self, digest: &Digest) -> Option<u32> {
-        let weight = |member: &Member| (digest.mix(member.seed), member.host);
-        self.members.iter().copied().max_by_key(weight).map(|member| member.host)
+        // Of equal weights the last wins, which is the greatest id.
+        let heaviest = self.members.iter().max_by_key(|member| digest.mix(member.seed));
+        heaviest.map(|member| member.host)
     }
 
     /// The host ids, ascending.

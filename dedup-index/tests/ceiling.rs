@@ -14,7 +14,7 @@ const FRAME_BYTES: usize = 1024;
 fn crafted(count: usize, kind: u8) -> Vec<Digest> {
     let digest = |at: usize| {
         let mut bytes = [kind; 16];
-        let from = if kind % 2 == 0 { 0 } else { 8 };
+        let from = if kind.is_multiple_of(2) { 0 } else { 8 };
         bytes[from..from + 8].copy_from_slice(&(at as u64).to_le_bytes());
         Digest(bytes)
     };
