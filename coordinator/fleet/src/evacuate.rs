@@ -193,7 +193,11 @@ impl Fleet {
             }
             Stage::Started { .. } if standing == Some(Standing::Moving(id)) => {
                 self.mark_cancelled(id);
-                self.judge(id);
+                if self.agents.contains_key(&migration.source) {
+                    self.judge(id);
+                } else {
+                    self.roll_back(id);
+                }
             }
             Stage::Started { .. } | Stage::Settling | Stage::Ended { .. } => {}
         }

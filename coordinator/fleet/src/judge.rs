@@ -80,19 +80,20 @@ impl Fleet {
         }
     }
 
-    /// A move that is being cancelled must not be forgotten, whoever was restarted meanwhile. Without
-    /// the source's agent it ends here: the source owns its VM, and a commit will be refused.
+    /// A move that is being cancelled must not be forgotten, whoever was restarted meanwhile. If the
+    /// source stays silent it ends here: the source owns its VM, and a commit will be refused.
     fn go_on_cancelling(&mut self, id: MigrationId, passed: Passed) {
         let Some((migration, live)) = self.active(id) else { return };
         if passed != Passed::Copying || !(migration.cancelled || live.called_off.is_some()) {
             return;
         }
-        let connected = self.agents.contains_key(&migration.source);
-        match self.live.get(&id).map(|live| live.source) {
-            Some(Source::Unknown) if connected => {}
-            Some(Source::Unknown) if migration.cancelled => self.roll_back(id),
-            Some(Source::Unknown) => {}
-            _ => self.call_off(id, "cancelled"),
+        if live.source != Source::Unknown {
+            return self.call_off(id, "cancelled");
+        }
+        let patience = self.limits.patience_ns;
+        if migration.cancelled && self.silent_for(&migration.source).is_some_and(|ns| ns > patience)
+        {
+            self.roll_back(id);
         }
     }
 
