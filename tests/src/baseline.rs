@@ -9,9 +9,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::counters::CoreBytes;
+use crate::image::Qemu;
 use crate::lab::Lab;
 use crate::topology::Host;
-use crate::vm::Vm;
+use crate::vm::{Vm, VmDef};
 
 /// The first port; every VM has one of its own.
 const PORT: u16 = 20_000;
@@ -39,12 +40,14 @@ pub struct Options {
     pub at_once: Option<usize>,
     /// QEMU's limit of the pause.
     pub downtime_limit: Duration,
+    /// Which QEMU takes the VMs in; the one that runs them, if it is `None`.
+    pub to_qemu: Option<Qemu>,
 }
 
 impl Options {
     /// All VMs at the same time with QEMU's own limit of the pause.
     pub fn new(stock: Stock) -> Self {
-        Self { stock, at_once: None, downtime_limit: Duration::from_millis(300) }
+        Self { stock, at_once: None, downtime_limit: Duration::from_millis(300), to_qemu: None }
     }
 }
 
@@ -131,11 +134,15 @@ struct Move {
 
 impl Move {
     fn prepare(lab: &Lab, source: Vm, to: &Host, port: u16, options: Options) -> Result<Self> {
-        let mut target = lab.start_with(to, &source.def, &["-incoming", "defer"])?;
+        let qemu = options.to_qemu.unwrap_or(source.def.qemu);
+        let def = VmDef { qemu, ..source.def.clone() };
+        let mut target = lab.start_with(to, &def, &["-incoming", "defer"])?;
         let uri = format!("tcp:{}:{port}", to.address);
         let mut source = source;
         for vm in [&mut source, &mut target] {
             configure(vm, options)?;
+            // A VM that has moved before tells of that move too.
+            vm.qmp.forget_events();
         }
         target.qmp.execute("migrate-incoming", json!({ "uri": uri }))?;
         let cpu_before = overhead(&mut source)? + overhead(&mut target)?;

@@ -79,6 +79,11 @@ impl Qmp {
         }
     }
 
+    /// Forgets the events that came before the last answer.
+    pub fn forget_events(&mut self) {
+        self.events.clear();
+    }
+
     /// Switches migration capabilities.
     pub fn capabilities(&mut self, on: &[&str]) -> Result<()> {
         let list: Vec<_> =
