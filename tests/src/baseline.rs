@@ -62,6 +62,8 @@ pub struct VmMove {
     pub total_ms: u64,
     /// QEMU's figure for the pause, in ms.
     pub downtime_ms: u64,
+    /// From the source's word that the guest stopped to the target's word that it runs, in ms.
+    pub paused_ms: f64,
     /// QEMU's figure for the bytes it sent.
     pub transferred: u64,
     /// How often QEMU went over the dirty pages.
@@ -155,22 +157,25 @@ impl Move {
         self.source.qmp.event(MOVE_WAIT, ended).with_context(|| format!("{name} does not end"))?;
         let info = self.source.qmp.execute("query-migrate", json!({}))?;
         let status = info["status"].as_str().unwrap_or("unknown").to_string();
-        let cpu = if status == "completed" {
-            self.target.qmp.event(MOVE_WAIT, |event| event["event"] == "RESUME")?;
-            overhead(&mut self.source)? + overhead(&mut self.target)?
-        } else {
-            overhead(&mut self.source)?
-        };
+        let moved = status == "completed";
+        let (mut cpu, mut paused) = (overhead(&mut self.source)?, Duration::ZERO);
+        if moved {
+            let resumed = self.target.qmp.event(MOVE_WAIT, |event| event["event"] == "RESUME")?;
+            let stopped = self.source.qmp.past_event("STOP").context("it moved without a stop")?;
+            paused = moment(&resumed).saturating_sub(moment(&stopped));
+            cpu += overhead(&mut self.target)?;
+        }
         let outcome = VmMove {
             vm: name,
             total_ms: info["total-time"].as_u64().unwrap_or(0),
             downtime_ms: info["downtime"].as_u64().unwrap_or(0),
             transferred: info["ram"]["transferred"].as_u64().unwrap_or(0),
+            paused_ms: paused.as_secs_f64() * 1e3,
             passes: info["ram"]["dirty-sync-count"].as_u64().unwrap_or(0),
             cpu_s: cpu.saturating_sub(self.cpu_before).as_secs_f64(),
             status,
         };
-        let survivor = if outcome.status == "completed" { self.target } else { self.source };
+        let survivor = if moved { self.target } else { self.source };
         Ok((survivor, outcome))
     }
 }
@@ -179,6 +184,12 @@ fn ended(event: &Value) -> bool {
     let status = event["data"]["status"].as_str();
     event["event"] == "MIGRATION"
         && status.is_some_and(|status| ["completed", "failed", "cancelled"].contains(&status))
+}
+
+/// When an event happened, by the host's clock.
+fn moment(event: &Value) -> Duration {
+    let part = |name: &str| event["timestamp"][name].as_u64().unwrap_or(0);
+    Duration::from_secs(part("seconds")) + Duration::from_micros(part("microseconds"))
 }
 
 fn configure(vm: &mut Vm, options: Options) -> Result<()> {
