@@ -9,9 +9,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::counters::CoreBytes;
+use crate::image::Qemu;
 use crate::lab::Lab;
 use crate::topology::Host;
-use crate::vm::Vm;
+use crate::vm::{Vm, VmDef};
 
 /// The first port; every VM has one of its own.
 const PORT: u16 = 20_000;
@@ -39,12 +40,14 @@ pub struct Options {
     pub at_once: Option<usize>,
     /// QEMU's limit of the pause.
     pub downtime_limit: Duration,
+    /// Which QEMU takes the VMs in; the one that runs them, if it is `None`.
+    pub to_qemu: Option<Qemu>,
 }
 
 impl Options {
     /// All VMs at the same time with QEMU's own limit of the pause.
     pub fn new(stock: Stock) -> Self {
-        Self { stock, at_once: None, downtime_limit: Duration::from_millis(300) }
+        Self { stock, at_once: None, downtime_limit: Duration::from_millis(300), to_qemu: None }
     }
 }
 
@@ -59,6 +62,8 @@ pub struct VmMove {
     pub total_ms: u64,
     /// QEMU's figure for the pause, in ms.
     pub downtime_ms: u64,
+    /// From the source's word that the guest stopped to the target's word that it runs, in ms.
+    pub paused_ms: f64,
     /// QEMU's figure for the bytes it sent.
     pub transferred: u64,
     /// How often QEMU went over the dirty pages.
@@ -131,11 +136,15 @@ struct Move {
 
 impl Move {
     fn prepare(lab: &Lab, source: Vm, to: &Host, port: u16, options: Options) -> Result<Self> {
-        let mut target = lab.start_with(to, &source.def, &["-incoming", "defer"])?;
+        let qemu = options.to_qemu.unwrap_or(source.def.qemu);
+        let def = VmDef { qemu, ..source.def.clone() };
+        let mut target = lab.start_with(to, &def, &["-incoming", "defer"])?;
         let uri = format!("tcp:{}:{port}", to.address);
         let mut source = source;
         for vm in [&mut source, &mut target] {
             configure(vm, options)?;
+            // A VM that has moved before tells of that move too.
+            vm.qmp.forget_events();
         }
         target.qmp.execute("migrate-incoming", json!({ "uri": uri }))?;
         let cpu_before = overhead(&mut source)? + overhead(&mut target)?;
@@ -148,22 +157,25 @@ impl Move {
         self.source.qmp.event(MOVE_WAIT, ended).with_context(|| format!("{name} does not end"))?;
         let info = self.source.qmp.execute("query-migrate", json!({}))?;
         let status = info["status"].as_str().unwrap_or("unknown").to_string();
-        let cpu = if status == "completed" {
-            self.target.qmp.event(MOVE_WAIT, |event| event["event"] == "RESUME")?;
-            overhead(&mut self.source)? + overhead(&mut self.target)?
-        } else {
-            overhead(&mut self.source)?
-        };
+        let moved = status == "completed";
+        let (mut cpu, mut paused) = (overhead(&mut self.source)?, Duration::ZERO);
+        if moved {
+            let resumed = self.target.qmp.event(MOVE_WAIT, |event| event["event"] == "RESUME")?;
+            let stopped = self.source.qmp.past_event("STOP").context("it moved without a stop")?;
+            paused = moment(&resumed).saturating_sub(moment(&stopped));
+            cpu += overhead(&mut self.target)?;
+        }
         let outcome = VmMove {
             vm: name,
             total_ms: info["total-time"].as_u64().unwrap_or(0),
             downtime_ms: info["downtime"].as_u64().unwrap_or(0),
             transferred: info["ram"]["transferred"].as_u64().unwrap_or(0),
+            paused_ms: paused.as_secs_f64() * 1e3,
             passes: info["ram"]["dirty-sync-count"].as_u64().unwrap_or(0),
             cpu_s: cpu.saturating_sub(self.cpu_before).as_secs_f64(),
             status,
         };
-        let survivor = if outcome.status == "completed" { self.target } else { self.source };
+        let survivor = if moved { self.target } else { self.source };
         Ok((survivor, outcome))
     }
 }
@@ -172,6 +184,12 @@ fn ended(event: &Value) -> bool {
     let status = event["data"]["status"].as_str();
     event["event"] == "MIGRATION"
         && status.is_some_and(|status| ["completed", "failed", "cancelled"].contains(&status))
+}
+
+/// When an event happened, by the host's clock.
+fn moment(event: &Value) -> Duration {
+    let part = |name: &str| event["timestamp"][name].as_u64().unwrap_or(0);
+    Duration::from_secs(part("seconds")) + Duration::from_micros(part("microseconds"))
 }
 
 fn configure(vm: &mut Vm, options: Options) -> Result<()> {

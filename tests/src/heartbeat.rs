@@ -98,7 +98,11 @@ impl Heartbeats {
     /// Lets guests check their whole memory now; fails if a page is wrong anywhere.
     pub fn check(&self, vms: &[&str], limit: Duration) -> Result<()> {
         let before: Vec<usize> = vms.iter().map(|vm| self.log(vm).checks()).collect();
-        vms.iter().try_for_each(|vm| self.say(vm, "check\n"))?;
+        for vm in vms {
+            // It may just have moved: its last beat must come from where it runs.
+            self.wait_beat(vm, limit)?;
+            self.say(vm, "check\n")?;
+        }
         self.wait(limit, "guests that do not answer a check", |heard| {
             let waiting = |(vm, before): &(&&str, &usize)| {
                 heard.vms.get(**vm).is_none_or(|log| log.checks() <= **before)

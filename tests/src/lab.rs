@@ -38,6 +38,7 @@ impl Lab {
     pub fn up(topology: &Topology) -> Result<Self> {
         ensure!(rustix::process::geteuid().is_root(), "the lab needs root");
         let prefix = std::env::var("RACKFERRY_LAB_PREFIX").unwrap_or_else(|_| "rf".into());
+        ensure!(!prefix.is_empty() && !prefix.contains(['-', '/']), "{prefix:?} is no prefix");
         let folder = Path::new(FOLDER).join(&prefix);
         let lock = lock(&prefix)?;
         procs::guard(&prefix)?;

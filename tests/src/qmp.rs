@@ -61,13 +61,15 @@ impl Qmp {
         Ok(answer.as_str().unwrap_or_default().to_string())
     }
 
-    /// The next event for which `wanted` holds, among those kept or to come within `limit`.
+    /// The first event for which `wanted` holds, among those kept or to come within `limit`. It stays kept.
     pub fn event(&mut self, limit: Duration, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
         let deadline = Instant::now() + limit;
+        let mut seen = 0;
         loop {
-            if let Some(at) = self.events.iter().position(&wanted) {
-                return Ok(self.events.drain(..=at).next_back().expect("the range is not empty"));
+            if let Some(event) = self.events[seen..].iter().find(|event| wanted(event)) {
+                return Ok(event.clone());
             }
+            seen = self.events.len();
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 bail!("no such event within {limit:?}");
@@ -77,6 +79,16 @@ impl Qmp {
             self.reader.get_ref().set_read_timeout(Some(ANSWER_WAIT))?;
             self.events.push(message?);
         }
+    }
+
+    /// The last event of this name that has come.
+    pub fn past_event(&self, name: &str) -> Option<Value> {
+        self.events.iter().rev().find(|event| event["event"] == name).cloned()
+    }
+
+    /// Forgets the events that came before the last answer.
+    pub fn forget_events(&mut self) {
+        self.events.clear();
     }
 
     /// Switches migration capabilities.

@@ -58,7 +58,7 @@ impl Cache {
 
     /// MiB of page cache it filled.
     pub fn mib(&self) -> usize {
-        self.pages * PAGE_BYTES >> 20
+        (self.pages * PAGE_BYTES) >> 20
     }
 
     /// How many pieces can be checked.
