@@ -1,4 +1,4 @@
-//! Settings of the agent: a TOML file, each value overridable by `RACKFERRY_KEY` in the environment.
+//! Settings of the agent: a TOML file, each value overridable by `RACKFERRY_AGENT__KEY` in the environment.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -50,7 +50,7 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, Box<figment::Error>> {
         Figment::new()
             .merge(Toml::file_exact(path))
-            .merge(Env::prefixed("RACKFERRY_").split("__"))
+            .merge(Env::prefixed("RACKFERRY_AGENT__"))
             .extract()
             .map_err(Box::new)
     }

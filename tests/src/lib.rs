@@ -28,6 +28,7 @@ pub mod procs;
 pub mod qmp;
 pub mod rate;
 pub mod shape;
+pub mod site;
 pub mod topology;
 pub mod vm;
 

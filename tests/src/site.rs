@@ -1,0 +1,261 @@
+//! Rackferry itself in the lab: a coordinator on the management network, an agent on every host, the command line.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::lab::Lab;
+use crate::netns;
+use crate::procs::Process;
+use crate::topology::{self, Host};
+use crate::vm::VmDef;
+
+const COORDINATOR_PORT: u16 = 7400;
+const PAGE_PORT: u16 = 7401;
+/// An agent connects within this, also when 24 guests boot beside it.
+const CONNECT_WAIT: Duration = Duration::from_secs(20);
+
+/// Lines of each daemon's log that a failed test shows.
+const SHOWN_LINES: usize = 40;
+
+/// Settings of a site that tests vary.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Bytes of guest memory a host may hand out, MiB.
+    pub guest_memory_mib: u64,
+    /// VMs that leave a host at a time.
+    pub outgoing_per_host: u32,
+    /// VMs that arrive at a host at a time.
+    pub incoming_per_host: u32,
+    /// VMs of a host stopped at a time.
+    pub switchovers_per_host: u32,
+    /// VMs stopped at a time.
+    pub switchovers_total: u32,
+    /// `RACKFERRY_LOG` of the daemons.
+    pub log: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            guest_memory_mib: 8192,
+            outgoing_per_host: 2,
+            incoming_per_host: 2,
+            switchovers_per_host: 2,
+            switchovers_total: 4,
+            log: "info".into(),
+        }
+    }
+}
+
+/// A running site. Its processes end with it; the VMs too.
+#[derive(Debug)]
+pub struct Site<'a> {
+    lab: &'a Lab,
+    settings: Settings,
+    coordinator: Option<Process>,
+    agents: Vec<(Host, Option<Process>)>,
+}
+
+impl<'a> Site<'a> {
+    /// Starts a coordinator and an agent on every host, and waits until all know each other.
+    pub fn up(lab: &'a Lab, settings: Settings) -> Result<Self> {
+        let agents = lab.hosts().iter().map(|host| (host.clone(), None)).collect();
+        let mut site = Self { lab, settings, coordinator: None, agents };
+        site.start_coordinator()?;
+        for index in 0..site.agents.len() {
+            site.start_agent_at(index)?;
+        }
+        site.wait_connected(site.agents.len()).inspect_err(|_| site.show_logs())?;
+        Ok(site)
+    }
+
+    /// The lab it lives in.
+    pub fn lab(&self) -> &'a Lab {
+        self.lab
+    }
+
+    fn folder(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.lab.folder().join(name);
+        fs::create_dir_all(&folder)?;
+        Ok(folder)
+    }
+
+    /// Starts the coordinator (again).
+    pub fn start_coordinator(&mut self) -> Result<()> {
+        let folder = self.folder("coordinator")?;
+        let s = &self.settings;
+        let config = format!(
+            "[server]\nlisten = \"{}:{COORDINATOR_PORT}\"\n[storage]\ndir = \"{}\"\n[limits]\noutgoing_per_host = {}\n\
+             incoming_per_host = {}\nswitchovers_per_host = {}\nswitchovers_total = {}\n",
+            Ipv4Addr::UNSPECIFIED,
+            folder.join("data").display(),
+            s.outgoing_per_host,
+            s.incoming_per_host,
+            s.switchovers_per_host,
+            s.switchovers_total,
+        );
+        let path = folder.join("coordinator.toml");
+        fs::write(&path, config)?;
+        let mut command = Command::new(program("rackferry-coordinator"));
+        command.arg("--config").arg(&path).env("RACKFERRY_LOG", &s.log);
+        self.coordinator = Some(self.lab.spawn_managing("coordinator", &mut command)?);
+        Ok(())
+    }
+
+    /// Kills the coordinator, as a power failure would.
+    pub fn kill_coordinator(&mut self) {
+        if let Some(process) = self.coordinator.take() {
+            process.kill();
+        }
+    }
+
+    fn index(&self, host: &str) -> Result<usize> {
+        self.agents.iter().position(|(h, _)| h.name() == host).context("no such host in the lab")
+    }
+
+    /// The settings file of a host's agent.
+    pub fn agent_config(&self, host: &Host) -> PathBuf {
+        self.lab.folder().join(host.name()).join("agent.toml")
+    }
+
+    /// Starts the agent of a host (again).
+    pub fn start_agent(&mut self, host: &str) -> Result<()> {
+        self.start_agent_at(self.index(host)?)
+    }
+
+    fn start_agent_at(&mut self, index: usize) -> Result<()> {
+        let host = self.agents[index].0.clone();
+        let folder = self.folder(&host.name())?;
+        let config = format!(
+            "host = \"{}\"\nrack = \"{}\"\ncoordinator = \"http://{}:{COORDINATOR_PORT}\"\nlisten = \"{}:{PAGE_PORT}\"\n\
+             state_dir = \"{}\"\nguest_memory_mib = {}\n",
+            host.name(),
+            host.rack,
+            topology::MANAGEMENT,
+            host.address,
+            folder.join("state").display(),
+            self.settings.guest_memory_mib,
+        );
+        let path = self.agent_config(&host);
+        fs::write(&path, config)?;
+        let mut command = Command::new(program("rackferry-agent"));
+        command.arg("--config").arg(&path).env("RACKFERRY_LOG", &self.settings.log);
+        let name = format!("agent-{}", host.name());
+        self.agents[index].1 = Some(self.lab.spawn(&host, &name, &mut command)?);
+        Ok(())
+    }
+
+    /// Kills the agent of a host, as a power failure would; its VMs go on.
+    pub fn kill_agent(&mut self, host: &str) -> Result<()> {
+        let index = self.index(host)?;
+        if let Some(process) = self.agents[index].1.take() {
+            process.kill();
+        }
+        Ok(())
+    }
+
+    /// The agents that run.
+    pub fn agents(&self) -> impl Iterator<Item = (&Host, &Process)> {
+        self.agents.iter().filter_map(|(host, process)| Some((host, process.as_ref()?)))
+    }
+
+    /// Waits until `count` agents are connected.
+    pub fn wait_connected(&self, count: usize) -> Result<()> {
+        let deadline = Instant::now() + CONNECT_WAIT;
+        let mut last = String::from("nothing");
+        while Instant::now() < deadline {
+            match self.cli_json(&["host", "list"]) {
+                Ok(list) => {
+                    let hosts = list["hosts"].as_array().cloned().unwrap_or_default();
+                    let live = hosts.iter().filter(|h| h["connected"] == true).count();
+                    if live >= count {
+                        return Ok(());
+                    }
+                    last = format!("{live} of {count} agents connected");
+                }
+                Err(error) => last = format!("{error:#}"),
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        bail!("the site does not come up: {last}")
+    }
+
+    /// Starts a VM on a host through its agent.
+    pub fn start_vm(&self, host: &Host, def: &VmDef) -> Result<()> {
+        let path = self.lab.folder().join(format!("{}.toml", def.name));
+        fs::write(&path, def.spec()?)?;
+        let mut command = Command::new(program("rackferry-agent"));
+        command.arg("--config").arg(self.agent_config(host)).args(["vm", "start"]).arg(&path);
+        let output = command.output()?;
+        ensure!(output.status.success(), "{}: {}", def.name, String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
+    /// Boots VMs through their agents, `at_once` at a time, until all are ready.
+    pub fn boot(&self, vms: &[(Host, VmDef)], at_once: usize, limit: Duration) -> Result<()> {
+        for group in vms.chunks(at_once.max(1)) {
+            for (host, def) in group {
+                self.start_vm(host, def)?;
+            }
+            let names: Vec<&str> = group.iter().map(|(_, def)| def.name.as_str()).collect();
+            self.lab.heartbeats().wait_ready(&names, limit)?;
+        }
+        Ok(())
+    }
+
+    /// Runs the command line on the management network.
+    pub fn cli(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = Command::new(program("rackferry"));
+        command
+            .args(["--coordinator", &format!("http://{}:{COORDINATOR_PORT}", topology::MANAGEMENT)])
+            .args(arguments);
+        let namespace = topology::management(self.lab.prefix());
+        Ok(netns::inside(&namespace, || command.output())??)
+    }
+
+    /// Runs the command line for its JSON; an exit code other than 0 is an error that shows what it said.
+    pub fn cli_json(&self, arguments: &[&str]) -> Result<Value> {
+        let output = self.cli(&[arguments, &["--output", "json"]].concat())?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let complained = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "rackferry {arguments:?}: {}: {said}{complained}", output.status);
+        serde_json::from_str(&said).with_context(|| format!("not JSON: {said}{complained}"))
+    }
+}
+
+impl Drop for Site<'_> {
+    /// A test that fails shows what the daemons said last.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.show_logs();
+        }
+    }
+}
+
+impl Site<'_> {
+    fn show_logs(&self) {
+        let agents = self.agents.iter().map(|(host, _)| format!("agent-{}", host.name()));
+        for name in std::iter::once("coordinator".to_owned()).chain(agents) {
+            let printed = self.lab.printed(&name);
+            let lines: Vec<&str> = printed.lines().collect();
+            eprintln!("--- {name}");
+            lines[lines.len().saturating_sub(SHOWN_LINES)..].iter().for_each(|l| eprintln!("{l}"));
+        }
+    }
+}
+
+/// A program of ours, as built by `cargo xtask test` or named by `RACKFERRY_BIN`.
+pub fn program(name: &str) -> PathBuf {
+    let built = || {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests lies below the root");
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+        target.join("release")
+    };
+    std::env::var_os("RACKFERRY_BIN").map_or_else(built, PathBuf::from).join(name)
+}
