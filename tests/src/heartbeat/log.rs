@@ -32,8 +32,9 @@ pub struct Handover {
 impl Handover {
     /// The pause as seen from outside: the gap between the beats less the time that lies between any two.
     pub fn blackout(&self, interval: Duration) -> Duration {
-        let beats = u32::try_from(self.first.number - self.last.number).unwrap_or(1).max(1);
-        (self.first.at - self.last.at).saturating_sub(interval * beats)
+        let beats = self.first.number.saturating_sub(self.last.number).max(1);
+        let beats = u32::try_from(beats).unwrap_or(u32::MAX);
+        (self.first.at - self.last.at).saturating_sub(interval.saturating_mul(beats))
     }
 }
 
@@ -60,7 +61,7 @@ impl VmLog {
                 self.beats.push(Beat { at, number, source });
             } else if byte == b'\n' {
                 let line = std::mem::take(&mut self.line);
-                self.end_line(String::from_utf8_lossy(&line).trim_end());
+                self.end_line(String::from_utf8_lossy(&line).trim_end(), source);
                 ended = true;
             } else if self.line.len() < LINE_BYTES_MAX {
                 self.line.push(byte);
@@ -78,10 +79,10 @@ impl VmLog {
         if back { ahead - u64::from(BEAT) } else { ahead }
     }
 
-    fn end_line(&mut self, line: &str) {
+    fn end_line(&mut self, line: &str, source: usize) {
         let text = line.find("RF ").map_or(line, |at| &line[at..]);
         if let Some(number) = heartbeat_line(line) {
-            self.correct(number);
+            self.correct(number, source);
             return;
         } else if text.starts_with("RF READY") {
             self.ready = true;
@@ -100,8 +101,12 @@ impl VmLog {
     }
 
     /// We may have begun to listen late: from now on count as the guest does.
-    fn correct(&mut self, number: u64) {
-        if let Some(beat) = self.beats.last_mut() {
+    fn correct(&mut self, number: u64, source: usize) {
+        let told = self.beats.iter_mut().rev().find(|beat| beat.source == source);
+        // Between two QEMUs a line may be heard out of turn; then it is not about this beat.
+        if let Some(beat) =
+            told.filter(|beat| beat.number % u64::from(BEAT) == number % u64::from(BEAT))
+        {
             beat.number = number;
         }
     }
@@ -153,10 +158,18 @@ impl VmLog {
         gaps.max().unwrap_or_default()
     }
 
-    /// Every change from one QEMU to another.
+    /// Every change from one QEMU to another. On a busy machine the last beats of the old one may be heard
+    /// after the first of the new one; they still are the old one's last.
     pub fn handovers(&self) -> Vec<Handover> {
-        let changes = self.beats.windows(2).filter(|pair| pair[0].source != pair[1].source);
-        changes.map(|pair| Handover { last: pair[0], first: pair[1] }).collect()
+        let mut sources: Vec<usize> = self.beats.iter().map(|beat| beat.source).collect();
+        sources.sort_unstable();
+        sources.dedup();
+        let of = |source: usize| self.beats.iter().filter(move |beat| beat.source == source);
+        let change = |pair: &[usize]| {
+            let (first, last) = (of(pair[1]).next()?, of(pair[0]).next_back()?);
+            Some(Handover { last: *last, first: *first })
+        };
+        sources.windows(2).filter_map(change).collect()
     }
 
     /// A beat of a copy that had been replaced, and the beat that replaced it: two copies ran. Beats of the
@@ -232,6 +245,8 @@ mod tests {
         log.hear(&[beat(101)], now, 1);
         log.hear(&[beat(100)], now, 0);
         assert_eq!(log.two_copies(), None, "the old one was only heard late");
+        let [handover] = log.handovers()[..] else { panic!("one handover") };
+        assert_eq!(handover.blackout(INTERVAL), Duration::ZERO);
         log.hear(&[beat(102), beat(103)], now, 1);
         assert_eq!(log.two_copies(), None);
         log.hear(&[beat(101)], now, 0);
