@@ -6,8 +6,11 @@ use rackferry_dedup_index::PAGE_SIZE;
 use rackferry_migrator_protocol::frame::MAX_BATCH_PAGES;
 use zstd::bulk;
 
-/// Lowest level that still finds matches: the core link is the scarce thing, but a core must keep up with it.
-const LEVEL: i32 = 1;
+/// While the link is the scarce thing.
+const LEVEL_LINK_SHORT: i32 = 1;
+
+/// While the link waits for this core.
+const LEVEL_CPU_SHORT: i32 = -1;
 
 /// Data that shrinks by less than this is sent as it is: decompressing it would cost more than it saves.
 const WORTH_PERCENT: usize = 97;
@@ -22,12 +25,13 @@ pub struct Compressor {
     input: Vec<u8>,
     output: Vec<u8>,
     in_vain: u32,
+    link_short: bool,
 }
 
 impl Compressor {
     /// A compressor with its own work memory.
     pub fn new() -> io::Result<Self> {
-        let mut zstd = bulk::Compressor::new(LEVEL)?;
+        let mut zstd = bulk::Compressor::new(LEVEL_LINK_SHORT)?;
         zstd.include_checksum(false)?;
         zstd.include_contentsize(false)?;
         let most = MAX_BATCH_PAGES * PAGE_SIZE;
@@ -36,11 +40,28 @@ impl Compressor {
             input: Vec::with_capacity(most),
             output: Vec::with_capacity(zstd::zstd_safe::compress_bound(most)),
             in_vain: 0,
+            link_short: true,
         })
     }
 
+    /// Chooses the level by which of link and core is the scarce one now.
+    pub fn link_is_short(&mut self, short: bool) -> io::Result<()> {
+        if short != self.link_short {
+            self.link_short = short;
+            self.zstd.set_compression_level(if short {
+                LEVEL_LINK_SHORT
+            } else {
+                LEVEL_CPU_SHORT
+            })?;
+        }
+        Ok(())
+    }
+
     /// The pages as one zstd frame, or none if that would not be worth it.
-    pub fn compress<'a>(&mut self, pages: impl Iterator<Item = &'a [u8; PAGE_SIZE]>) -> io::Result<Option<&[u8]>> {
+    pub fn compress<'a>(
+        &mut self,
+        pages: impl Iterator<Item = &'a [u8; PAGE_SIZE]>,
+    ) -> io::Result<Option<&[u8]>> {
         if self.in_vain >= GIVE_UP_AFTER {
             self.in_vain += 1;
             if !self.in_vain.is_multiple_of(TRY_ONE_OF) {
@@ -130,7 +151,8 @@ mod tests {
             assert!(c.compress([&noise].into_iter()).expect("zstd").is_none(), "batch {n}");
         }
         let flat = [0u8; PAGE_SIZE];
-        let back = (0..TRY_ONE_OF + 1).any(|_| c.compress([&flat].into_iter()).expect("zstd").is_some());
+        let back =
+            (0..TRY_ONE_OF + 1).any(|_| c.compress([&flat].into_iter()).expect("zstd").is_some());
         assert!(back, "compression is tried again after a while");
     }
 }

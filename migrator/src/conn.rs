@@ -47,7 +47,9 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub async fn next(&mut self, payload: &mut Vec<u8>) -> Result<Kind, ConnError> {
         let mut head = [0; HEADER_LEN];
         match self.inner.read_exact(&mut head).await {
-            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Err(ConnError::Closed),
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+                return Err(ConnError::Closed);
+            }
             other => other?,
         };
         let header = Header::decode(&head)?;
@@ -139,7 +141,10 @@ pub async fn greeting(stream: TcpStream) -> Result<(Hello, Framed), ConnError> {
 }
 
 /// Welcomes the caller of a greeted connection.
-pub async fn accept(writer: &mut FrameWriter<OwnedWriteHalf>, host_id: u32) -> Result<(), ConnError> {
+pub async fn accept(
+    writer: &mut FrameWriter<OwnedWriteHalf>,
+    host_id: u32,
+) -> Result<(), ConnError> {
     let mut payload = Vec::new();
     Hello { host_id, role: Role::Accepted }.encode(&mut payload);
     writer.send(Kind::Hello, &[&payload]).await?;

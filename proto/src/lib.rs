@@ -7,7 +7,12 @@ mod refusal;
 pub use refusal::{Reason, reason_of, refuse};
 
 /// Generated from the .proto files.
-#[allow(missing_docs, clippy::all, clippy::too_many_lines, reason = "generated; documented in the .proto files")]
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::too_many_lines,
+    reason = "generated; documented in the .proto files"
+)]
 pub mod v1 {
     tonic::include_proto!("rackferry.v1");
 }

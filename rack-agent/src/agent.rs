@@ -185,16 +185,23 @@ impl Agent {
         };
         let config = self.config();
         let index = config.index_mib * MIB;
-        let make = || Arc::new(Rack::new(welcome.host_id, &DomainKey(key), index, config.content_mib * MIB));
+        let make = || {
+            Arc::new(Rack::new(welcome.host_id, &DomainKey(key), index, config.content_mib * MIB))
+        };
         let rack = self.inner.rack.get_or_init(make);
         if rack.own_host != welcome.host_id {
-            warn!(was = rack.own_host, is = welcome.host_id, "the coordinator has renumbered this host: restart the agent");
+            warn!(
+                was = rack.own_host,
+                is = welcome.host_id,
+                "the coordinator has renumbered this host: restart the agent"
+            );
         }
     }
 
     fn rack_view(&self, view: &v1::RackView) {
         let Some(rack) = self.rack() else { return };
-        let member = |m: &v1::RackMember| Member { host_id: m.host_id, page_addr: m.page_addr.clone() };
+        let member =
+            |m: &v1::RackMember| Member { host_id: m.host_id, page_addr: m.page_addr.clone() };
         let members: Vec<Member> = view.members.iter().map(member).collect();
         debug!(epoch = view.epoch, members = members.len(), "rack view");
         rack.set_members(&members);
@@ -212,7 +219,11 @@ impl Agent {
     }
 
     /// A source session begins; false if that migration has one already.
-    pub fn source_begins(&self, migration_id: &str, commands: mpsc::Sender<source::Command>) -> bool {
+    pub fn source_begins(
+        &self,
+        migration_id: &str,
+        commands: mpsc::Sender<source::Command>,
+    ) -> bool {
         let mut moves = self.moves();
         let fresh = !moves.sources.contains_key(migration_id);
         if fresh {

@@ -7,6 +7,8 @@ use figment::Figment;
 use figment::providers::{Env, Format, Toml};
 use serde::Deserialize;
 
+use crate::vm::Qemu;
+
 /// `/etc/rackferry/agent.toml`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -34,6 +36,9 @@ pub struct Config {
     /// Reserve an arriving VM's memory before its pages come: running out shows before the copy, not in it.
     #[serde(default)]
     pub reserve_memory: bool,
+    /// QEMU for VMs whose spec names none: the host's own, so that VMs move to hosts with another version.
+    #[serde(default)]
+    pub qemu: Qemu,
     /// Where `/metrics` is served; nowhere if absent.
     pub metrics_listen: Option<SocketAddr>,
 }

@@ -74,7 +74,8 @@ async fn session(agent: &Agent, outbox: &mut mpsc::Receiver<Up>) -> Result<(), t
         .keep_alive_timeout(Duration::from_secs(3))
         .keep_alive_while_idle(true)
         .tcp_nodelay(true);
-    let channel = endpoint.connect().await.map_err(|e| tonic::Status::unavailable(format!("{e:?}")))?;
+    let channel =
+        endpoint.connect().await.map_err(|e| tonic::Status::unavailable(format!("{e:?}")))?;
     let (up, stream) = mpsc::channel(STREAM);
     let send = |message| v1::ConnectRequest { message: Some(message) };
     up.send(send(Up::Hello(agent.hello().await))).await.map_err(|_| closed())?;

@@ -94,7 +94,11 @@ async fn obey(agent: &Agent, order: Order) -> Result<Answer, String> {
         Order::Start { spec } => {
             let spec = VmSpec::parse(&spec).map_err(|e| e.to_string())?;
             let name = spec.name().to_owned();
-            agent.vms().start(spec, 0).await.map_err(|e| format!("{:#}", anyhow::Error::from(e)))?;
+            agent
+                .vms()
+                .start(spec, 0)
+                .await
+                .map_err(|e| format!("{:#}", anyhow::Error::from(e)))?;
             info!(vm = name, "started");
             Ok(Answer::Done)
         }

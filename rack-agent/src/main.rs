@@ -55,12 +55,14 @@ enum VmCommand {
 fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("RACKFERRY_LOG").unwrap_or_else(|_| "info".into()),
+            tracing_subscriber::EnvFilter::try_from_env("RACKFERRY_LOG")
+                .unwrap_or_else(|_| "info".into()),
         )
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_writer(std::io::stderr)
         .init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
     let result = runtime.map_err(Into::into).and_then(|runtime| {
         let args = Args::parse();
         let config = Config::load(&args.config)
@@ -83,7 +85,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let (vms, adoption) = VmManager::open(ManagerConfig {
         state_dir: config.state_dir.clone(),
         memory_ceiling_bytes: config.guest_memory_mib << 20,
-        qemu: rackferry_agent::vm::Qemu::default(),
+        qemu: config.qemu.clone(),
         preallocate: config.reserve_memory.then_some(Preallocate::Reserve),
     })
     .await?;
@@ -115,7 +117,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 async fn order(config: &Config, command: VmCommand) -> anyhow::Result<()> {
     let order = match command {
         VmCommand::Start { spec } => Order::Start {
-            spec: std::fs::read_to_string(&spec).with_context(|| format!("spec {}", spec.display()))?,
+            spec: std::fs::read_to_string(&spec)
+                .with_context(|| format!("spec {}", spec.display()))?,
         },
         VmCommand::List => Order::List,
         VmCommand::Destroy { name } => Order::Destroy { name },

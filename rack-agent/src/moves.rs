@@ -41,7 +41,10 @@ pub async fn prepare_target(agent: Agent, order: v1::PrepareTarget) {
 
 async fn prepare(agent: &Agent, order: &v1::PrepareTarget) -> anyhow::Result<()> {
     let spec = VmSpec::parse(&order.spec_toml)?;
-    anyhow::ensure!(agent.rack().is_some(), "this agent has not been welcomed by the coordinator yet");
+    anyhow::ensure!(
+        agent.rack().is_some(),
+        "this agent has not been welcomed by the coordinator yet"
+    );
     // A second order for the same migration (the coordinator was restarted) finds its work done.
     if let Ok(vm) = agent.vms().get(&order.vm) {
         let status = vm.status();
@@ -193,7 +196,8 @@ async fn source_session(
     queue: mpsc::Receiver<source::Command>,
 ) -> anyhow::Result<(Arc<Vm>, SourceReport)> {
     let id = order.migration_id.clone();
-    let rack = agent.rack().ok_or_else(|| anyhow::anyhow!("not welcomed by the coordinator yet"))?.clone();
+    let rack =
+        agent.rack().ok_or_else(|| anyhow::anyhow!("not welcomed by the coordinator yet"))?.clone();
     let vm = agent.vms().get(&order.vm)?;
     let options = order.options.unwrap_or_default();
     let mark = MigrationMark { id: id.clone(), generation: order.generation, side: Side::Source };
@@ -214,25 +218,37 @@ async fn source_session(
     let memory: Option<Arc<GuestMemory>> = vm.memory();
     let parts = SourceParts { qmp: vm.qmp(), memory, rack };
     let (notices, notice_queue) = mpsc::channel(SESSION_QUEUE);
-    let notices_done = tokio::spawn(pass_notices(agent.clone(), id, order.generation, notice_queue));
+    let notices_done =
+        tokio::spawn(pass_notices(agent.clone(), id, order.generation, notice_queue));
     let watched = vm.clone();
-    let report = source::run(spec, parts, async move { watched.died().await }, queue, notices).await;
+    let report =
+        source::run(spec, parts, async move { watched.died().await }, queue, notices).await;
     let _ = notices_done.await;
     Ok((vm, report))
 }
 
 /// What a source session wants the coordinator to know.
-async fn pass_notices(agent: Agent, id: String, generation: u64, mut notices: mpsc::Receiver<Notice>) {
+async fn pass_notices(
+    agent: Agent,
+    id: String,
+    generation: u64,
+    mut notices: mpsc::Receiver<Notice>,
+) {
     let mut switching = false;
     while let Some(notice) = notices.recv().await {
         let migration_id = id.clone();
         agent.tell(match notice {
             Notice::AskSlot { predicted_ms } => {
                 switching = true;
-                Up::SwitchoverRequest(v1::SwitchoverRequest { migration_id, predicted_stop_ms: predicted_ms })
+                Up::SwitchoverRequest(v1::SwitchoverRequest {
+                    migration_id,
+                    predicted_stop_ms: predicted_ms,
+                })
             }
             Notice::AskCommit => Up::CommitRequest(v1::CommitRequest { migration_id, generation }),
-            Notice::SourceStopped => Up::SourceStopped(v1::SourceStopped { migration_id, generation }),
+            Notice::SourceStopped => {
+                Up::SourceStopped(v1::SourceStopped { migration_id, generation })
+            }
             Notice::Progress(p) => Up::Progress(wire::progress(&migration_id, switching, &p)),
         });
     }
@@ -277,7 +293,11 @@ async fn release(agent: &Agent, vm: &str) {
 /// The coordinator's log says what becomes of a VM that left.
 pub async fn release_source(agent: Agent, order: v1::ReleaseSource) {
     for summary in agent.vms().list().await {
-        if summary.migration.as_ref().is_none_or(|m| m.id != order.migration_id || m.side != Side::Source) {
+        if summary
+            .migration
+            .as_ref()
+            .is_none_or(|m| m.id != order.migration_id || m.side != Side::Source)
+        {
             continue;
         }
         if !order.resume {

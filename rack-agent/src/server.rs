@@ -6,8 +6,8 @@ use rackferry_dedup_index::{Digest, PAGE_SIZE};
 use rackferry_migrator::conn::{self, ConnError, FrameReader, FrameWriter, Framed};
 use rackferry_migrator::rack::{Rack, StoreReader};
 use rackferry_migrator_protocol::frame::{
-    ClaimReply, ClaimRequest, FETCH_ABSENT, FETCH_PENDING, FETCH_PRESENT, FetchReplyHead, FetchRequest, Forget,
-    FrameError, Kind, Revoke, Role,
+    ClaimReply, ClaimRequest, FETCH_ABSENT, FETCH_PENDING, FETCH_PRESENT, FetchReplyHead,
+    FetchRequest, Forget, FrameError, Kind, Revoke, Role,
 };
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -122,14 +122,23 @@ impl Neighbour {
         let mut states: Vec<u8> = request
             .wanted
             .iter()
-            .map(|(_, session)| if self.rack.expects(*session) { FETCH_PENDING } else { FETCH_ABSENT })
+            .map(
+                |(_, session)| {
+                    if self.rack.expects(*session) { FETCH_PENDING } else { FETCH_ABSENT }
+                },
+            )
             .collect();
         self.pages.clear();
         self.pages.reserve(digests.len() * PAGE_SIZE);
         let pages = &mut self.pages;
         self.rack.store.read(&self.rack.hasher, &digests, &mut self.store_reader, |i, page| {
-            states[i] = FETCH_PRESENT;
-            pages.extend_from_slice(page);
+            states[i] = match page {
+                Some(page) => {
+                    pages.extend_from_slice(page);
+                    FETCH_PRESENT
+                }
+                None => FETCH_ABSENT,
+            };
         });
         let mut head = Vec::new();
         FetchReplyHead { request: request.request, states }.encode(&mut head);

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use crate::image::{Qemu, text};
 use crate::lab::Lab;
 use crate::netns;
 use crate::procs::Process;
@@ -36,6 +37,8 @@ pub struct Settings {
     pub switchovers_per_host: u32,
     /// VMs stopped at a time.
     pub switchovers_total: u32,
+    /// QEMU of the hosts of rack `a` and of rack `b`.
+    pub qemu: [Qemu; 2],
     /// `RACKFERRY_LOG` of the daemons.
     pub log: String,
 }
@@ -48,6 +51,7 @@ impl Default for Settings {
             incoming_per_host: 2,
             switchovers_per_host: 2,
             switchovers_total: 4,
+            qemu: [Qemu::V7_2; 2],
             log: "info".into(),
         }
     }
@@ -132,15 +136,18 @@ impl<'a> Site<'a> {
     fn start_agent_at(&mut self, index: usize) -> Result<()> {
         let host = self.agents[index].0.clone();
         let folder = self.folder(&host.name())?;
+        let qemu = self.settings.qemu[usize::from(host.rack != "a")];
         let config = format!(
             "host = \"{}\"\nrack = \"{}\"\ncoordinator = \"http://{}:{COORDINATOR_PORT}\"\nlisten = \"{}:{PAGE_PORT}\"\n\
-             state_dir = \"{}\"\nguest_memory_mib = {}\n",
+             state_dir = \"{}\"\nguest_memory_mib = {}\n[qemu]\nbinary = \"{}\"\nfirmware = {:?}\n",
             host.name(),
             host.rack,
             topology::MANAGEMENT,
             host.address,
             folder.join("state").display(),
             self.settings.guest_memory_mib,
+            text(&qemu.binary()),
+            qemu.firmware().iter().map(|path| text(path)).collect::<Vec<_>>(),
         );
         let path = self.agent_config(&host);
         fs::write(&path, config)?;
@@ -193,7 +200,12 @@ impl<'a> Site<'a> {
         let mut command = Command::new(program("rackferry-agent"));
         command.arg("--config").arg(self.agent_config(host)).args(["vm", "start"]).arg(&path);
         let output = command.output()?;
-        ensure!(output.status.success(), "{}: {}", def.name, String::from_utf8_lossy(&output.stderr));
+        ensure!(
+            output.status.success(),
+            "{}: {}",
+            def.name,
+            String::from_utf8_lossy(&output.stderr)
+        );
         Ok(())
     }
 
@@ -224,7 +236,11 @@ impl<'a> Site<'a> {
         let output = self.cli(&[arguments, &["--output", "json"]].concat())?;
         let said = String::from_utf8_lossy(&output.stdout);
         let complained = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "rackferry {arguments:?}: {}: {said}{complained}", output.status);
+        ensure!(
+            output.status.success(),
+            "rackferry {arguments:?}: {}: {said}{complained}",
+            output.status
+        );
         serde_json::from_str(&said).with_context(|| format!("not JSON: {said}{complained}"))
     }
 }
@@ -253,8 +269,10 @@ impl Site<'_> {
 /// A program of ours, as built by `cargo xtask test` or named by `RACKFERRY_BIN`.
 pub fn program(name: &str) -> PathBuf {
     let built = || {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests lies below the root");
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+        let root =
+            Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests lies below the root");
+        let target =
+            std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
         target.join("release")
     };
     std::env::var_os("RACKFERRY_BIN").map_or_else(built, PathBuf::from).join(name)

@@ -106,15 +106,8 @@ struct Spec {
     accel: &'static str,
     serial: &'static str,
     extra_args: Vec<String>,
-    qemu: SpecQemu,
     boot: SpecBoot,
     disk: Vec<SpecDisk>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-struct SpecQemu {
-    binary: PathBuf,
-    firmware: Vec<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -160,16 +153,22 @@ impl VmDef {
         self
     }
 
-    /// The text of its spec file, for an agent.
+    /// Its memory, KiB. QEMU 7.2 under TCG loses dirty pages of blocks whose length is a multiple of 256 KiB (found by
+    /// the stream tests: 256 of 256 rewritten pages were stale at a stock target; mended upstream later), so every VM gets
+    /// two pages more.
+    fn memory_kib(&self) -> u32 {
+        self.memory_mib * 1024 + 8
+    }
+
+    /// The text of its spec file, for an agent. Which QEMU runs it is the host's matter ([`crate::site::Settings`]).
     pub fn spec(&self) -> Result<String> {
         let spec = Spec {
             name: self.name.clone(),
-            memory: format!("{}MiB", self.memory_mib),
+            memory: format!("{}KiB", self.memory_kib()),
             machine: MACHINE,
             accel: ACCELERATOR,
             serial: "none",
             extra_args: self.serial_arguments().into(),
-            qemu: SpecQemu { binary: self.qemu.binary(), firmware: self.qemu.firmware() },
             boot: SpecBoot {
                 kernel: image::kernel(),
                 initrd: image::initrd(),
@@ -193,7 +192,7 @@ impl VmDef {
         );
         add(&["-name", &self.name, "-nodefaults", "-no-user-config", "-display", "none"]);
         add(&["-machine", &format!("{MACHINE},accel={ACCELERATOR}"), "-smp", "1"]);
-        add(&["-m", &format!("{}M", self.memory_mib), "-serial", "none"]);
+        add(&["-m", &format!("{}K", self.memory_kib()), "-serial", "none"]);
         add(&["-kernel", &text(&image::kernel()), "-initrd", &text(&image::initrd())]);
         add(&["-append", &self.kernel_arguments()]);
         add(&["-blockdev", &disk, "-device", "virtio-blk-pci,id=vd0,drive=disk0"]);
@@ -250,7 +249,7 @@ mod tests {
     fn a_spec_is_the_same_for_every_host_and_has_what_the_guest_is_told() {
         let spec: toml::Table =
             VmDef::named("web").memory_mib(512).spec().unwrap().parse().unwrap();
-        assert_eq!(spec["memory"].as_str(), Some("512MiB"));
+        assert_eq!(spec["memory"].as_str(), Some("524296KiB"));
         let append = spec["boot"]["append"].as_str().unwrap();
         assert!(append.contains("rf.fill=256 ") && append.contains("rf.profile=idle "));
     }

@@ -144,7 +144,7 @@ pub enum Valve {
     /// Capability `switchover-ack`: QEMU waits for SWITCHOVER_ACK, which the session puts on the return
     /// path.
     SwitchoverAck,
-    /// `downtime-limit` 0, raised by [`super::Qmp::raise_downtime_limit`]. Not a hard hold: with nothing
+    /// `downtime-limit` 1 ms, raised by [`super::Qmp::raise_downtime_limit`]. Not a hard hold: with nothing
     /// dirty QEMU completes by itself.
     DowntimeLimit,
 }

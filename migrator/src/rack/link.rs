@@ -40,7 +40,12 @@ impl Link {
 
     /// Sends a request; the answer arrives at the receiver, which fails if the neighbour cannot be reached.
     /// Waits only while the queue to the neighbour is full.
-    pub async fn ask(&self, kind: Kind, number: u64, payload: Vec<u8>) -> oneshot::Receiver<Answer> {
+    pub async fn ask(
+        &self,
+        kind: Kind,
+        number: u64,
+        payload: Vec<u8>,
+    ) -> oneshot::Receiver<Answer> {
         let (answer, receiver) = oneshot::channel();
         let _ = self.requests.send(Request { kind, number, payload, answer: Some(answer) }).await;
         receiver

@@ -87,7 +87,10 @@ impl Rack {
             hasher: PageHasher::new(key),
             shard: IndexShard::with_ceiling(index_bytes),
             store: ContentStore::with_ceiling(content_bytes),
-            view: RwLock::new(View { members: HashMap::new(), owners: Rendezvous::new([own_host]) }),
+            view: RwLock::new(View {
+                members: HashMap::new(),
+                owners: Rendezvous::new([own_host]),
+            }),
             incoming: Mutex::default(),
             next_request: AtomicU64::new(1),
         }
@@ -259,7 +262,9 @@ impl PendingClaims {
         let Self { mut answers, remote } = self;
         let deadline = tokio::time::Instant::now() + CLAIM_PATIENCE;
         for (positions, receiver) in remote {
-            let Ok(Ok(payload)) = tokio::time::timeout_at(deadline, receiver).await else { continue };
+            let Ok(Ok(payload)) = tokio::time::timeout_at(deadline, receiver).await else {
+                continue;
+            };
             let Ok(reply) = ClaimReply::decode(&payload) else { continue };
             if reply.answers.len() == positions.len() {
                 for (i, answer) in positions.iter().zip(reply.answers) {

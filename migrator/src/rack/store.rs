@@ -73,14 +73,15 @@ impl ContentStore {
         self.map.bytes()
     }
 
-    /// Calls `take(i, page)` for every `wanted[i]` that is here and verifies. Entries that do not verify any more
-    /// (the guest has changed the page) are forgotten.
+    /// Calls `take(i, Some(page))` for every `wanted[i]` that is here and verifies, and `take(i, None)` for those that
+    /// were here and are gone: their page has been overwritten since. Such an entry stays, so that the next one who asks
+    /// learns the same and does not wait for content that has come and gone.
     pub fn read(
         &self,
         hasher: &PageHasher,
         wanted: &[Digest],
         reader: &mut StoreReader,
-        mut take: impl FnMut(usize, &[u8; PAGE_SIZE]),
+        mut take: impl FnMut(usize, Option<&[u8; PAGE_SIZE]>),
     ) {
         reader.locations.clear();
         self.map.lookup_batch(wanted, &mut reader.locations);
@@ -103,11 +104,7 @@ impl ContentStore {
         reader.digests.clear();
         hasher.digest_batch(&pages, &mut reader.digests);
         for ((i, digest), page) in reader.found.iter().zip(&reader.digests).zip(&reader.pages) {
-            if *digest == wanted[*i] {
-                take(*i, page);
-            } else if let Some(location) = reader.locations[*i] {
-                self.map.remove(&wanted[*i], location);
-            }
+            take(*i, (*digest == wanted[*i]).then_some(page));
         }
     }
 }

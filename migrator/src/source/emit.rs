@@ -159,6 +159,7 @@ impl Emitter {
         let start = Instant::now();
         let compressed = match &mut self.compressor {
             Some(zstd) if !s.raw.is_empty() => {
+                zstd.link_is_short(self.flow.link_is_short())?;
                 zstd.compress(s.raw.iter().map(|at| buf.page(*at as usize)))?
             }
             _ => None,
@@ -167,7 +168,8 @@ impl Emitter {
         let data_len = compressed.map_or(s.raw.len() * PAGE_SIZE, <[u8]>::len);
         s.meta.clear();
         s.head.encode(s.seq, compressed.is_some(), root, data_len, &mut s.meta);
-        let kept = (!s.kept.is_empty()).then(|| Kept { buf: buf.clone(), pages: s.kept.as_slice().into() });
+        let kept = (!s.kept.is_empty())
+            .then(|| Kept { buf: buf.clone(), pages: s.kept.as_slice().into() });
         self.flow.sent(s.seq, s.meta.len() + data_len, kept);
         let start = Instant::now();
         let written = match compressed {
@@ -219,7 +221,12 @@ impl Emitter {
         let lost: Vec<Lost> = kept.iter().map(|(l, ..)| *l).collect();
         let mut meta = Vec::new();
         let raw_len = lost.len() * PAGE_SIZE;
-        encode_supply(&lost, compressed.is_some(), compressed.map_or(raw_len, <[u8]>::len), &mut meta);
+        encode_supply(
+            &lost,
+            compressed.is_some(),
+            compressed.map_or(raw_len, <[u8]>::len),
+            &mut meta,
+        );
         let written = match compressed {
             Some(data) => self.writer.send(Kind::Supply, &[&meta, data]).await?,
             None => {
@@ -248,7 +255,13 @@ impl Emitter {
 
 impl Scratch {
     /// Adds a page: by reference if somebody else has claimed its content, else as content.
-    fn page(&mut self, block: u16, page: u32, at: usize, claim: Option<(Digest, Option<HolderRef>)>) {
+    fn page(
+        &mut self,
+        block: u16,
+        page: u32,
+        at: usize,
+        claim: Option<(Digest, Option<HolderRef>)>,
+    ) {
         if let Some((digest, Some(holder))) = claim
             && self.head.reference(block, page, digest.0, holder)
         {

@@ -23,10 +23,10 @@ use std::time::{Duration, Instant};
 use rackferry_migrator_protocol::frame::{FromSource, Hello, HolderRef, Role};
 use rackferry_migrator_protocol::session::source::{Effect, Event, Outcome, Phase, Source};
 use tokio::io::AsyncWriteExt;
-use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::UnixListener;
-use tokio::sync::mpsc;
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, info, warn};
 
@@ -221,7 +221,8 @@ pub async fn run(
         digest: None,
     };
     session.watch_qemu(died);
-    let (flow, orders, inputs) = (session.flow.clone(), session.orders.clone(), session.inputs.clone());
+    let (flow, orders, inputs) =
+        (session.flow.clone(), session.orders.clone(), session.inputs.clone());
     session.tasks.spawn(acks::run(reader, flow, orders, inputs));
     let emitter = session.start_emitter(writer, parsed_queue, orders_queue);
     let mut outcome = session.handle(Input::Event(Event::Accepted)).await;
@@ -293,7 +294,12 @@ impl Session {
             Dedup::Rack => Scope::Rack,
         };
         let claimant = HolderRef { host: self.spec.target_host, session: self.spec.session };
-        Some(Claiming { rack: self.parts.rack.clone(), scope, crossing: self.spec.crossing, claimant })
+        Some(Claiming {
+            rack: self.parts.rack.clone(),
+            scope,
+            crossing: self.spec.crossing,
+            claimant,
+        })
     }
 
     fn start_emitter(
@@ -469,7 +475,9 @@ impl Session {
             let event = loop {
                 match qmp.wait_moved_out(Duration::from_secs(60)).await {
                     Ok(()) => break Event::Postmigrate,
-                    Err(error @ QmpError::Ended { .. }) => break Event::QemuFailed(error.to_string()),
+                    Err(error @ QmpError::Ended { .. }) => {
+                        break Event::QemuFailed(error.to_string());
+                    }
                     // The process's end is told by its own watcher, a slow answer by the next round.
                     Err(_) if qmp.is_closed() => return,
                     Err(_) => {}
@@ -524,7 +532,9 @@ impl Session {
             self.parts.rack.revoke(self.spec.session);
         }
         let info = match outcome {
-            Outcome::Moved => self.parts.qmp.within(Duration::from_secs(1)).migration_status().await.ok(),
+            Outcome::Moved => {
+                self.parts.qmp.within(Duration::from_secs(1)).migration_status().await.ok()
+            }
             _ => None,
         };
         self.tasks.abort_all();

@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::BufMut;
 use rackferry_dedup_index::{Digest, PAGE_SIZE};
 use rackferry_migrator_protocol::frame::HolderRef;
 use rackferry_migrator_protocol::stream::{Item, MAX_LOOKAHEAD, StreamError, StreamParser};
 use thiserror::Error;
-use bytes::BufMut;
 use tokio::io::Interest;
 use tokio::net::unix::OwnedReadHalf;
 use tokio::sync::mpsc;

@@ -155,7 +155,8 @@ pub async fn run(
         let failed = Event::QemuFailed("the target QEMU's process ended".into());
         let _ = died_inputs.send(Input::Event(failed)).await;
     });
-    let receiver = Receiver::new(spec.placed.clone(), parts.rack.clone(), counters.clone());
+    let receiver =
+        Receiver::new(spec.session, spec.placed.clone(), parts.rack.clone(), counters.clone());
     let session_id = spec.session;
     let mut session = Session {
         machine: Target::new(spec.verify),
@@ -295,7 +296,9 @@ impl Session {
         let memories: Vec<_> = self.spec.placed.iter().map(|p| p.memory.clone()).collect();
         let (rack, inputs) = (self.parts.rack.clone(), self.inputs.clone());
         self.tasks.spawn(async move {
-            let event = match tokio::task::spawn_blocking(move || rack.digest_memories(&memories)).await {
+            let event = match tokio::task::spawn_blocking(move || rack.digest_memories(&memories))
+                .await
+            {
                 Ok(Ok(digest)) => Event::Hashed(digest),
                 Ok(Err(error)) => Event::QemuFailed(format!("cannot hash guest memory: {error}")),
                 Err(error) => Event::QemuFailed(format!("cannot hash guest memory: {error}")),

@@ -52,9 +52,9 @@ pub async fn return_path(mut socket: OwnedReadHalf, qmp: Qmp, inputs: mpsc::Send
                     Ok(_) => Input::Event(Event::QemuLoaded),
                     Err(error) => Input::Event(Event::QemuFailed(error.to_string())),
                 },
-                ReturnPathEvent::Shut(code) => {
-                    Input::Event(Event::QemuFailed(format!("QEMU could not load the VM (SHUT {code})")))
-                }
+                ReturnPathEvent::Shut(code) => Input::Event(Event::QemuFailed(format!(
+                    "QEMU could not load the VM (SHUT {code})"
+                ))),
             };
             if inputs.send(input).await.is_err() {
                 return;

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use rackferry_dedup_index::{Digest, PAGE_SIZE};
 use rackferry_migrator_protocol::frame::{
-    BatchView, FETCH_ABSENT, FETCH_PRESENT, FetchReplyView, FrameError, FromSource, HolderRef, Kind, Lost,
-    MAX_FETCH_DIGESTS, RunKind, SupplyView,
+    BatchView, FETCH_ABSENT, FETCH_PRESENT, FetchReplyView, FrameError, FromSource, HolderRef,
+    Kind, Lost, MAX_FETCH_DIGESTS, RunKind, SupplyView,
 };
 use rackferry_migrator_protocol::session::outstanding::{Outstanding, PageId, ReferenceId};
 use rackferry_migrator_protocol::session::target::Event;
@@ -57,11 +57,23 @@ pub enum ReceiveError {
     Io(#[from] std::io::Error),
 }
 
+/// What this host knows of a content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// It was placed.
+    Here,
+    /// It was here and has been overwritten.
+    Gone,
+    /// It has not come yet, if it comes at all.
+    Unknown,
+}
+
 /// Contents to ask of neighbours, by host: digest and the session that brings it.
 pub type Requests = Vec<(u32, Vec<([u8; 16], u64)>)>;
 
 /// The receiving half of a target session.
 pub struct Receiver {
+    session: u64,
     placer: Placer,
     rack: Arc<Rack>,
     counters: Arc<Counters>,
@@ -84,8 +96,14 @@ pub struct Receiver {
 
 impl Receiver {
     /// Nothing received yet.
-    pub fn new(placed: Vec<Placed>, rack: Arc<Rack>, counters: Arc<Counters>) -> Self {
+    pub fn new(
+        session: u64,
+        placed: Vec<Placed>,
+        rack: Arc<Rack>,
+        counters: Arc<Counters>,
+    ) -> Self {
         Self {
+            session,
             placer: Placer::new(placed),
             rack,
             counters,
@@ -106,7 +124,11 @@ impl Receiver {
     }
 
     /// Handles one frame; some are for the state machine.
-    pub async fn frame(&mut self, kind: Kind, payload: &[u8]) -> Result<Option<Event>, ReceiveError> {
+    pub async fn frame(
+        &mut self,
+        kind: Kind,
+        payload: &[u8],
+    ) -> Result<Option<Event>, ReceiveError> {
         match kind {
             Kind::Batch => self.batch(payload)?,
             Kind::Supply => self.supply(payload)?,
@@ -151,7 +173,8 @@ impl Receiver {
 
     /// What the source is to be told about batches, if there is news.
     pub fn take_ack(&mut self) -> Option<(u64, Vec<u64>)> {
-        std::mem::take(&mut self.ack_due).then(|| (self.next_seq, std::mem::take(&mut self.resolved)))
+        std::mem::take(&mut self.ack_due)
+            .then(|| (self.next_seq, std::mem::take(&mut self.resolved)))
     }
 
     fn batch(&mut self, payload: &[u8]) -> Result<(), ReceiveError> {
@@ -264,20 +287,31 @@ impl Receiver {
         let references = std::mem::take(&mut self.references);
         let mut reader = std::mem::take(&mut self.reader);
         let digests: Vec<Digest> = references.iter().map(|r| r.2).collect();
-        let mut found = vec![false; references.len()];
+        let mut states = vec![Found::Unknown; references.len()];
         let rack = self.rack.clone();
         let mut failed = Ok(());
         rack.store.read(&rack.hasher, &digests, &mut reader, |i, content| {
-            let (page, reference, ..) = references[i];
-            found[i] = true;
+            let (page, reference, _, holder) = references[i];
+            let Some(content) = content else {
+                if holder.host == rack.own_host {
+                    states[i] = Found::Gone;
+                }
+                return;
+            };
+            states[i] = Found::Here;
             add(&self.counters.local_bytes, PAGE_SIZE);
             if let Err(error) = self.settle(page, reference, content) {
                 failed = Err(error);
             }
         });
-        for ((page, reference, digest, holder), found) in references.iter().zip(&found) {
-            if !found {
-                self.wanted.add(*digest, *holder, *page, *reference);
+        for ((page, reference, digest, holder), state) in references.iter().zip(&states) {
+            if *state == Found::Here {
+                continue;
+            }
+            self.wanted.add(*digest, *holder, *page, *reference);
+            // What this session brought itself has come before its references: if it is not here it is gone.
+            if *state == Found::Gone || holder.session == self.session {
+                self.ask_source(*digest);
             }
         }
         self.references = references;
@@ -304,7 +338,11 @@ impl Receiver {
     }
 
     /// A content arrived that any number of pages wait for.
-    fn settle_all(&mut self, digest: Digest, content: &[u8; PAGE_SIZE]) -> Result<(), ReceiveError> {
+    fn settle_all(
+        &mut self,
+        digest: Digest,
+        content: &[u8; PAGE_SIZE],
+    ) -> Result<(), ReceiveError> {
         let waiters = self.wanted.take(&digest);
         // Noted where it lies now, so that the next reference to it is resolved on this host.
         let lies = waiters.iter().find(|(page, r)| self.outstanding.is_newest(*page, *r)).copied();
@@ -379,7 +417,8 @@ impl Receiver {
         if room > 0 && !self.wanted.is_idle() {
             let mut due = Vec::new();
             self.wanted.take_due(self.rack.own_host, &mut due);
-            let here: Vec<_> = due.iter().filter(|d| d.2 == Look::Here).map(|d| (d.0, d.1)).collect();
+            let here: Vec<_> =
+                due.iter().filter(|d| d.2 == Look::Here).map(|d| (d.0, d.1)).collect();
             self.look_here(&here)?;
             let mut by_host: HashMap<u32, Vec<([u8; 16], u64)>> = HashMap::new();
             for (digest, holder, look) in due {
@@ -406,19 +445,28 @@ impl Receiver {
         }
         let digests: Vec<Digest> = due.iter().map(|d| d.0).collect();
         let mut reader = std::mem::take(&mut self.reader);
-        let mut found = vec![false; due.len()];
+        let mut states = vec![Found::Unknown; due.len()];
         let rack = self.rack.clone();
         let mut failed = Ok(());
         rack.store.read(&rack.hasher, &digests, &mut reader, |i, content| {
-            found[i] = true;
+            let Some(content) = content else {
+                states[i] = Found::Gone;
+                return;
+            };
+            states[i] = Found::Here;
             add(&self.counters.local_bytes, PAGE_SIZE);
             if let Err(error) = self.settle_all(digests[i], content) {
                 failed = Err(error);
             }
         });
         self.reader = reader;
-        for ((digest, holder), found) in due.iter().zip(found) {
-            if !found && (!rack.expects(holder.session) || self.wanted.pending(digest)) {
+        for ((digest, holder), state) in due.iter().zip(states) {
+            let lost = match state {
+                Found::Here => false,
+                Found::Gone => true,
+                Found::Unknown => !rack.expects(holder.session) || self.wanted.pending(digest),
+            };
+            if lost {
                 self.ask_source(*digest);
             }
         }
@@ -436,7 +484,9 @@ pub async fn fetch(rack: &Rack, host: u32, wanted: Vec<([u8; 16], u64)>) -> Fetc
         pages: Vec::new(),
     };
     let Some(answer) = rack.fetch(host, wanted).await else { return nothing() };
-    let Ok(Ok(payload)) = tokio::time::timeout(FETCH_PATIENCE, answer).await else { return nothing() };
+    let Ok(Ok(payload)) = tokio::time::timeout(FETCH_PATIENCE, answer).await else {
+        return nothing();
+    };
     let Ok(view) = FetchReplyView::decode(&payload) else { return nothing() };
     if view.states.len() != digests.len() {
         return nothing();

@@ -16,6 +16,8 @@ struct Entry {
     waiters: Vec<(PageId, ReferenceId)>,
     since: Instant,
     state: State,
+    /// The source was asked.
+    lost: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -48,7 +50,13 @@ impl Wanted {
         let now = Instant::now();
         let entry = self.entries.entry(digest).or_insert_with(|| {
             self.due.push(digest);
-            Entry { holder, waiters: Vec::with_capacity(1), since: now, state: State::Due(now) }
+            Entry {
+                holder,
+                waiters: Vec::with_capacity(1),
+                since: now,
+                state: State::Due(now),
+                lost: false,
+            }
         });
         entry.waiters.push((page, reference));
     }
@@ -82,6 +90,10 @@ impl Wanted {
     /// The source is to be asked: which reference names the content?
     pub fn lost(&mut self, digest: &Digest) -> Option<ReferenceId> {
         let entry = self.entries.get_mut(digest)?;
+        if entry.lost {
+            return None;
+        }
+        entry.lost = true;
         entry.state = State::Asked;
         entry.waiters.first().map(|(_, reference)| *reference)
     }

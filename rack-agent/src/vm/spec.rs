@@ -340,11 +340,11 @@ fn memory_bytes(
         let number: u64 = text.strip_suffix(unit)?.trim_end().parse().ok()?;
         number.checked_mul(1 << shift)
     });
-    let unit = huge.map_or(1 << 20, HugePages::bytes);
+    let unit = huge.map_or(4 << 10, HugePages::bytes);
     match parsed {
         Some(bytes) if bytes > 0 && bytes.is_multiple_of(unit) && bytes <= 1 << 46 => Ok(bytes),
         Some(_) => {
-            let advice = format!("take a positive multiple of {} MiB", unit >> 20);
+            let advice = format!("take a positive multiple of {} KiB", unit >> 10);
             Err(at.refuse("memory", memory, advice))
         }
         None => Err(at.refuse("memory", memory, "write a size like \"256MiB\" or \"4GiB\"")),

@@ -161,7 +161,10 @@ mod tests {
     #[test]
     fn a_lost_source_ends_the_copy_only_before_it_is_loaded() {
         let lost = Event::PeerLost("reset".into());
-        assert!(matches!(drive(false, &[lost.clone()])[..], [Effect::Discard(_), Effect::Finish]));
+        assert!(matches!(
+            drive(false, std::slice::from_ref(&lost))[..],
+            [Effect::Discard(_), Effect::Finish]
+        ));
         let out = drive(false, &[Event::QemuLoaded, lost]);
         assert_eq!(out, [Effect::SendLoaded(None), Effect::Finish]);
     }
