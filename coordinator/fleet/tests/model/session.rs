@@ -55,6 +55,12 @@ pub enum SourcePhase {
     WaitsForRun,
 }
 
+impl SourcePhase {
+    pub fn is_its_turn(self) -> bool {
+        matches!(self, Self::Copies | Self::Finishes | Self::Granted)
+    }
+}
+
 impl World {
     fn name_of(&self, host: usize, b: usize) -> Option<(&'static str, Source)> {
         let name = VMS[b % VMS.len()];
@@ -69,9 +75,7 @@ impl World {
 
     /// One step of a source session that it can do by itself.
     pub fn advance(&mut self, host: usize, b: usize) {
-        let Some((name, Source { migration, generation, phase })) = self.name_of(host, b) else {
-            return;
-        };
+        let Some((name, Source { migration, phase, .. })) = self.name_of(host, b) else { return };
         let id = MigrationId(migration);
         match phase {
             SourcePhase::Copies => {
@@ -98,7 +102,6 @@ impl World {
             | SourcePhase::WaitsForCommit
             | SourcePhase::WaitsForRun => {}
         }
-        let _ = generation;
     }
 
     fn send_down(&mut self, migration: u64, wire: Wire) {
