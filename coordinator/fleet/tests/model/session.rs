@@ -183,7 +183,8 @@ impl World {
     pub fn break_pipe(&mut self, migration: u64) {
         let Some(pipe) = self.pipes.remove(&migration) else { return };
         let id = MigrationId(migration);
-        if let Some(source) = self.source_of(pipe.source, migration).copied() {
+        let alive = self.agents[pipe.source].alive;
+        if let Some(source) = self.source_of(pipe.source, migration).copied().filter(|_| alive) {
             let outcome = match source.phase {
                 SourcePhase::WaitsForRun => Outcome::Stopped,
                 _ => Outcome::RolledBack,
@@ -198,7 +199,8 @@ impl World {
             self.say(pipe.source, Said::Ended(id, ended(outcome)));
         }
         // A QEMU in the middle of its incoming stream exits; a loaded one waits for a word.
-        if let Some((name, qemu)) = self.agents[pipe.target].copy(migration)
+        if self.agents[pipe.target].alive
+            && let Some((name, qemu)) = self.agents[pipe.target].copy(migration)
             && qemu.run_state == RunState::Incoming
         {
             self.agents[pipe.target].qemus.remove(name);
