@@ -167,10 +167,11 @@ impl Fleet {
             if let Some(word) = target_word(ours, boot == Some(&agent.boot), conclusive) {
                 live.target = word;
             }
-            // The order to prepare may have been lost with the stream before; to repeat it does no harm.
-            if hello && matches!(live.target, Target::Unknown | Target::Paused) {
-                self.repeat_prepare(id);
-            }
+        }
+        // The order to prepare may have been lost with the stream before, or could not be given again
+        // without the source; to repeat it does no harm.
+        if hello && matches!(live.target, Target::Unknown | Target::Paused) {
+            self.repeat_prepare(id);
         }
     }
 

@@ -1,1 +1,232 @@
+//! Snapshots of every screen.
 
+use insta::assert_snapshot;
+use rackferry_proto::v1;
+
+use super::{evacuation, inventory, json, migration};
+use crate::exit::{Code, Failure};
+
+const GIB: u64 = 1 << 30;
+
+fn one(vm: &str, phase: v1::Phase) -> v1::Migration {
+    v1::Migration {
+        id: format!("mig-{vm}"),
+        vm: vm.to_owned(),
+        evacuation_id: "evac-1".to_owned(),
+        source_host: "r1-h1".to_owned(),
+        source_rack: "r1".to_owned(),
+        target_host: "r2-h1".to_owned(),
+        target_rack: "r2".to_owned(),
+        memory_bytes: GIB,
+        generation: 7,
+        attempt: 1,
+        phase: phase.into(),
+        created_unix_ms: 1_000_000,
+        ..v1::Migration::default()
+    }
+}
+
+fn moved() -> v1::Migration {
+    v1::Migration {
+        pass1_ratio: 1.0,
+        started_unix_ms: 1_001_000,
+        ended_unix_ms: 1_013_400,
+        blackout_ms: 42,
+        qemu_downtime_ms: 35,
+        counters: Some(v1::TransferCounters {
+            logical_bytes: 2 * GIB,
+            zero_bytes: GIB,
+            duplicate_bytes: GIB - (GIB >> 3),
+            raw_bytes: GIB >> 3,
+            wire_bytes: GIB >> 4,
+            supplied_bytes: 4096,
+        }),
+        ..one("web-1", v1::Phase::Done)
+    }
+}
+
+fn copying() -> v1::Migration {
+    v1::Migration {
+        pass1_ratio: 0.789,
+        started_unix_ms: 1_001_000,
+        round: 2,
+        remaining_bytes: GIB >> 2,
+        dirty_bytes_per_second: 93 << 20,
+        send_bytes_per_second: 100 << 20,
+        ..one("db-3", v1::Phase::Copying)
+    }
+}
+
+fn queued() -> v1::Migration {
+    v1::Migration {
+        wait_reason: Some(v1::WaitReason {
+            code: v1::WaitCode::TargetBusy.into(),
+            detail: "r2-h1".to_owned(),
+            limit: 2,
+            used: 2,
+        }),
+        ..one("ci-88", v1::Phase::Queued)
+    }
+}
+
+fn failed() -> v1::Migration {
+    v1::Migration {
+        started_unix_ms: 1_001_000,
+        ended_unix_ms: 1_002_000,
+        reason: "the agent of r2-h1 was restarted".to_owned(),
+        ..one("api-12", v1::Phase::RolledBack)
+    }
+}
+
+fn running() -> v1::Evacuation {
+    v1::Evacuation {
+        id: "evac-1".to_owned(),
+        sources: vec!["r1".to_owned()],
+        targets: vec!["r2".to_owned(), "r3".to_owned()],
+        state: v1::EvacuationState::Running.into(),
+        created_unix_ms: 1_000_000,
+        migrations: vec![moved(), copying(), queued(), failed()],
+        totals: Some(v1::EvacuationTotals {
+            vms: 4,
+            queued: 1,
+            copying: 1,
+            done: 1,
+            failed: 1,
+            memory_bytes: 4 * GIB,
+            memory_done_bytes: GIB,
+            counters: moved().counters,
+            ..v1::EvacuationTotals::default()
+        }),
+        ..v1::Evacuation::default()
+    }
+}
+
+fn incomplete() -> v1::Evacuation {
+    let totals = v1::EvacuationTotals {
+        vms: 2,
+        done: 1,
+        failed: 1,
+        memory_bytes: 2 * GIB,
+        memory_done_bytes: GIB,
+        counters: moved().counters,
+        ..v1::EvacuationTotals::default()
+    };
+    v1::Evacuation {
+        state: v1::EvacuationState::Incomplete.into(),
+        result_code: 4,
+        ended_unix_ms: 1_075_000,
+        migrations: vec![moved(), failed()],
+        totals: Some(totals),
+        ..running()
+    }
+}
+
+#[test]
+fn evacuations() {
+    assert_snapshot!("plan", evacuation::plan(&running()));
+    assert_snapshot!("detail", evacuation::detail(&running()));
+    assert_snapshot!("outcome", evacuation::outcome(&incomplete()));
+    assert_snapshot!("list", evacuation::list(&[incomplete(), running()]));
+    assert_snapshot!("cancelled", evacuation::cancelled(&running()));
+    assert_snapshot!("detached", evacuation::detached("evac-1"));
+    assert_eq!(evacuation::list(&[]), "No evacuations.");
+}
+
+#[test]
+fn an_operator_is_called() {
+    let mut evacuation = running();
+    evacuation.totals.as_mut().unwrap().uncertain = 1;
+    assert!(evacuation::summary(&evacuation).contains("OPERATOR NEEDED 1"));
+}
+
+#[test]
+fn single_moves() {
+    assert_snapshot!("moved", migration::outcome(&moved()));
+    assert_snapshot!("stayed", migration::outcome(&failed()));
+    let switching = one("web-1", v1::Phase::Switching);
+    assert_eq!(
+        migration::cancelled(&switching),
+        "mig-web-1: VM web-1 is switching and goes on to r2-h1"
+    );
+}
+
+fn vms() -> Vec<v1::Vm> {
+    let vm = v1::Vm {
+        name: "web-1".to_owned(),
+        host: "r2-h1".to_owned(),
+        rack: "r2".to_owned(),
+        memory_bytes: GIB,
+        generation: 7,
+        ownership: v1::Ownership::Stable.into(),
+        condition: v1::VmCondition::Running.into(),
+        qemu_version: "7.2.22".to_owned(),
+        machine_type: "pc-q35-7.2".to_owned(),
+        migration_id: String::new(),
+    };
+    let moving = v1::Vm {
+        name: "db-3".to_owned(),
+        ownership: v1::Ownership::Committed.into(),
+        condition: v1::VmCondition::Unknown.into(),
+        migration_id: "mig-9".to_owned(),
+        ..vm.clone()
+    };
+    vec![moving, vm]
+}
+
+fn hosts() -> Vec<v1::Host> {
+    let host = v1::Host {
+        name: "r1-h1".to_owned(),
+        rack: "r1".to_owned(),
+        host_id: 1,
+        page_addr: "10.0.0.1:7401".to_owned(),
+        memory_bytes: 64 * GIB,
+        memory_free_bytes: 12 * GIB,
+        connected: true,
+        agent_version: "0.1.0".to_owned(),
+        vms: 24,
+        outgoing: 2,
+        incoming: 0,
+    };
+    let away = v1::Host { name: "r1-h2".to_owned(), connected: false, ..host.clone() };
+    vec![host, away]
+}
+
+#[test]
+fn lists() {
+    assert_snapshot!("vms", inventory::vms(&vms()));
+    assert_snapshot!("hosts", inventory::hosts(&hosts()));
+}
+
+#[test]
+fn json_answers() {
+    assert_snapshot!("json_evacuation", json::evacuation(&running()));
+    assert_snapshot!("json_migration", json::migration(&moved(), Code::Done));
+    assert_snapshot!("json_vms", json::vms(&vms()));
+    assert_snapshot!("json_hosts", json::hosts(&hosts()));
+    let refused = rackferry_proto::refuse(rackferry_proto::Reason::DoesNotFit, "does not fit");
+    assert_snapshot!("json_failure", json::failure(&Failure::from(refused)));
+}
+
+#[test]
+fn json_results() {
+    let result = |text: String| -> u64 {
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        value["result_code"].as_u64().expect("every answer has a result")
+    };
+    assert_eq!(result(json::evacuation(&incomplete())), 4);
+    assert_eq!(result(json::unfinished(&running())), 6);
+    assert_eq!(result(json::evacuations(&[running()])), 0);
+    assert_eq!(result(json::failure(&Failure::Declined)), 5);
+}
+
+#[test]
+fn every_reason_to_wait_has_words() {
+    for number in 1..=8 {
+        let code = v1::WaitCode::try_from(number).expect("these are all");
+        let reason =
+            v1::WaitReason { code: code.into(), detail: "h1".to_owned(), limit: 4, used: 4 };
+        assert!(evacuation::wait(&reason).contains("h1"), "{code:?}");
+        assert_ne!(evacuation::wait(&reason), "h1");
+    }
+    assert!(v1::WaitCode::try_from(9).is_err(), "a new one needs words");
+}

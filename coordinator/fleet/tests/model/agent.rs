@@ -59,6 +59,11 @@ impl Agent {
         self.state(name) == Some(RunState::Running)
     }
 
+    /// Its session of this VM has something to do that waits for nobody.
+    pub fn can_advance(&self, name: &str) -> bool {
+        self.sources.get(name).is_some_and(|source| source.phase.is_its_turn())
+    }
+
     pub fn list(&self, habits: Habits) -> Vec<VmReport> {
         let listed = self
             .qemus

@@ -55,6 +55,12 @@ pub enum SourcePhase {
     WaitsForRun,
 }
 
+impl SourcePhase {
+    pub fn is_its_turn(self) -> bool {
+        matches!(self, Self::Copies | Self::Finishes | Self::Granted)
+    }
+}
+
 impl World {
     fn name_of(&self, host: usize, b: usize) -> Option<(&'static str, Source)> {
         let name = VMS[b % VMS.len()];
@@ -69,9 +75,7 @@ impl World {
 
     /// One step of a source session that it can do by itself.
     pub fn advance(&mut self, host: usize, b: usize) {
-        let Some((name, Source { migration, generation, phase })) = self.name_of(host, b) else {
-            return;
-        };
+        let Some((name, Source { migration, phase, .. })) = self.name_of(host, b) else { return };
         let id = MigrationId(migration);
         match phase {
             SourcePhase::Copies => {
@@ -98,7 +102,6 @@ impl World {
             | SourcePhase::WaitsForCommit
             | SourcePhase::WaitsForRun => {}
         }
-        let _ = generation;
     }
 
     fn send_down(&mut self, migration: u64, wire: Wire) {
@@ -180,7 +183,8 @@ impl World {
     pub fn break_pipe(&mut self, migration: u64) {
         let Some(pipe) = self.pipes.remove(&migration) else { return };
         let id = MigrationId(migration);
-        if let Some(source) = self.source_of(pipe.source, migration).copied() {
+        let alive = self.agents[pipe.source].alive;
+        if let Some(source) = self.source_of(pipe.source, migration).copied().filter(|_| alive) {
             let outcome = match source.phase {
                 SourcePhase::WaitsForRun => Outcome::Stopped,
                 _ => Outcome::RolledBack,
@@ -195,7 +199,8 @@ impl World {
             self.say(pipe.source, Said::Ended(id, ended(outcome)));
         }
         // A QEMU in the middle of its incoming stream exits; a loaded one waits for a word.
-        if let Some((name, qemu)) = self.agents[pipe.target].copy(migration)
+        if self.agents[pipe.target].alive
+            && let Some((name, qemu)) = self.agents[pipe.target].copy(migration)
             && qemu.run_state == RunState::Incoming
         {
             self.agents[pipe.target].qemus.remove(name);

@@ -1,0 +1,203 @@
+//! The program against a coordinator that answers as it is told: every exit code.
+
+use std::process::{Command, Output};
+
+use rackferry_proto::{
+    Reason, refuse,
+    v1::{
+        self, CancelEvacuationRequest, CancelEvacuationResponse, CreateEvacuationRequest,
+        CreateEvacuationResponse, Evacuation, EvacuationState, GetEvacuationRequest,
+        GetEvacuationResponse, ListEvacuationsRequest, ListEvacuationsResponse,
+        WatchEvacuationRequest, WatchEvacuationResponse,
+        evacuation_service_server::{EvacuationService, EvacuationServiceServer},
+    },
+};
+use tokio_stream::{StreamExt, wrappers::TcpListenerStream};
+use tonic::{Request, Response, Status, transport::Server};
+
+type Snapshots = std::pin::Pin<
+    Box<dyn tokio_stream::Stream<Item = Result<WatchEvacuationResponse, Status>> + Send>,
+>;
+
+/// What the coordinator does: refuses, or ends every evacuation like this.
+#[derive(Clone)]
+enum Acts {
+    Refuse(Reason),
+    End(EvacuationState, u32),
+    Never,
+}
+
+struct Fake(Acts);
+
+impl Fake {
+    fn evacuation(&self) -> Result<Evacuation, Status> {
+        let (state, result_code) = match self.0 {
+            Acts::Refuse(reason) => return Err(refuse(reason, "because")),
+            Acts::End(state, result_code) => (state, result_code),
+            Acts::Never => (EvacuationState::Running, 0),
+        };
+        Ok(Evacuation {
+            id: "evac-7".to_owned(),
+            sources: vec!["r1".to_owned()],
+            state: state.into(),
+            result_code,
+            totals: Some(v1::EvacuationTotals::default()),
+            ..Evacuation::default()
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl EvacuationService for Fake {
+    type WatchEvacuationStream = Snapshots;
+
+    async fn create_evacuation(
+        &self,
+        _: Request<CreateEvacuationRequest>,
+    ) -> Result<Response<CreateEvacuationResponse>, Status> {
+        Ok(Response::new(CreateEvacuationResponse { evacuation: Some(self.evacuation()?) }))
+    }
+
+    async fn get_evacuation(
+        &self,
+        _: Request<GetEvacuationRequest>,
+    ) -> Result<Response<GetEvacuationResponse>, Status> {
+        Ok(Response::new(GetEvacuationResponse { evacuation: Some(self.evacuation()?) }))
+    }
+
+    async fn list_evacuations(
+        &self,
+        _: Request<ListEvacuationsRequest>,
+    ) -> Result<Response<ListEvacuationsResponse>, Status> {
+        Ok(Response::new(ListEvacuationsResponse { evacuations: vec![self.evacuation()?] }))
+    }
+
+    async fn watch_evacuation(
+        &self,
+        _: Request<WatchEvacuationRequest>,
+    ) -> Result<Response<Snapshots>, Status> {
+        let snapshot = Ok(WatchEvacuationResponse { evacuation: Some(self.evacuation()?) });
+        let one = tokio_stream::once(snapshot);
+        let stream: Snapshots = if matches!(self.0, Acts::Never) {
+            Box::pin(one.chain(tokio_stream::pending()))
+        } else {
+            Box::pin(one)
+        };
+        Ok(Response::new(stream))
+    }
+
+    async fn cancel_evacuation(
+        &self,
+        _: Request<CancelEvacuationRequest>,
+    ) -> Result<Response<CancelEvacuationResponse>, Status> {
+        Ok(Response::new(CancelEvacuationResponse { evacuation: Some(self.evacuation()?) }))
+    }
+}
+
+async fn serve(acts: Acts) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let service = EvacuationServiceServer::new(Fake(acts));
+    let server = Server::builder().add_service(service);
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    address
+}
+
+/// Runs the program; it never waits for an answer from us.
+async fn rackferry(address: &str, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rackferry"));
+    command.arg("--coordinator").arg(address).args(args).stdin(std::process::Stdio::null());
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+const EVACUATE: [&str; 5] = ["evacuate", "r1", "--to", "r2", "--yes"];
+
+async fn evacuate(acts: Acts) -> Option<i32> {
+    rackferry(&serve(acts).await, &EVACUATE).await.status.code()
+}
+
+#[tokio::test]
+async fn an_evacuation_ends_with_its_code() {
+    for (state, code) in [
+        (EvacuationState::Done, 0),
+        (EvacuationState::Incomplete, 4),
+        (EvacuationState::Cancelled, 5),
+        (EvacuationState::Incomplete, 8),
+    ] {
+        assert_eq!(evacuate(Acts::End(state, code)).await, Some(code as i32));
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_ends_with_its_code() {
+    assert_eq!(evacuate(Acts::Refuse(Reason::DoesNotFit)).await, Some(3));
+    assert_eq!(evacuate(Acts::Refuse(Reason::UnknownPlace)).await, Some(2));
+    assert_eq!(evacuate(Acts::Refuse(Reason::NothingToMove)).await, Some(0));
+    assert_eq!(evacuate(Acts::Refuse(Reason::ShuttingDown)).await, Some(7));
+}
+
+#[tokio::test]
+async fn wrong_usage_is_2() {
+    let output = rackferry("127.0.0.1:1", &["evacuate", "r1"]).await;
+    assert_eq!(output.status.code(), Some(2));
+    let output = rackferry(&serve(Acts::Never).await, &["cancel", "nonsense"]).await;
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[tokio::test]
+async fn nobody_there_is_7() {
+    let output = rackferry("127.0.0.1:1", &["status"]).await;
+    assert_eq!(output.status.code(), Some(7));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("cannot reach the coordinator at 127.0.0.1:1"), "{text}");
+}
+
+#[tokio::test]
+async fn what_the_coordinator_does_not_serve_is_1() {
+    let output = rackferry(&serve(Acts::Never).await, &["vm", "list"]).await;
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[tokio::test]
+async fn no_longer_waited_for_is_6_and_the_work_goes_on() {
+    let args = [&EVACUATE[..], &["--timeout", "500ms"]].concat();
+    let output = rackferry(&serve(Acts::Never).await, &args).await;
+    assert_eq!(output.status.code(), Some(6));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("rackferry cancel evac-7"), "{text}");
+}
+
+#[tokio::test]
+async fn an_interrupt_detaches() {
+    let address = serve(Acts::Never).await;
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_rackferry"));
+    command.arg("--coordinator").arg(address).args(EVACUATE).kill_on_drop(true);
+    let child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let pid = child.id().unwrap().to_string();
+    // It has no way to say that it listens to signals; it certainly does after the first snapshot.
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let output = child.wait_with_output().await.unwrap();
+    assert_eq!(output.status.code(), Some(6));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("rackferry cancel evac-7"));
+}
+
+#[tokio::test]
+async fn detached_is_0() {
+    let args = [&EVACUATE[..], &["--detach"]].concat();
+    let output = rackferry(&serve(Acts::Never).await, &args).await;
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn json_carries_the_code() {
+    let args = [&EVACUATE[..], &["--output", "json"]].concat();
+    for (acts, code) in
+        [(Acts::End(EvacuationState::Incomplete, 4), 4), (Acts::Refuse(Reason::DoesNotFit), 3)]
+    {
+        let output = rackferry(&serve(acts).await, &args).await;
+        let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(value["result_code"], code);
+        assert_eq!(output.status.code(), Some(code));
+    }
+}

@@ -1,0 +1,167 @@
+//! A real coordinator process, and agents that are played over gRPC.
+#![allow(dead_code, reason = "each test file uses some of it")]
+
+use std::{
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use rackferry_proto::v1::{
+    ConnectRequest, ConnectResponse, Hello, HostReport, RunState, VmState,
+    agent_service_client::AgentServiceClient, connect_request as up, connect_response as down,
+};
+use tokio::{sync::mpsc, time::timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{
+    Streaming,
+    transport::{Channel, Endpoint},
+};
+
+/// Nothing takes longer, on a slow machine either.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// A coordinator process; killed when dropped.
+pub struct Coordinator {
+    child: Child,
+    pub port: u16,
+}
+
+impl Coordinator {
+    /// Starts one on its folder and port, and waits until it answers.
+    pub async fn start(dir: &Path, port: u16) -> Self {
+        let config = dir.join("coordinator.toml");
+        let data = dir.join("data");
+        let text = format!(
+            "[server]\nlisten = '127.0.0.1:{port}'\n[storage]\ndir = '{}'\n",
+            data.display()
+        );
+        std::fs::write(&config, text).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_rackferry-coordinator"))
+            .arg("--config")
+            .arg(&config)
+            .env("RACKFERRY_LOG", "debug")
+            .stderr(
+                std::fs::OpenOptions::new()
+                    .create(true)
+                    .append(true)
+                    .open(dir.join("log"))
+                    .unwrap(),
+            )
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let coordinator = Self { child, port };
+        coordinator.channel().await;
+        coordinator
+    }
+
+    pub async fn channel(&self) -> Channel {
+        let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{}", self.port)).unwrap();
+        let connect = async {
+            loop {
+                match endpoint.connect().await {
+                    Ok(channel) => return channel,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+        };
+        timeout(LIMIT, connect).await.expect("the coordinator answers")
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM; its exit code.
+    pub fn terminate(&mut self) -> Option<i32> {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Coordinator {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A port nobody listens on.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// An agent, played by the test.
+pub struct Agent {
+    says: mpsc::Sender<ConnectRequest>,
+    hears: Streaming<ConnectResponse>,
+}
+
+impl Agent {
+    /// Connects and introduces itself.
+    pub async fn connect(
+        coordinator: &Coordinator,
+        host: &str,
+        rack: &str,
+        vms: Vec<VmState>,
+    ) -> Self {
+        let (says, requests) = mpsc::channel(64);
+        let hello = Hello {
+            host: host.to_owned(),
+            rack: rack.to_owned(),
+            page_addr: format!("{host}:7401"),
+            memory_bytes: 8 << 30,
+            agent_version: "0.1.0".to_owned(),
+            boot_id: format!("boot-{host}"),
+            vms,
+        };
+        send(&says, up::Message::Hello(hello)).await;
+        let mut client = AgentServiceClient::new(coordinator.channel().await);
+        let hears = client.connect(ReceiverStream::new(requests)).await.unwrap().into_inner();
+        Self { says, hears }
+    }
+
+    pub async fn say(&self, message: up::Message) {
+        send(&self.says, message).await;
+    }
+
+    pub async fn report(&self, vms: Vec<VmState>) {
+        self.say(up::Message::HostReport(HostReport { memory_free_bytes: 8 << 30, vms })).await;
+    }
+
+    /// The next order that is not about the rack.
+    pub async fn hear(&mut self) -> down::Message {
+        loop {
+            let message = self.hear_any().await;
+            if !matches!(message, down::Message::Welcome(_) | down::Message::RackView(_)) {
+                return message;
+            }
+        }
+    }
+
+    pub async fn hear_any(&mut self) -> down::Message {
+        let message = timeout(LIMIT, self.hears.message()).await.expect("an order comes");
+        message.unwrap().expect("the stream is open").message.expect("an order is not empty")
+    }
+}
+
+async fn send(says: &mpsc::Sender<ConnectRequest>, message: up::Message) {
+    says.send(ConnectRequest { message: Some(message) }).await.expect("the stream is open");
+}
+
+pub fn vm(name: &str, run_state: RunState, migration_id: &str) -> VmState {
+    VmState {
+        name: name.to_owned(),
+        memory_bytes: 1 << 30,
+        run_state: run_state.into(),
+        migration_id: migration_id.to_owned(),
+        spec_toml: "memory = '1G'".to_owned(),
+        ..VmState::default()
+    }
+}

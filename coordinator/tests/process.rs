@@ -1,0 +1,214 @@
+//! The coordinator as a process: streams, durability, restarts. What it decides is tested in the fleet.
+
+mod common;
+
+use std::os::unix::fs::PermissionsExt;
+
+use common::{Agent, Coordinator, free_port, vm};
+use rackferry_proto::{
+    Reason, reason_of,
+    v1::{
+        CommitRequest, CreateEvacuationRequest, Evacuation, EvacuationState, ListVmsRequest,
+        MigrationEnded, Outcome, Ownership, RunState, Side, SourceStopped, SwitchoverRequest,
+        TargetReady, TargetRunning, TransferCounters, VmCondition, WatchEvacuationRequest,
+        connect_request as up, connect_response as down,
+        evacuation_service_client::EvacuationServiceClient,
+        inventory_service_client::InventoryServiceClient,
+    },
+};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+fn request(request_id: &str) -> CreateEvacuationRequest {
+    CreateEvacuationRequest {
+        sources: vec!["a".to_owned()],
+        targets: vec!["b".to_owned()],
+        request_id: request_id.to_owned(),
+        ..CreateEvacuationRequest::default()
+    }
+}
+
+async fn create(coordinator: &Coordinator, request: CreateEvacuationRequest) -> Evacuation {
+    let mut client = EvacuationServiceClient::new(coordinator.channel().await);
+    client.create_evacuation(request).await.unwrap().into_inner().evacuation.unwrap()
+}
+
+/// Both agents up to a granted commit; the migration's id and generation.
+async fn up_to_the_commit(source: &mut Agent, target: &mut Agent) -> (String, u64) {
+    let down::Message::PrepareTarget(prepare) = target.hear().await else { panic!("not prepare") };
+    assert_eq!(prepare.spec_toml, "memory = '1G'");
+    let migration_id = prepare.migration_id;
+    target.say(up::Message::TargetReady(TargetReady { migration_id: migration_id.clone() })).await;
+    let down::Message::StartSource(start) = source.hear().await else { panic!("not start") };
+    assert_eq!((start.target_host.as_str(), start.target_page_addr.as_str()), ("b1", "b1:7401"));
+    assert_eq!((start.session, start.generation), (prepare.session, prepare.generation));
+    let asked = SwitchoverRequest { migration_id: migration_id.clone(), predicted_stop_ms: 10 };
+    source.say(up::Message::SwitchoverRequest(asked)).await;
+    assert!(matches!(source.hear().await, down::Message::SwitchoverGrant(_)));
+    let generation = start.generation;
+    let commit = CommitRequest { migration_id: migration_id.clone(), generation };
+    source.say(up::Message::CommitRequest(commit)).await;
+    let down::Message::CommitDecision(decision) = source.hear().await else {
+        panic!("not decided")
+    };
+    assert!(decision.granted, "{}", decision.reason);
+    (migration_id, generation)
+}
+
+async fn move_ends(source: &Agent, target: &Agent, migration_id: &str, generation: u64) {
+    let running = TargetRunning { migration_id: migration_id.to_owned(), generation };
+    target.say(up::Message::TargetRunning(running)).await;
+    let counters =
+        TransferCounters { logical_bytes: 1 << 30, wire_bytes: 1 << 20, ..Default::default() };
+    let ended = MigrationEnded {
+        migration_id: migration_id.to_owned(),
+        side: Side::Source.into(),
+        outcome: Outcome::Moved.into(),
+        counters: Some(counters),
+        blackout_ms: 42,
+        ..MigrationEnded::default()
+    };
+    source.say(up::Message::Ended(ended)).await;
+}
+
+/// The last snapshot of a watch.
+async fn watch(coordinator: &Coordinator, id: &str) -> Evacuation {
+    let mut client = EvacuationServiceClient::new(coordinator.channel().await);
+    let request = WatchEvacuationRequest { id: id.to_owned() };
+    let mut stream = client.watch_evacuation(request).await.unwrap().into_inner();
+    let mut last = None;
+    let until_it_ends = async {
+        while let Some(snapshot) = stream.message().await.unwrap() {
+            last = snapshot.evacuation;
+        }
+    };
+    tokio::time::timeout(common::LIMIT, until_it_ends).await.expect("the watch ends");
+    last.expect("there was a snapshot")
+}
+
+#[tokio::test]
+async fn an_evacuation_from_hello_to_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut coordinator = Coordinator::start(dir.path(), free_port()).await;
+    let running = vm("web", RunState::Running, "");
+    let mut source = Agent::connect(&coordinator, "a1", "a", vec![running.clone()]).await;
+    let mut target = Agent::connect(&coordinator, "b1", "b", vec![]).await;
+    let down::Message::Welcome(welcome) = source.hear_any().await else { panic!("not welcome") };
+    assert_eq!((welcome.host_id, welcome.domain_key.len()), (1, 32));
+    let plan =
+        create(&coordinator, CreateEvacuationRequest { validate_only: true, ..request("") }).await;
+    assert_eq!((plan.id.as_str(), plan.migrations[0].target_host.as_str()), ("", "b1"));
+
+    let evacuation = create(&coordinator, request("r")).await;
+    assert_eq!(create(&coordinator, request("r")).await.id, evacuation.id);
+    let (migration_id, generation) = up_to_the_commit(&mut source, &mut target).await;
+    let stopped = SourceStopped { migration_id: migration_id.clone(), generation };
+    source.say(up::Message::SourceStopped(stopped)).await;
+    assert!(matches!(target.hear().await, down::Message::ResumeTarget(_)));
+    move_ends(&source, &target, &migration_id, generation).await;
+
+    let done = watch(&coordinator, &evacuation.id).await;
+    assert_eq!(done.state(), EvacuationState::Done);
+    assert_eq!((done.result_code, done.migrations[0].blackout_ms), (0, 42));
+    assert_eq!(done.totals.unwrap().counters.unwrap().wire_bytes, 1 << 20);
+    assert_eq!(coordinator.terminate(), Some(0));
+    // The key is nobody's to read, in the log neither.
+    let key = std::fs::read(dir.path().join("data/domain.key")).unwrap();
+    assert_eq!(key, welcome.domain_key);
+    let mode = std::fs::metadata(dir.path().join("data/domain.key")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let log = std::fs::read(dir.path().join("log")).unwrap();
+    let shown = format!("{key:?}");
+    assert!(!String::from_utf8_lossy(&log).contains(&shown));
+}
+
+#[tokio::test]
+async fn a_coordinator_killed_after_the_commit_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let mut coordinator = Coordinator::start(dir.path(), port).await;
+    let running = vm("web", RunState::Running, "");
+    let mut source = Agent::connect(&coordinator, "a1", "a", vec![running]).await;
+    let mut target = Agent::connect(&coordinator, "b1", "b", vec![]).await;
+    let evacuation = create(&coordinator, request("r")).await;
+    let (migration_id, generation) = up_to_the_commit(&mut source, &mut target).await;
+    coordinator.kill();
+
+    // Committed, but nobody has said that the source stopped: the owner is known, the target waits.
+    let coordinator = Coordinator::start(dir.path(), port).await;
+    let loaded = vm("web", RunState::Loaded, &migration_id);
+    let mut target = Agent::connect(&coordinator, "b1", "b", vec![loaded]).await;
+    let mut inventory = InventoryServiceClient::new(coordinator.channel().await);
+    let vms = inventory.list_vms(ListVmsRequest::default()).await.unwrap().into_inner().vms;
+    assert_eq!((vms[0].host.as_str(), vms[0].generation), ("b1", generation));
+    assert_eq!(vms[0].ownership(), Ownership::Committed);
+    assert_eq!(vms[0].condition(), VmCondition::Switching);
+
+    // The source comes back and attests: now the target may run.
+    let moved_out = vm("web", RunState::MovedOut, &migration_id);
+    let source = Agent::connect(&coordinator, "a1", "a", vec![moved_out]).await;
+    let down::Message::ResumeTarget(resume) = target.hear().await else { panic!("not resume") };
+    assert_eq!((resume.migration_id.as_str(), resume.generation), (&*migration_id, generation));
+    move_ends(&source, &target, &migration_id, generation).await;
+    let done = watch(&coordinator, &evacuation.id).await;
+    assert_eq!(done.state(), EvacuationState::Done);
+}
+
+#[tokio::test]
+async fn a_source_that_runs_after_the_commit_keeps_its_vm() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let mut coordinator = Coordinator::start(dir.path(), port).await;
+    let running = vm("web", RunState::Running, "");
+    let mut source = Agent::connect(&coordinator, "a1", "a", vec![running.clone()]).await;
+    let mut target = Agent::connect(&coordinator, "b1", "b", vec![]).await;
+    create(&coordinator, request("r")).await;
+    let (migration_id, generation) = up_to_the_commit(&mut source, &mut target).await;
+    coordinator.kill();
+
+    let coordinator = Coordinator::start(dir.path(), port).await;
+    let loaded = vm("web", RunState::Loaded, &migration_id);
+    let mut target = Agent::connect(&coordinator, "b1", "b", vec![loaded]).await;
+    let _source = Agent::connect(&coordinator, "a1", "a", vec![running]).await;
+    assert!(matches!(target.hear().await, down::Message::DiscardTarget(_)));
+    let mut inventory = InventoryServiceClient::new(coordinator.channel().await);
+    let vms = inventory.list_vms(ListVmsRequest::default()).await.unwrap().into_inner().vms;
+    assert_eq!(vms[0].host, "a1");
+    assert!(vms[0].generation > generation);
+}
+
+#[tokio::test]
+async fn refusals_carry_reasons() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(dir.path(), free_port()).await;
+    let mut client = EvacuationServiceClient::new(coordinator.channel().await);
+    let refused = client.create_evacuation(request("r")).await.unwrap_err();
+    assert_eq!(reason_of(&refused), Some(Reason::UnknownPlace));
+    let refused = client.create_evacuation(CreateEvacuationRequest::default()).await.unwrap_err();
+    assert_eq!(reason_of(&refused), Some(Reason::InvalidArgument));
+    let request = WatchEvacuationRequest { id: "evac-9".to_owned() };
+    let refused = client.watch_evacuation(request).await.unwrap_err();
+    assert_eq!(reason_of(&refused), Some(Reason::UnknownEvacuation));
+}
+
+#[tokio::test]
+async fn it_says_that_it_is_healthy() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(dir.path(), free_port()).await;
+    let mut health = HealthClient::new(coordinator.channel().await);
+    let service = "rackferry.v1.AgentService".to_owned();
+    let answer = health.check(HealthCheckRequest { service }).await.unwrap().into_inner();
+    assert_eq!(answer.status(), tonic_health::pb::health_check_response::ServingStatus::Serving);
+}
+
+#[tokio::test]
+async fn a_running_coordinator_keeps_its_log_to_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(dir.path(), free_port()).await;
+    let second = std::process::Command::new(env!("CARGO_BIN_EXE_rackferry-coordinator"))
+        .arg("--config")
+        .arg(dir.path().join("coordinator.toml"))
+        .output()
+        .unwrap();
+    assert!(!second.status.success());
+    drop(coordinator);
+}
