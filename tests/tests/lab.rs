@@ -11,7 +11,7 @@ use rackferry_tests::rate::Rate;
 use rackferry_tests::vm::{Profile, VmDef};
 use rackferry_tests::{Lab, Topology, leak, runs_here};
 
-const BOOT: Duration = Duration::from_secs(120);
+const BOOT: Duration = Duration::from_secs(300);
 const BEAT: Duration = Duration::from_secs(5);
 const CHECK: Duration = Duration::from_secs(60);
 
