@@ -19,6 +19,7 @@
 
 pub mod baseline;
 pub mod counters;
+pub mod faults;
 pub mod heartbeat;
 pub mod image;
 mod lab;

@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything a developer or a build machine asks of the repository.
 
+mod faults;
 mod run;
 mod setup;
 mod test;
@@ -21,6 +22,8 @@ enum Command {
     Setup,
     /// Set up, build the daemons and run every test, the end-to-end ones included.
     Test(test::Arguments),
+    /// Break things while real guests move, and check what was promised. Needs root.
+    Faults(faults::Arguments),
     /// Format, lints and documentation; changes nothing.
     Verify(verify::Arguments),
 }
@@ -29,6 +32,7 @@ fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Setup => setup::run(),
         Command::Test(arguments) => test::run(&arguments),
+        Command::Faults(arguments) => faults::run(arguments),
         Command::Verify(arguments) => verify::run(&arguments),
     }
 }
