@@ -77,7 +77,7 @@ impl Heartbeats {
     pub fn wait_beat(&self, vm: &str, limit: Duration) -> Result<Beat> {
         let start = Instant::now();
         while start.elapsed() < limit {
-            if let Some(beat) = self.log(vm).last_beat().filter(|beat| beat.at > start) {
+            if let Some(beat) = self.last_beat(vm).filter(|beat| beat.at > start) {
                 return Ok(beat);
             }
             thread::sleep(Duration::from_millis(2));
@@ -142,6 +142,11 @@ impl Heartbeats {
     /// Everything heard from a guest so far.
     pub fn log(&self, vm: &str) -> VmLog {
         self.shared.heard().vms.get(vm).cloned().unwrap_or_default()
+    }
+
+    /// The last heartbeat of a guest.
+    pub fn last_beat(&self, vm: &str) -> Option<Beat> {
+        self.shared.heard().vms.get(vm)?.last_beat()
     }
 
     /// The host that a beat came from.

@@ -20,6 +20,7 @@
 pub mod baseline;
 pub mod bench;
 pub mod counters;
+pub mod faults;
 pub mod heartbeat;
 pub mod image;
 mod lab;

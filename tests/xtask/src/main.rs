@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod faults;
 mod run;
 mod setup;
 mod test;
@@ -28,6 +29,8 @@ enum Command {
     /// Measure Rackferry beside stock QEMU.
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Break things while real guests move, and check what was promised. Needs root.
+    Faults(faults::Arguments),
     /// Format, lints and documentation; changes nothing.
     Verify(verify::Arguments),
 }
@@ -38,6 +41,7 @@ fn main() -> Result<()> {
         Command::Test(arguments) => test::run(&arguments),
         Command::Demo => demo::run(),
         Command::Bench(bench) => bench::run(&bench),
+        Command::Faults(arguments) => faults::run(arguments),
         Command::Verify(arguments) => verify::run(&arguments),
     }
 }

@@ -1,0 +1,351 @@
+//! Faults while real guests move: every run hurts one part at one moment, then all promises are checked.
+//!
+//! A run evacuates one rack into the other, breaks something, waits until nothing happens any more,
+//! evacuates again what was left behind, and looks at everything: who runs where, how often, with which
+//! memory, and what is lying about. The next run goes in the opposite direction with the same guests.
+
+mod check;
+mod plan;
+mod strike;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+pub use plan::{Dice, Kind, Moment, Plan};
+
+use crate::heartbeat::Heartbeats;
+use crate::rate::Rate;
+use crate::site::{Settings, Site};
+use crate::topology::RACKS;
+use crate::vm::VmDef;
+use crate::{Host, Lab, Topology};
+use check::{check, settled, vm_list};
+use strike::{Struck, strike};
+use view::{Evacuation, Move};
+
+const BOOT: Duration = Duration::from_secs(240);
+/// After a fault everything comes to an end within this, or is stuck.
+const QUIET: Duration = Duration::from_secs(90);
+/// An agent that was started again answers for its VMs within this.
+const BACK: Duration = Duration::from_secs(30);
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Runs in which something broke.
+    pub runs: usize,
+    /// Where the seeds of the runs come from.
+    pub seed: u64,
+    /// One run with exactly this seed instead.
+    pub replay: Option<u64>,
+    /// Among these.
+    pub kinds: Vec<Kind>,
+    /// Hosts in each rack.
+    pub hosts: u8,
+    /// VMs on each host of the first rack.
+    pub vms_per_host: usize,
+    /// MiB of each.
+    pub memory_mib: u32,
+    /// The link between the racks.
+    pub core: Rate,
+    /// Where logs of failed runs go.
+    pub logs: PathBuf,
+}
+
+/// How runs of one kind went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Runs in which something broke.
+    pub runs: usize,
+    /// VMs that moved although something broke.
+    pub moved: usize,
+    /// VMs that stayed, and moved on the second try.
+    pub stayed: usize,
+    /// VMs whose only QEMU was killed.
+    pub lost: usize,
+    /// Runs after which something did not hold.
+    pub failed: usize,
+}
+
+/// How everything went.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// By kind.
+    pub kinds: BTreeMap<Kind, Tally>,
+    /// Seeds of failed runs.
+    pub failed: Vec<u64>,
+}
+
+/// What one run came to.
+#[derive(Debug, Default)]
+struct Outcome {
+    moved: usize,
+    stayed: usize,
+    lost: usize,
+}
+
+/// Runs all of it. `say` gets a line for each run.
+///
+/// # Errors
+/// The lab cannot be brought up. Failed runs are in the summary.
+pub fn run(options: &Options, say: &mut dyn FnMut(String)) -> Result<Summary> {
+    let mut summary = Summary::default();
+    let mut seeds = Dice::new(options.seed);
+    let mut left = if options.replay.is_some() { 1 } else { options.runs };
+    while left > 0 {
+        let lab = Lab::up(&Topology { hosts_per_rack: options.hosts })?;
+        lab.core().shape(options.core)?;
+        let mut series = Series::begin(&lab, options)?;
+        while left > 0 {
+            let seed = options.replay.unwrap_or_else(|| seeds.roll());
+            let plan = Plan::new(seed, &options.kinds, series.vms.len());
+            let start = Instant::now();
+            let logs = series.log_lengths();
+            let (said, result) = series.run(plan.clone());
+            let tally = summary.kinds.entry(plan.kind).or_default();
+            let line = format!(
+                "seed {seed}: {} {} ({:.1} s) {said}",
+                plan.kind,
+                plan.moment,
+                start.elapsed().as_secs_f64()
+            );
+            match result {
+                Ok(None) => say(format!("{line}: nothing to hit any more, does not count")),
+                Ok(Some(outcome)) => {
+                    left -= 1;
+                    tally.runs += 1;
+                    tally.moved += outcome.moved;
+                    tally.stayed += outcome.stayed;
+                    tally.lost += outcome.lost;
+                    let Outcome { moved, stayed, lost } = outcome;
+                    say(format!("{line}: {moved} moved, {stayed} at the second try, {lost} lost"));
+                    continue;
+                }
+                Err(error) => {
+                    left -= 1;
+                    tally.runs += 1;
+                    tally.failed += 1;
+                    summary.failed.push(seed);
+                    let folder = series.keep_logs(seed, &logs)?;
+                    say(format!("{line}: FAILED: {error:#}\n  logs in {}", folder.display()));
+                    break;
+                }
+            }
+            if options.replay.is_some() {
+                break;
+            }
+        }
+        if options.replay.is_some() {
+            break;
+        }
+    }
+    Ok(summary)
+}
+
+/// Runs with the same guests, to and fro, until one fails.
+struct Series<'a> {
+    site: Site<'a>,
+    options: &'a Options,
+    /// Those that must live.
+    vms: BTreeSet<String>,
+    /// Index of the rack they are in.
+    rack: usize,
+    /// VMs started in place of lost ones so far.
+    replaced: usize,
+}
+
+impl<'a> Series<'a> {
+    fn begin(lab: &'a Lab, options: &'a Options) -> Result<Self> {
+        let settings = Settings {
+            log: "info,rackferry_agent=debug,rackferry_migrator=debug,rackferry_fleet=debug".into(),
+            ..Settings::default()
+        };
+        let site = Site::up(lab, settings)?;
+        let hosts = lab.rack(RACKS[0]).cloned();
+        let places: Vec<(Host, VmDef)> = hosts
+            .flat_map(|host| (1..=options.vms_per_host).map(move |n| (host.clone(), n)))
+            .map(|(host, n)| {
+                let name = format!("vm-{}-{n}", host.number);
+                (host, VmDef::named(&name).memory_mib(options.memory_mib))
+            })
+            .collect();
+        site.boot(&places, 4, BOOT)?;
+        let vms = places.into_iter().map(|(_, vm)| vm.name).collect();
+        Ok(Self { site, options, vms, rack: 0, replaced: 0 })
+    }
+
+    fn heartbeats(&self) -> &'a Heartbeats {
+        self.site.lab().heartbeats()
+    }
+
+    /// One run; what was hit, and None if the plan's moment did not come.
+    fn run(&mut self, plan: Plan) -> (String, Result<Option<Outcome>>) {
+        let mut said = String::new();
+        let result = self.try_run(plan, &mut said);
+        (said, result)
+    }
+
+    fn try_run(&mut self, mut plan: Plan, said: &mut String) -> Result<Option<Outcome>> {
+        let (from, to) = (RACKS[self.rack], RACKS[1 - self.rack]);
+        let mut order = vec!["evacuate", from, "--to", to, "--yes", "--detach"];
+        if plan.verify {
+            order.push("--verify");
+        }
+        let started = self.site.cli_json(&order)?;
+        let id = started["id"].as_str().context("an evacuation has no id")?.to_owned();
+        let owners = |series: &Self| vm_list(&series.site).unwrap_or_default();
+        let struck = match self.wait_for(&plan, &id)? {
+            None => None,
+            Some((now, hit)) => {
+                let before = owners(self);
+                let struck = strike(&mut self.site, &mut plan, &id, &now, hit.as_ref())?;
+                struck.map(|struck| (struck, before))
+            }
+        };
+        if let Some((struck, _)) = &struck {
+            *said = format!("{} for {} ms", struck.what, plan.outage.as_millis());
+        }
+        let all = self.options.hosts as usize * RACKS.len();
+        self.site.wait_connected(all)?;
+        let first = Evacuation::watch(&self.site, &id, QUIET, Evacuation::is_over)?;
+        *said += &format!(" [{}]", first.describe());
+        let lost = self.lost(&first, struck.as_ref().map(|(s, before)| (s, before)))?;
+        for vm in &lost {
+            self.vms.remove(vm);
+        }
+        let stayed = self.second_try(from, to)?;
+        check(&self.site, &self.vms)?;
+        let strangers = vm_list(&self.site)?.into_values().find(|vm| !vm.host.starts_with(to));
+        ensure!(strangers.is_none(), "not in rack {to}: {strangers:?}");
+        self.rack = 1 - self.rack;
+        let outcome = Outcome { moved: self.vms.len() - stayed, stayed, lost: lost.len() };
+        self.replace(lost.len())?;
+        Ok(struck.map(|_| outcome))
+    }
+
+    /// Waits for the plan's moment; None if it did not come.
+    fn wait_for(&self, plan: &Plan, id: &str) -> Result<Option<(Evacuation, Option<Move>)>> {
+        let (step, before, later) = match plan.moment {
+            Moment::After(time) => {
+                thread::sleep(time);
+                let now = Evacuation::ask(&self.site, id)?;
+                return Ok((!now.is_over()).then_some((now, None)));
+            }
+            Moment::Step { step, before, later } => (step, before, later),
+        };
+        let mut arrived: Vec<String> = Vec::new();
+        let now = Evacuation::watch(&self.site, id, QUIET, |now| {
+            for one in now.moves.iter().filter(|m| m.step() >= step) {
+                if !arrived.contains(&one.vm) {
+                    arrived.push(one.vm.clone());
+                }
+            }
+            arrived.len() > before || now.is_over()
+        })?;
+        thread::sleep(later);
+        let hit = arrived.get(before);
+        let hit = now.moves.iter().find(|m| Some(&m.vm) == hit).cloned();
+        Ok(hit.map(|hit| (now, Some(hit))))
+    }
+
+    /// VMs that are gone; an error if one of them must not be.
+    fn lost(
+        &self,
+        first: &Evacuation,
+        struck: Option<(&Struck, &BTreeMap<String, check::Listed>)>,
+    ) -> Result<Vec<String>> {
+        let listed = settled(&self.site, BACK)?;
+        let alive = |vm: &&String| listed.get(*vm).is_none_or(|vm| vm.condition != "running");
+        let lost: Vec<String> = self.vms.iter().filter(alive).cloned().collect();
+        for vm in &lost {
+            let killed = struck.and_then(|(s, before)| Some((s.killed.as_ref()?, before)));
+            let Some(((hit, host), before)) = killed.filter(|((hit, _), _)| hit == vm) else {
+                bail!("{vm} is lost: {}", first.describe());
+            };
+            let owned = before.get(hit).is_none_or(|listed| listed.host == *host);
+            let ran = self.heartbeats().host_of(hit).as_ref() == Some(host)
+                || first.moves.iter().any(|m| m.vm == *hit && m.target == *host && m.is_done());
+            ensure!(owned || ran, "{vm} is lost although another host owned it");
+            ensure!(ran, "{vm} is lost with a QEMU in which it did not run");
+        }
+        Ok(lost)
+    }
+
+    /// Moves what was left behind; how many that were.
+    fn second_try(&self, from: &str, to: &str) -> Result<usize> {
+        let listed = vm_list(&self.site)?;
+        let left = listed.values().filter(|vm| vm.host.starts_with(from)).count();
+        if left > 0 {
+            let limit = format!("{}s", QUIET.as_secs());
+            let order = ["evacuate", from, "--to", to, "--yes", "--timeout", &limit];
+            self.site.cli_json(&order).context("the second try")?;
+        }
+        Ok(left)
+    }
+
+    /// Boots new VMs in place of lost ones, where all are now.
+    fn replace(&mut self, count: usize) -> Result<()> {
+        let hosts: Vec<Host> = self.site.lab().rack(RACKS[self.rack]).cloned().collect();
+        let mut places = Vec::new();
+        for _ in 0..count {
+            self.replaced += 1;
+            let name = format!("vm-new-{}", self.replaced);
+            let host = hosts[self.replaced % hosts.len()].clone();
+            places.push((host, VmDef::named(&name).memory_mib(self.options.memory_mib)));
+            self.vms.insert(name);
+        }
+        self.site.boot(&places, 4, BOOT)
+    }
+
+    fn log_names(&self) -> impl Iterator<Item = String> {
+        let agents = self.site.lab().hosts().iter().map(|host| format!("agent-{}", host.name()));
+        agents.chain(["coordinator".to_owned()])
+    }
+
+    fn log_lengths(&self) -> BTreeMap<String, usize> {
+        self.log_names().map(|name| (name.clone(), self.site.lab().printed(&name).len())).collect()
+    }
+
+    /// Saves what the daemons said since `from`.
+    fn keep_logs(&self, seed: u64, from: &BTreeMap<String, usize>) -> Result<PathBuf> {
+        let folder = self.options.logs.join(seed.to_string());
+        fs::create_dir_all(&folder)?;
+        for name in self.log_names() {
+            let printed = self.site.lab().printed(&name);
+            let start = from.get(&name).copied().unwrap_or_default();
+            fs::write(folder.join(format!("{name}.log")), printed.get(start..).unwrap_or(""))?;
+        }
+        Ok(folder)
+    }
+}
+
+impl Summary {
+    /// A table for people.
+    pub fn table(&self) -> String {
+        let mut text = format!(
+            "{:<14}{:>6}{:>8}{:>12}{:>8}{:>10}\n",
+            "fault", "runs", "moved", "second try", "lost", "failures"
+        );
+        let mut line = |name: &str, tally: &Tally| {
+            let Tally { runs, moved, stayed, lost, failed } = tally;
+            text += &format!("{name:<14}{runs:>6}{moved:>8}{stayed:>12}{lost:>8}{failed:>10}\n");
+        };
+        let mut all = Tally::default();
+        for (kind, tally) in &self.kinds {
+            line(&kind.to_string(), tally);
+            all.runs += tally.runs;
+            all.moved += tally.moved;
+            all.stayed += tally.stayed;
+            all.lost += tally.lost;
+            all.failed += tally.failed;
+        }
+        line("all", &all);
+        text
+    }
+}

@@ -1,0 +1,224 @@
+//! What happens in one run: everything follows from one number.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::Result;
+
+/// What breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// The agent of a host whose VMs are leaving.
+    SourceAgent,
+    /// The agent of a host where VMs are arriving.
+    TargetAgent,
+    /// The agent that has received most: others refer to its contents.
+    HolderAgent,
+    /// An agent of the source rack that moves nothing itself, if there is one: a shard of the index.
+    IndexAgent,
+    /// The coordinator.
+    Coordinator,
+    /// The link between the racks.
+    CoreCut,
+    /// The QEMU of a VM that leaves.
+    SourceQemu,
+    /// The QEMU of a VM that arrives.
+    TargetQemu,
+    /// Nothing breaks: the operator changes his mind.
+    Cancel,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 9] = [
+        Self::SourceAgent,
+        Self::TargetAgent,
+        Self::HolderAgent,
+        Self::IndexAgent,
+        Self::Coordinator,
+        Self::CoreCut,
+        Self::SourceQemu,
+        Self::TargetQemu,
+        Self::Cancel,
+    ];
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::SourceAgent => "source-agent",
+            Self::TargetAgent => "target-agent",
+            Self::HolderAgent => "holder-agent",
+            Self::IndexAgent => "index-agent",
+            Self::Coordinator => "coordinator",
+            Self::CoreCut => "core-cut",
+            Self::SourceQemu => "source-qemu",
+            Self::TargetQemu => "target-qemu",
+            Self::Cancel => "cancel",
+        })
+    }
+}
+
+impl FromStr for Kind {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let names = || Self::ALL.map(|kind| kind.to_string()).join(", ");
+        let found = Self::ALL.into_iter().find(|kind| kind.to_string() == name);
+        found.ok_or_else(|| anyhow::anyhow!("unknown fault {name}; there are {}", names()))
+    }
+}
+
+/// A step of a move, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// Waits for its turn.
+    Queued,
+    /// The target makes memory and a QEMU ready.
+    Preparing,
+    /// Memory is sent.
+    Copying,
+    /// The VM stops here and is let go there.
+    Switching,
+    /// It runs at the target; the source is released.
+    Announcing,
+    /// Over, well or not.
+    Ended,
+}
+
+/// When it breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// So long after the evacuation was ordered.
+    After(Duration),
+    /// When `before` other VMs and one more have come to a step, and a little later.
+    Step {
+        /// The step.
+        step: Step,
+        /// How many VMs come to it before.
+        before: usize,
+        /// How much later.
+        later: Duration,
+    },
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::After(time) => write!(f, "after {} ms", time.as_millis()),
+            Self::Step { step, before, later } => {
+                write!(f, "{} ms after VM {} was {step:?}", later.as_millis(), before + 1)
+            }
+        }
+    }
+}
+
+/// A generator of numbers that are the same for the same seed on every machine (SplitMix64).
+#[derive(Clone, Debug)]
+pub struct Dice(u64);
+
+impl Dice {
+    /// From a seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next number.
+    pub fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `end`, which is not 0.
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.roll() % end as u64) as usize
+    }
+
+    /// One of some.
+    pub fn pick<T: Clone>(&mut self, of: &[T]) -> Option<T> {
+        (!of.is_empty()).then(|| of[self.below(of.len())].clone())
+    }
+
+    /// A time between two, in milliseconds.
+    pub fn millis(&mut self, from: usize, to: usize) -> Duration {
+        Duration::from_millis((from + self.below(to - from)) as u64)
+    }
+}
+
+/// What one run does.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where everything comes from.
+    pub seed: u64,
+    /// What breaks.
+    pub kind: Kind,
+    /// When.
+    pub moment: Moment,
+    /// How long it stays broken, where that can be said.
+    pub outage: Duration,
+    /// Whether whole memories are compared before each commit.
+    pub verify: bool,
+    /// For choices that depend on what is there.
+    pub dice: Dice,
+}
+
+impl Plan {
+    /// The plan of a seed, among some kinds, for an evacuation of `vms` VMs.
+    pub fn new(seed: u64, kinds: &[Kind], vms: usize) -> Self {
+        let mut dice = Dice::new(seed);
+        let kind = dice.pick(kinds).unwrap_or(Kind::SourceAgent);
+        let moment = moment(kind, vms, &mut dice);
+        let outage = match kind {
+            Kind::Coordinator => dice.millis(1000, 3000),
+            Kind::CoreCut => dice.millis(500, 10_000),
+            _ => dice.millis(500, 3000),
+        };
+        let verify = dice.below(3) == 0;
+        Self { seed, kind, moment, outage, verify, dice }
+    }
+}
+
+fn moment(kind: Kind, vms: usize, dice: &mut Dice) -> Moment {
+    // Who holds content is known when one VM has arrived.
+    if kind != Kind::HolderAgent && dice.below(3) == 0 {
+        return Moment::After(dice.millis(0, 4000));
+    }
+    let steps = match kind {
+        Kind::HolderAgent => &[Step::Announcing, Step::Ended][..],
+        Kind::SourceQemu | Kind::TargetQemu => &[Step::Preparing, Step::Copying, Step::Switching],
+        _ => &[Step::Preparing, Step::Copying, Step::Switching, Step::Switching, Step::Announcing],
+    };
+    let step = dice.pick(steps).unwrap_or(Step::Copying);
+    let later = if dice.below(3) == 0 { Duration::ZERO } else { dice.millis(0, 400) };
+    Moment::Step { step, before: dice.below(vms.div_ceil(2)), later }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_says_everything() {
+        for seed in 0..100 {
+            let plans = [(); 2].map(|()| format!("{:?}", Plan::new(seed, &Kind::ALL, 6)));
+            assert_eq!(plans[0], plans[1]);
+        }
+    }
+
+    #[test]
+    fn every_kind_and_every_step_comes_up() {
+        let plans: Vec<Plan> = (0..300).map(|seed| Plan::new(seed, &Kind::ALL, 6)).collect();
+        for kind in Kind::ALL {
+            assert!(plans.iter().any(|plan| plan.kind == kind), "{kind}");
+            assert_eq!(kind.to_string().parse::<Kind>().unwrap(), kind);
+        }
+        for wanted in [Step::Preparing, Step::Copying, Step::Switching, Step::Announcing] {
+            let has = |plan: &Plan| matches!(plan.moment, Moment::Step { step, .. } if step == wanted);
+            assert!(plans.iter().any(has), "{wanted:?}");
+        }
+    }
+}
