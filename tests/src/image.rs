@@ -1,6 +1,8 @@
 //! Where `cargo xtask setup` puts what the lab runs.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 /// How many different disks there are.
 pub const DISKS: usize = 4;
@@ -64,6 +66,27 @@ impl Qemu {
 
     fn root(self) -> PathBuf {
         cache().join("qemu-10.0")
+    }
+}
+
+impl fmt::Display for Qemu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V7_2 => "7.2",
+            Self::V10_0 => "10.0",
+        })
+    }
+}
+
+impl FromStr for Qemu {
+    type Err = anyhow::Error;
+
+    fn from_str(version: &str) -> Result<Self, Self::Err> {
+        match version {
+            "7.2" => Ok(Self::V7_2),
+            "10.0" => Ok(Self::V10_0),
+            _ => anyhow::bail!("the lab has no QEMU {version}: take 7.2 or 10.0"),
+        }
     }
 }
 

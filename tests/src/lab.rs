@@ -3,12 +3,15 @@
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{FlockOperation, flock};
+use rustix::process::Pid;
 
 use crate::heartbeat::Heartbeats;
 use crate::netns;
@@ -16,7 +19,7 @@ use crate::procs::{self, Process};
 use crate::qmp::Qmp;
 use crate::shape::Core;
 use crate::topology::{self, Host, Topology};
-use crate::vm::{Vm, VmDef};
+use crate::vm::{MONITOR, Vm, VmDef};
 
 const FOLDER: &str = "/run/rackferry-lab";
 /// A host that is short of CPU takes this long to open a monitor.
@@ -131,6 +134,23 @@ impl Lab {
         let qmp = Qmp::connect(&monitor, MONITOR_WAIT)
             .with_context(|| format!("QEMU of {name} said: {}", self.printed(&name)))?;
         Ok(Vm { def: def.clone(), host: host.clone(), process, qmp })
+    }
+
+    /// Takes over a VM that an agent started on a host: its monitor and its QEMU are ours from now on, and
+    /// QEMU ends with the handle. The monitor serves one at a time.
+    pub fn attach(&self, host: &Host, def: &VmDef) -> Result<Vm> {
+        let (pid, qmp) = self.monitor(host, &def.name)?;
+        let process = Process::adopt(&format!("{}-{}", host.name(), def.name), pid);
+        Ok(Vm { def: def.clone(), host: host.clone(), process, qmp })
+    }
+
+    /// The lab's own monitor of a VM that an agent started on a host, and its QEMU's process.
+    pub fn monitor(&self, host: &Host, vm: &str) -> Result<(Pid, Qmp)> {
+        let address = SocketAddr::from_abstract_name(format!("{MONITOR}{vm}"))?;
+        let stream = netns::inside(&host.namespace, || UnixStream::connect_addr(&address))?
+            .with_context(|| format!("no monitor of {vm} on {}", host.name()))?;
+        let pid = rustix::net::sockopt::socket_peercred(&stream)?.pid;
+        Ok((pid, Qmp::over(stream)?))
     }
 
     /// Boots VMs, `at_once` of them at a time, until all are ready.

@@ -18,6 +18,7 @@
 //! behind is removed when the next lab comes up.
 
 pub mod baseline;
+pub mod bench;
 pub mod counters;
 pub mod heartbeat;
 pub mod image;

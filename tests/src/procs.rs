@@ -35,7 +35,8 @@ fn live() -> MutexGuard<'static, Live> {
 #[derive(Debug)]
 pub struct Process {
     name: String,
-    child: Child,
+    /// `None` if somebody else started it.
+    child: Option<Child>,
     pid: Pid,
 }
 
@@ -52,17 +53,29 @@ impl Process {
             std::io::Result::Ok((child, pid))
         })?;
         let (child, pid) = child.with_context(|| format!("cannot start {name}: {command:?}"))?;
-        Ok(Self { name: name.into(), child, pid })
+        Ok(Self { name: name.into(), child: Some(child), pid })
+    }
+
+    /// Takes over a process that another process of the lab started; from now on it ends with this handle.
+    pub fn adopt(name: &str, pid: Pid) -> Self {
+        live().processes.push(pid);
+        Self { name: name.into(), child: None, pid }
     }
 
     /// Its process id.
     pub fn id(&self) -> u32 {
-        self.child.id()
+        self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// How it ended, if it has.
+    /// Its process id, as the kernel takes it.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// How it ended, if it has. Only whoever started a process can know.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
-        let status = self.child.try_wait()?;
+        let child = self.child.as_mut().context("started by another process")?;
+        let status = child.try_wait()?;
         if status.is_some() {
             self.forget();
         }
@@ -113,11 +126,24 @@ impl Process {
     }
 
     fn end(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            kill_process(self.pid, Signal::KILL).ok();
-            self.child.wait().ok();
+        match &mut self.child {
+            Some(child) => {
+                if matches!(child.try_wait(), Ok(None)) {
+                    kill_process(self.pid, Signal::KILL).ok();
+                    child.wait().ok();
+                }
+            }
+            None => self.end_adopted(),
         }
         self.forget();
+    }
+
+    fn end_adopted(&self) {
+        let start = Instant::now();
+        kill_process(self.pid, Signal::KILL).ok();
+        while runs(self.id()) && start.elapsed() < END_WAIT {
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Its number may belong to somebody else from now on.
@@ -132,7 +158,14 @@ impl Drop for Process {
     }
 }
 
-fn cpu_of(stat: &str) -> Result<Duration> {
+/// Whether a process exists and has not ended: one that nobody has waited for yet is over all the same.
+fn runs(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| !rest.trim().is_empty() && !rest.starts_with(" Z"))
+}
+
+/// CPU time in a `stat` file of /proc, of a process or of a thread.
+pub(crate) fn cpu_of(stat: &str) -> Result<Duration> {
     let text = fs::read_to_string(stat).with_context(|| format!("cannot read {stat}"))?;
     // The program's name stands in parentheses and may contain anything.
     let fields = text.rsplit(')').next().context("no name in stat")?;
@@ -143,6 +176,12 @@ fn cpu_of(stat: &str) -> Result<Duration> {
 
 /// Every process that a lab named `prefix` started, or one of their children, wherever it is now.
 pub fn marked(prefix: &str) -> Result<Vec<(Pid, String)>> {
+    let found = marked_but(prefix, &[])?.into_iter();
+    found.map(|(pid, name)| Ok((Pid::from_raw(pid).context("no process has the number 0")?, name))).collect()
+}
+
+/// As [`marked`], leaving out those whose (sorted) numbers are known.
+pub(crate) fn marked_but(prefix: &str, known: &[i32]) -> Result<Vec<(i32, String)>> {
     let mark = format!("{MARK}={prefix}");
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
@@ -150,11 +189,13 @@ pub fn marked(prefix: &str) -> Result<Vec<(Pid, String)>> {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
+        if known.binary_search(&pid).is_ok() {
+            continue;
+        }
         // A process may end while we look at it.
         let Ok(environment) = fs::read(entry.path().join("environ")) else { continue };
         if environment.split(|&byte| byte == 0).any(|word| word == mark.as_bytes()) {
             let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-            let pid = Pid::from_raw(pid).context("no process has the number 0")?;
             found.push((pid, name.trim().to_string()));
         }
     }

@@ -31,6 +31,11 @@ impl Qmp {
                 Err(_) => thread::sleep(Duration::from_millis(5)),
             }
         };
+        Self::over(stream)
+    }
+
+    /// Greets the monitor at the other end of a connection.
+    pub fn over(stream: UnixStream) -> Result<Self> {
         stream.set_read_timeout(Some(ANSWER_WAIT))?;
         let mut qmp = Self { reader: BufReader::new(stream), events: Vec::new() };
         qmp.read()?;
@@ -89,6 +94,15 @@ impl Qmp {
     /// Forgets the events that came before the last answer.
     pub fn forget_events(&mut self) {
         self.events.clear();
+    }
+
+    /// Switches off every migration capability that somebody has switched on.
+    pub fn reset_capabilities(&mut self) -> Result<()> {
+        let all = self.execute("query-migrate-capabilities", json!({}))?;
+        let on = all.as_array().into_iter().flatten().filter(|one| one["state"] == true);
+        let list: Vec<_> =
+            on.map(|one| json!({ "capability": one["capability"], "state": false })).collect();
+        self.execute("migrate-set-capabilities", json!({ "capabilities": list })).map(drop)
     }
 
     /// Switches migration capabilities.

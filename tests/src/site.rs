@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, ExitStatus, Output};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -223,12 +223,35 @@ impl<'a> Site<'a> {
 
     /// Runs the command line on the management network.
     pub fn cli(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = self.command(arguments);
+        let namespace = topology::management(self.lab.prefix());
+        Ok(netns::inside(&namespace, || command.output())??)
+    }
+
+    /// Runs the command line for the terminal of whoever runs us: with progress, if it is one.
+    pub fn cli_shown(&self, arguments: &[&str]) -> Result<ExitStatus> {
+        let mut command = self.command(arguments);
+        let namespace = topology::management(self.lab.prefix());
+        Ok(netns::inside(&namespace, || command.status())??)
+    }
+
+    /// Runs the command line for its JSON, whatever the exit code: of an evacuation that left VMs behind too.
+    pub fn cli_outcome(&self, arguments: &[&str]) -> Result<Value> {
+        let output = self.cli(&[arguments, &["--output", "json"]].concat())?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let complained = String::from_utf8_lossy(&output.stderr);
+        let value: Value = serde_json::from_str(&said)
+            .with_context(|| format!("rackferry {arguments:?}: not JSON: {said}{complained}"))?;
+        ensure!(value["error"].is_null(), "rackferry {arguments:?}: {}", value["error"]);
+        Ok(value)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(program("rackferry"));
         command
             .args(["--coordinator", &format!("http://{}:{COORDINATOR_PORT}", topology::MANAGEMENT)])
             .args(arguments);
-        let namespace = topology::management(self.lab.prefix());
-        Ok(netns::inside(&namespace, || command.output())??)
+        command
     }
 
     /// Runs the command line for its JSON; an exit code other than 0 is an error that shows what it said.

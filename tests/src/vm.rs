@@ -20,6 +20,9 @@ const ACCELERATOR: &str = "tcg";
 /// measures as well, and 24 idle guests leave the machine to those who are measured.
 const HEARTBEAT: Duration = Duration::from_millis(50);
 
+/// The lab's own monitor of a VM that an agent runs: an abstract socket of this name and the VM's.
+pub(crate) const MONITOR: &str = "rf-monitor-";
+
 /// How a guest fills and uses its memory; `tests/guest` has the details.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Profile {
@@ -156,7 +159,7 @@ impl VmDef {
     /// Its memory, KiB. QEMU 7.2 under TCG loses dirty pages of blocks whose length is a multiple of 256 KiB (found by
     /// the stream tests: 256 of 256 rewritten pages were stale at a stock target; mended upstream later), so every VM gets
     /// two pages more.
-    fn memory_kib(&self) -> u32 {
+    pub(crate) fn memory_kib(&self) -> u32 {
         self.memory_mib * 1024 + 8
     }
 
@@ -168,7 +171,7 @@ impl VmDef {
             machine: MACHINE,
             accel: ACCELERATOR,
             serial: "none",
-            extra_args: self.serial_arguments().into(),
+            extra_args: [self.serial_arguments(), self.monitor_arguments()].concat(),
             boot: SpecBoot {
                 kernel: image::kernel(),
                 initrd: image::initrd(),
@@ -190,7 +193,8 @@ impl VmDef {
             "driver=raw,node-name=disk0,read-only=on,file.driver=file,file.filename={}",
             text(&image::disk(self.disk))
         );
-        add(&["-name", &self.name, "-nodefaults", "-no-user-config", "-display", "none"]);
+        let name = format!("{},debug-threads=on", self.name);
+        add(&["-name", &name, "-nodefaults", "-no-user-config", "-display", "none"]);
         add(&["-machine", &format!("{MACHINE},accel={ACCELERATOR}"), "-smp", "1"]);
         add(&["-m", &format!("{}K", self.memory_kib()), "-serial", "none"]);
         add(&["-kernel", &text(&image::kernel()), "-initrd", &text(&image::initrd())]);
@@ -206,6 +210,14 @@ impl VmDef {
         let name = format!("{SERIAL}{}", self.name);
         let socket = format!("socket,id=lab,path={name},abstract=on,server=on,wait=off");
         ["-chardev".into(), socket, "-device".into(), "isa-serial,chardev=lab".into()]
+    }
+
+    /// A monitor beside the agent's. Abstract for the same reason, and because the QEMU a VM leaves and the
+    /// one it arrives in live at the same time.
+    fn monitor_arguments(&self) -> [String; 4] {
+        let name = format!("{MONITOR}{}", self.name);
+        let socket = format!("socket,id=labmon,path={name},abstract=on,server=on,wait=off");
+        ["-chardev".into(), socket, "-mon".into(), "chardev=labmon,mode=control".into()]
     }
 
     /// `no_timer_check`: on a busy host the kernel's check of its timer panics. `mitigations=off`: under

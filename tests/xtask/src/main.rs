@@ -1,5 +1,7 @@
 //! `cargo xtask`: everything a developer or a build machine asks of the repository.
 
+mod bench;
+mod demo;
 mod run;
 mod setup;
 mod test;
@@ -21,6 +23,11 @@ enum Command {
     Setup,
     /// Set up, build the daemons and run every test, the end-to-end ones included.
     Test(test::Arguments),
+    /// Two racks on this machine, real guests, one evacuation, and what crossed the core link.
+    Demo,
+    /// Measure Rackferry beside stock QEMU.
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Format, lints and documentation; changes nothing.
     Verify(verify::Arguments),
 }
@@ -29,6 +36,8 @@ fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Setup => setup::run(),
         Command::Test(arguments) => test::run(&arguments),
+        Command::Demo => demo::run(),
+        Command::Bench(bench) => bench::run(&bench),
         Command::Verify(arguments) => verify::run(&arguments),
     }
 }

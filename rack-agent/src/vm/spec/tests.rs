@@ -43,7 +43,7 @@ fn command(spec: &VmSpec, incoming: bool) -> String {
 #[test]
 fn full_spec_becomes_a_command_line() {
     let spec = VmSpec::parse(FULL).unwrap();
-    let expected = "/opt/qemu -L /opt/fw -L /usr/share/seabios -name web-1 -nodefaults \
+    let expected = "/opt/qemu -L /opt/fw -L /usr/share/seabios -name web-1,debug-threads=on -nodefaults \
         -no-user-config -S -display none \
         -object memory-backend-file,id=pc.ram,mem-path=/proc/7/fd/9,share=on,size=268435456,prealloc=off \
         -machine pc-q35-7.2,accel=tcg,memory-backend=pc.ram -m size=262144k -smp 2 \
@@ -63,7 +63,7 @@ fn full_spec_becomes_a_command_line() {
 fn small_spec_uses_defaults() {
     let spec = VmSpec::parse("name = 'a'\nmemory = '64MiB'").unwrap();
     let command = command(&spec, false);
-    assert!(command.starts_with("/usr/bin/qemu-system-x86_64 -name a"), "{command}");
+    assert!(command.starts_with("/usr/bin/qemu-system-x86_64 -name a,debug-threads=on"), "{command}");
     assert!(command.contains("-chardev file,id=serial0,path=/s/serial.log,append=on"), "{command}");
     assert!(spec.attach().is_none());
 }
