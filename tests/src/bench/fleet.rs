@@ -104,6 +104,8 @@ impl<'a> Fleet<'a> {
         };
         let (seconds, core) = (start.elapsed().as_secs_f64(), self.lab.core().bytes()? - before);
         let cpu = sampler.finish()?;
+        // The pause of the last one ends with its first beat.
+        self.wait_beats()?;
         if call == Call::Shown {
             outcome = last_evacuation(site)?;
         }
