@@ -104,6 +104,8 @@ impl<'a> Fleet<'a> {
         };
         let (seconds, core) = (start.elapsed().as_secs_f64(), self.lab.core().bytes()? - before);
         let cpu = sampler.finish()?;
+        // The pause of the last one ends with its first beat.
+        self.wait_beats()?;
         if call == Call::Shown {
             outcome = last_evacuation(site)?;
         }
@@ -229,7 +231,7 @@ impl<'a> Fleet<'a> {
             qmp.execute("stop", json!({}))?;
         }
         let pids: Vec<_> = qemus.iter().map(|(pid, _)| *pid).collect();
-        let memory = self.places.first().map_or(0, |(_, def)| u64::from(def.memory_mib) << 20);
+        let memory = self.places.first().map_or(0, |(_, def)| u64::from(def.memory_kib()) << 10);
         let bound = oracle::bound(&pids, memory);
         for (_, qmp) in &mut qemus {
             qmp.execute("cont", json!({}))?;

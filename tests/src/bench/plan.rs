@@ -128,7 +128,8 @@ impl Plan {
     }
 
     pub(super) fn settings(&self) -> Settings {
-        Settings { guest_memory_mib: HOST_MEMORY_MIB, qemu: [self.qemu; 2], ..Settings::default() }
+        let qemu = [self.qemu; 2];
+        Settings { guest_memory_mib: HOST_MEMORY_MIB, qemu, ..Settings::default() }
     }
 }
 
