@@ -43,6 +43,8 @@ struct Moves {
     expected: HashMap<u64, Expected>,
     /// Numbers of guest memories in the content store, by VM.
     memories: HashMap<String, u32>,
+    /// What source sessions have asked the coordinator and wait for, by migration.
+    requests: HashMap<String, Up>,
 }
 
 #[derive(Debug)]
@@ -152,9 +154,11 @@ impl Agent {
                 tokio::spawn(moves::start_source(self.clone(), order));
             }
             Down::SwitchoverGrant(grant) => {
+                self.answered(&grant.migration_id);
                 self.tell_source(&grant.migration_id, source::Command::SlotGranted);
             }
             Down::CommitDecision(d) => {
+                self.answered(&d.migration_id);
                 let decision = source::Command::Decision { granted: d.granted, reason: d.reason };
                 self.tell_source(&d.migration_id, decision);
             }
@@ -234,7 +238,30 @@ impl Agent {
 
     /// A source session is over.
     pub fn source_ends(&self, migration_id: &str) {
-        self.moves().sources.remove(migration_id);
+        let mut moves = self.moves();
+        moves.sources.remove(migration_id);
+        moves.requests.remove(migration_id);
+    }
+
+    /// Asks the coordinator something that a source session waits for. Question and answer may be lost with the
+    /// stream or with the coordinator, so it is asked again on every new stream until it is answered.
+    pub fn ask(&self, migration_id: &str, request: Up) {
+        self.moves().requests.insert(migration_id.to_owned(), request.clone());
+        self.tell(request);
+    }
+
+    fn answered(&self, migration_id: &str) {
+        self.moves().requests.remove(migration_id);
+    }
+
+    /// Does a source session still wait for its slot?
+    pub fn awaits_slot(&self, migration_id: &str) -> bool {
+        matches!(self.moves().requests.get(migration_id), Some(Up::SwitchoverRequest(_)))
+    }
+
+    /// What has been asked and not answered.
+    pub fn open_requests(&self) -> Vec<Up> {
+        self.moves().requests.values().cloned().collect()
     }
 
     /// A target session begins.
@@ -289,5 +316,58 @@ impl Agent {
     /// Tells the coordinator something.
     pub fn tell(&self, message: Up) {
         self.inner.outbox.send(message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vm::{ManagerConfig, Qemu};
+
+    const ID: &str = "mig-1";
+
+    fn slot() -> Up {
+        let request = v1::SwitchoverRequest { migration_id: ID.into(), predicted_stop_ms: 9 };
+        Up::SwitchoverRequest(request)
+    }
+
+    async fn agent(state_dir: &std::path::Path) -> (Agent, mpsc::Receiver<Up>) {
+        let file = state_dir.join("agent.toml");
+        let text = format!(
+            "host = 'h'\nrack = 'r'\ncoordinator = 'http://[::1]:1'\nlisten = '[::1]:1'\n\
+             state_dir = '{}'\nguest_memory_mib = 1\n",
+            state_dir.display()
+        );
+        std::fs::write(&file, text).unwrap();
+        let manager = ManagerConfig {
+            state_dir: state_dir.to_owned(),
+            memory_ceiling_bytes: 1 << 20,
+            qemu: Qemu::default(),
+            preallocate: None,
+        };
+        let (vms, _) = VmManager::open(manager).await.unwrap();
+        let (outbox, messages) = Outbox::new();
+        (Agent::new(Config::load(&file).unwrap(), vms, outbox), messages)
+    }
+
+    #[tokio::test]
+    async fn a_question_stays_open_until_it_is_answered() {
+        let folder = tempfile::tempdir().unwrap();
+        let (agent, mut messages) = agent(folder.path()).await;
+        agent.ask(ID, slot());
+        assert_eq!(messages.recv().await, Some(slot()));
+        assert!(agent.awaits_slot(ID));
+        assert_eq!(agent.open_requests(), [slot()], "it is asked again on a new stream");
+        agent.obey(Down::SwitchoverGrant(v1::SwitchoverGrant { migration_id: ID.into() }));
+        assert!(!agent.awaits_slot(ID) && agent.open_requests().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_session_that_is_over_asks_no_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let (agent, _messages) = agent(folder.path()).await;
+        agent.ask(ID, slot());
+        agent.source_ends(ID);
+        assert!(agent.open_requests().is_empty());
     }
 }

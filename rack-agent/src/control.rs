@@ -83,6 +83,9 @@ async fn session(agent: &Agent, outbox: &mut mpsc::Receiver<Up>) -> Result<(), t
     let mut orders = response.into_inner();
     info!(coordinator = %agent.config().coordinator, "connected");
     agent.set_connected(true);
+    for request in agent.open_requests() {
+        up.send(send(request)).await.map_err(|_| closed())?;
+    }
     let mut changes = agent.changes();
     let mut report_at = tokio::time::Instant::now();
     loop {

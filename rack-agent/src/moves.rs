@@ -234,23 +234,27 @@ async fn pass_notices(
     generation: u64,
     mut notices: mpsc::Receiver<Notice>,
 ) {
-    let mut switching = false;
+    let mut asked = false;
     while let Some(notice) = notices.recv().await {
         let migration_id = id.clone();
-        agent.tell(match notice {
-            Notice::AskSlot { predicted_ms } => {
-                switching = true;
-                Up::SwitchoverRequest(v1::SwitchoverRequest {
-                    migration_id,
-                    predicted_stop_ms: predicted_ms,
-                })
+        match notice {
+            Notice::AskSlot { predicted_ms: predicted_stop_ms } => {
+                asked = true;
+                let request = v1::SwitchoverRequest { migration_id, predicted_stop_ms };
+                agent.ask(&id, Up::SwitchoverRequest(request));
             }
-            Notice::AskCommit => Up::CommitRequest(v1::CommitRequest { migration_id, generation }),
+            Notice::AskCommit => {
+                agent.ask(&id, Up::CommitRequest(v1::CommitRequest { migration_id, generation }));
+            }
             Notice::SourceStopped => {
-                Up::SourceStopped(v1::SourceStopped { migration_id, generation })
+                agent.tell(Up::SourceStopped(v1::SourceStopped { migration_id, generation }));
             }
-            Notice::Progress(p) => Up::Progress(wire::progress(&migration_id, switching, &p)),
-        });
+            Notice::Progress(p) => {
+                // The coordinator takes the word for a slot that is held: it must not come while one is waited for.
+                let switching = asked && !agent.awaits_slot(&id);
+                agent.tell(Up::Progress(wire::progress(&migration_id, switching, &p)));
+            }
+        }
     }
 }
 

@@ -15,6 +15,7 @@ pub fn vm_state(vm: VmSummary) -> v1::VmState {
         VmRunState::Loaded => v1::RunState::Loaded,
         VmRunState::MovedOut => v1::RunState::MovedOut,
         VmRunState::Dead => v1::RunState::Dead,
+        VmRunState::Unknown => v1::RunState::Unknown,
     };
     let side = vm.migration.as_ref().map_or(v1::Side::Unspecified, |m| match m.side {
         Side::Source => v1::Side::Source,

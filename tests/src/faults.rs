@@ -216,9 +216,7 @@ impl<'a> Series<'a> {
         let first = Evacuation::watch(&self.site, &id, QUIET, Evacuation::is_over)?;
         *said += &format!(" [{}]", first.describe());
         let lost = self.lost(&first, struck.as_ref().map(|(s, before)| (s, before)))?;
-        for vm in &lost {
-            self.vms.remove(vm);
-        }
+        self.bury(&lost)?;
         let stayed = self.second_try(from, to)?;
         check(&self.site, &self.vms)?;
         let strangers = vm_list(&self.site)?.into_values().find(|vm| !vm.host.starts_with(to));
@@ -275,6 +273,27 @@ impl<'a> Series<'a> {
             ensure!(ran, "{vm} is lost with a QEMU in which it did not run");
         }
         Ok(lost)
+    }
+
+    /// Removes what is left of dead VMs, as their operator would.
+    fn bury(&mut self, lost: &[String]) -> Result<()> {
+        let gone = |series: &Self| -> Result<bool> {
+            let listed = vm_list(&series.site)?;
+            Ok(lost.iter().all(|vm| !listed.contains_key(vm)))
+        };
+        for vm in lost {
+            self.vms.remove(vm);
+            if let Some(listed) = vm_list(&self.site)?.get(vm) {
+                let host = self.site.lab().hosts().iter().find(|host| host.name() == listed.host);
+                self.site.destroy_vm(host.context("a host that is none")?, vm)?;
+            }
+        }
+        let start = Instant::now();
+        while !gone(self)? {
+            ensure!(start.elapsed() < BACK, "{lost:?} are still listed");
+            thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
     }
 
     /// Moves what was left behind; how many that were.

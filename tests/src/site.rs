@@ -197,15 +197,20 @@ impl<'a> Site<'a> {
     pub fn start_vm(&self, host: &Host, def: &VmDef) -> Result<()> {
         let path = self.lab.folder().join(format!("{}.toml", def.name));
         fs::write(&path, def.spec()?)?;
+        self.order_agent(host, "start", &text(&path))
+    }
+
+    /// Ends a VM for good through its agent, or removes what is left of a dead one.
+    pub fn destroy_vm(&self, host: &Host, name: &str) -> Result<()> {
+        self.order_agent(host, "destroy", name)
+    }
+
+    fn order_agent(&self, host: &Host, order: &str, what: &str) -> Result<()> {
         let mut command = Command::new(program("rackferry-agent"));
-        command.arg("--config").arg(self.agent_config(host)).args(["vm", "start"]).arg(&path);
+        command.arg("--config").arg(self.agent_config(host)).args(["vm", order, what]);
         let output = command.output()?;
-        ensure!(
-            output.status.success(),
-            "{}: {}",
-            def.name,
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{order} {what}: {said}");
         Ok(())
     }
 

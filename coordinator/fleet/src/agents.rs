@@ -152,8 +152,9 @@ impl Fleet {
             let alive = (settling || session == Some(&agent.boot))
                 && listed.is_some_and(|vm| vm.migration == Some(id));
             live.acknowledged |= alive;
-            // A list from before the order to start must not look like the end of the session.
-            let conclusive = hello || live.acknowledged || session.is_none();
+            // A list from before the order to start must not look like the end of the session. An agent
+            // that was restarted since never had the order.
+            let conclusive = hello || live.acknowledged || session != Some(&agent.boot);
             if let Some(word) = source_word(listed, alive, conclusive) {
                 live.source = word;
             }
@@ -195,7 +196,7 @@ fn source_word(listed: Option<&VmReport>, alive: bool, conclusive: bool) -> Opti
         Some(RunState::MovedOut) => Some(Source::Stopped),
         Some(RunState::Running | RunState::Paused) if alive => Some(Source::Moving),
         Some(RunState::Running | RunState::Paused) => conclusive.then_some(Source::Runs),
-        Some(RunState::Incoming | RunState::Loaded) => None,
+        Some(RunState::Incoming | RunState::Loaded | RunState::Unknown) => None,
     }
 }
 
@@ -210,5 +211,6 @@ fn target_word(listed: Option<&VmReport>, alive: bool, conclusive: bool) -> Opti
         RunState::Running | RunState::Paused => Some(Target::Runs),
         RunState::Incoming | RunState::Loaded if alive => Some(Target::Paused),
         RunState::Incoming | RunState::Loaded => Some(Target::Orphaned),
+        RunState::Unknown => None,
     }
 }

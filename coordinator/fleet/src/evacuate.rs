@@ -336,6 +336,7 @@ impl Fleet {
             RunState::Running => None,
             RunState::Paused => Some("it is paused"),
             RunState::Dead => Some(DEAD),
+            RunState::Unknown => Some("its QEMU does not answer"),
             RunState::Incoming | RunState::Loaded | RunState::MovedOut => {
                 Some("it does not run yet")
             }

@@ -109,6 +109,8 @@ pub enum RunState {
     MovedOut,
     /// The process is gone.
     Dead,
+    /// The process does not answer a restarted agent: it may be any of these.
+    Unknown,
 }
 
 /// What an agent says after it introduced itself.

@@ -397,7 +397,7 @@ fn condition(run_state: Option<RunState>) -> Condition {
         Some(RunState::Paused) => Condition::Paused,
         Some(RunState::Incoming | RunState::Loaded | RunState::MovedOut) => Condition::Switching,
         Some(RunState::Dead) => Condition::Dead,
-        None => Condition::Unknown,
+        Some(RunState::Unknown) | None => Condition::Unknown,
     }
 }
 

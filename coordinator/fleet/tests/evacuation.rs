@@ -369,3 +369,28 @@ fn a_vm_that_ends_while_it_waits_is_not_moved() {
     assert_eq!(view.migrations[2].phase, Phase::Failed);
     assert!(desk.fleet.vm(&"v3".into()).is_none());
 }
+
+#[test]
+fn a_source_that_does_not_answer_its_new_agent_is_waited_for() {
+    let (mut desk, _, _) = started(&["web"]);
+    // Its agent was killed before it said a word of the session.
+    let a = desk.connect("a1", "a", "boot-a2", vec![moving("web", RunState::Unknown, 1)]);
+    assert_eq!(desk.phase(1), Phase::Copying);
+    assert_eq!(orders(&mut desk), []);
+    desk.report(a, vec![moving("web", RunState::Running, 1)]);
+    assert_eq!(desk.phase(1), Phase::RolledBack);
+    assert_eq!(desk.vm("web").owner.as_str(), "a1");
+}
+
+#[test]
+fn after_the_commit_a_source_that_does_not_answer_may_still_run() {
+    let (mut desk, a, _) = started(&["web"]);
+    let generation = generation(&desk, M1);
+    desk.say(a, Said::CommitRequest(M1, generation));
+    desk.told();
+    let a = desk.connect("a1", "a", "boot-a2", vec![moving("web", RunState::Unknown, 1)]);
+    let resumes = |order: &Order| matches!(order, Order::ResumeTarget(..));
+    assert!(!orders(&mut desk).iter().any(resumes));
+    desk.report(a, vec![moving("web", RunState::MovedOut, 1)]);
+    assert!(orders(&mut desk).iter().any(resumes));
+}

@@ -85,6 +85,7 @@ fn vm(state: v1::VmState) -> Result<VmReport, Invalid> {
         v1::RunState::Loaded => RunState::Loaded,
         v1::RunState::MovedOut => RunState::MovedOut,
         v1::RunState::Dead => RunState::Dead,
+        v1::RunState::Unknown => RunState::Unknown,
     };
     let migration = match state.migration_id.as_str() {
         "" => None,

@@ -358,6 +358,11 @@ impl Session {
         if !matches!(sent, Ok(Ok(_))) {
             debug!(id = %self.spec.migration_id, ?kind, "not sent to the source");
         }
+        if sent.is_err() {
+            // Half a frame may be out: nothing can follow it, even if the link comes back.
+            let lost = Event::PeerLost("the source does not read".into());
+            let _ = self.inputs.try_send(Input::Event(lost));
+        }
     }
 
     fn report(mut self) -> TargetReport {

@@ -1,23 +1,28 @@
 //! Finding the VMs again that an earlier agent has left.
 
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures::future::join_all;
 use rackferry_migrator::memory::GuestMemory;
 use rackferry_migrator::qmp::{MigrationStatus, Qmp, QmpError, RunState};
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::error::Named;
-use super::machine::Parts;
+use super::machine::{Parts, classify};
 use super::manager::{Inner, blocking, process_behind};
 use super::spec::qmp_argument;
-use super::{QemuProcess, Role, SpecError, Status, Vm, VmDir, VmError, VmSpec};
+use super::{
+    QemuProcess, Role, SpecError, Status, Vm, VmDir, VmError, VmRunState, VmSpec, VmSummary,
+};
 
 /// How long a QEMU may take to answer: the one left in the completion of a migration is busy until it
-/// notices that its stream is closed.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// notices that its stream is closed. After that it is listed as unknown, and asked again.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// Pause before a VM that could not be looked at is looked at again.
+const AGAIN: Duration = Duration::from_secs(1);
 /// How long a migration whose session died with the agent may take to come to an end.
 const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -28,7 +33,8 @@ pub struct Adoption {
     pub adopted: Vec<String>,
     /// VMs whose QEMU is gone; they are forgotten now.
     pub dead: Vec<DeadVm>,
-    /// VMs that could not be looked at. Their names and files are kept; the next start tries again.
+    /// VMs that could not be looked at yet. Each is listed as unknown and looked at again until it answers
+    /// or is gone: as long as its QEMU may run, nobody may take it for gone.
     pub unreachable: Vec<(String, VmError)>,
 }
 
@@ -67,19 +73,58 @@ pub(super) async fn adopt_all(inner: &Arc<Inner>) -> Result<Adoption, VmError> {
             }
             Ok(Found::Dead(status)) => {
                 warn!(vm = name, log = dir.log_tail(), "QEMU died while no agent watched");
-                inner.remove_dir(&name).await?;
+                inner.forget_dead(&name).await?;
                 adoption.dead.push(DeadVm { name, status });
             }
             Err(error) => {
                 warn!(vm = name, %error, "VM cannot be adopted");
-                let spec = dir.read_spec().ok().and_then(|text| VmSpec::parse(&text).ok());
-                // One byte keeps the name when the size is not known.
-                inner.insert(&name, spec.map_or(1, |spec| spec.memory_bytes()), None);
+                inner.insert_unreachable(unknown(&name, &dir));
+                tokio::spawn(look_again(Arc::downgrade(inner), name.clone(), dir));
                 adoption.unreachable.push((name, error));
             }
         }
     }
     Ok(adoption)
+}
+
+/// All that can be said of a VM whose QEMU does not answer.
+fn unknown(name: &str, dir: &VmDir) -> VmSummary {
+    let spec = dir.read_spec().ok().and_then(|text| VmSpec::parse(&text).ok());
+    let status = dir.read_status().ok();
+    VmSummary {
+        name: name.to_owned(),
+        memory_bytes: spec.as_ref().map_or(0, VmSpec::memory_bytes),
+        run_state: VmRunState::Unknown,
+        role: status.as_ref().map_or(Role::Run, |status| status.role),
+        generation: status.as_ref().map_or(0, |status| status.generation),
+        migration: status.and_then(|status| status.migration),
+        qemu_version: String::new(),
+        machine: spec.as_ref().map_or_else(String::new, |spec| spec.machine().to_owned()),
+        spec_toml: spec.map_or_else(String::new, |spec| spec.text().to_owned()),
+    }
+}
+
+/// Tries to adopt a VM until it is known whether it lives. Ends with the manager.
+async fn look_again(inner: Weak<Inner>, name: String, dir: VmDir) {
+    loop {
+        sleep(AGAIN).await;
+        let Some(inner) = inner.upgrade() else { return };
+        let forgotten = match adopt(&inner, &name, &dir).await {
+            Ok(Found::Alive(vm)) => {
+                info!(vm = name, "VM adopted at last");
+                return inner.insert(&name, vm.spec().memory_bytes(), Some(vm));
+            }
+            Ok(Found::Dead(_)) => {
+                warn!(vm = name, log = dir.log_tail(), "QEMU died before it could be adopted");
+                inner.forget_dead(&name).await
+            }
+            Err(_) => continue,
+        };
+        match forgotten {
+            Ok(()) => return,
+            Err(error) => warn!(vm = name, %error, "cannot be forgotten"),
+        }
+    }
 }
 
 async fn adopt(inner: &Arc<Inner>, name: &str, dir: &VmDir) -> Result<Found, VmError> {
@@ -107,6 +152,14 @@ async fn adopt(inner: &Arc<Inner>, name: &str, dir: &VmDir) -> Result<Found, VmE
         blocking(move || dir.write_status(&status)).await?;
     }
     settle(&qmp, &status).await.of_vm(name)?;
+    let state = observe(&qmp, status.role).await.of_vm(name)?;
+    if state == VmRunState::Running && status.role == Role::Incoming {
+        // It was let go, which happens only to the owner, and the agent was killed before it wrote that down.
+        status.generation = status.migration.take().map_or(status.generation, |m| m.generation);
+        status.role = Role::Run;
+        let (dir, status) = (dir.clone(), status.clone());
+        blocking(move || dir.write_status(&status)).await?;
+    }
     let memory = match (&status.memfd, &process) {
         (Some(memfd), Some(process)) => {
             Some(GuestMemory::open_of_process(process.id().pid, memfd).of_vm(name)?)
@@ -115,7 +168,8 @@ async fn adopt(inner: &Arc<Inner>, name: &str, dir: &VmDir) -> Result<Found, VmE
     };
     let machine = qmp.machine_type().await.of_vm(name)?;
     let (dir, memory, changes) = (dir.clone(), memory.map(Arc::new), inner.changes.clone());
-    Ok(Found::Alive(Vm::new(Parts { spec, dir, machine, process, qmp, memory, status, changes })))
+    let parts = Parts { spec, dir, machine, process, qmp, memory, status, state, changes };
+    Ok(Found::Alive(Vm::new(parts)))
 }
 
 fn parse(dir: &VmDir) -> Result<VmSpec, VmError> {
@@ -150,6 +204,13 @@ async fn settle(qmp: &Qmp, status: &Status) -> Result<(), QmpError> {
         qmp.cont().await?;
     }
     Ok(())
+}
+
+/// What it does now. A guess would not do: the coordinator decides by an agent's first list.
+async fn observe(qmp: &Qmp, role: Role) -> Result<VmRunState, QmpError> {
+    let qmp = qmp.within(ANSWER_LIMIT);
+    let (state, migration) = tokio::try_join!(qmp.run_state(), qmp.migration_status())?;
+    Ok(classify(role, &state, &migration.status()))
 }
 
 async fn gone(process: Option<&QemuProcess>) {

@@ -21,6 +21,12 @@ pub enum VmError {
         /// Name of the VM.
         name: String,
     },
+    /// An earlier agent has left it, and its QEMU does not answer.
+    #[error("QEMU of VM {name} does not answer since the agent was started; it may run")]
+    Unreachable {
+        /// Name of the VM.
+        name: String,
+    },
     /// It would not fit.
     #[error("VM {name} needs {needed} bytes of memory, {free} are free for guests")]
     NoMemory {

@@ -37,6 +37,8 @@ pub enum VmRunState {
     MovedOut,
     /// Its QEMU is gone.
     Dead,
+    /// Its QEMU lives (or may) and does not answer a new agent: nobody can say.
+    Unknown,
 }
 
 impl fmt::Display for VmRunState {
@@ -48,6 +50,7 @@ impl fmt::Display for VmRunState {
             Self::Loaded => "loaded",
             Self::MovedOut => "moved out",
             Self::Dead => "dead",
+            Self::Unknown => "unknown",
         })
     }
 }
@@ -105,16 +108,14 @@ pub(super) struct Parts {
     pub(super) qmp: Qmp,
     pub(super) memory: Option<Arc<GuestMemory>>,
     pub(super) status: Status,
+    /// What its QEMU was last seen to do: told as long as it does not answer.
+    pub(super) state: VmRunState,
     /// Raised with every change worth a report.
     pub(super) changes: watch::Sender<u64>,
 }
 
 impl Vm {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
-        let state = match parts.status.role {
-            Role::Run => VmRunState::Running,
-            Role::Incoming => VmRunState::Incoming,
-        };
         let vm = Arc::new(Self {
             spec: parts.spec,
             dir: parts.dir,
@@ -124,7 +125,7 @@ impl Vm {
             memory: Mutex::new(parts.memory),
             status: Mutex::new(parts.status),
             status_writer: Mutex::new(()),
-            last_state: Mutex::new(state),
+            last_state: Mutex::new(parts.state),
             dead: watch::Sender::new(false),
             changes: parts.changes,
             watcher: OnceLock::new(),
@@ -291,9 +292,13 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn classify(role: Role, state: &RunState, migration: &MigrationStatus) -> VmRunState {
+pub(super) fn classify(role: Role, state: &RunState, migration: &MigrationStatus) -> VmRunState {
     match (state, role) {
         (RunState::PostMigrate, _) => VmRunState::MovedOut,
+        // Nothing but postmigrate follows, in a moment.
+        (RunState::FinishMigrate, Role::Run) if *migration == MigrationStatus::Completed => {
+            VmRunState::MovedOut
+        }
         (RunState::InMigrate, _) => VmRunState::Incoming,
         (RunState::Running | RunState::FinishMigrate, _) => VmRunState::Running,
         // Wakes by itself, unless it has never been let go.
@@ -367,6 +372,7 @@ mod tests {
         let cases = [
             (Run, S::Running, M::Active, V::Running),
             (Run, S::FinishMigrate, M::Device, V::Running),
+            (Run, S::FinishMigrate, M::Completed, V::MovedOut),
             (Run, S::Suspended, M::None, V::Running),
             (Run, S::PostMigrate, M::Completed, V::MovedOut),
             (Run, S::Paused, M::None, V::Paused),

@@ -59,6 +59,8 @@ struct Entry {
     /// Held by whoever starts or ends a VM of this name.
     busy: Arc<tokio::sync::Mutex<()>>,
     vm: Option<Arc<Vm>>,
+    /// Left by an earlier agent, and its QEMU does not answer: it may run, so nobody may take it for gone.
+    unreachable: Option<VmSummary>,
     /// Bytes promised to the VM, from before it is started.
     reserved: u64,
 }
@@ -141,7 +143,10 @@ impl VmManager {
     /// All VMs, by name, each with its state. Takes at most about 300 ms. Cancel safe.
     pub async fn list(&self) -> Vec<VmSummary> {
         let vms: Vec<_> = self.inner.table().values().filter_map(|e| e.vm.clone()).collect();
+        let unreachable: Vec<_> =
+            self.inner.table().values().filter_map(|e| e.unreachable.clone()).collect();
         let mut list = join_all(vms.into_iter().map(async |vm| vm.summary().await)).await;
+        list.extend(unreachable);
         list.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         list
     }
@@ -167,7 +172,7 @@ impl VmManager {
     pub async fn release(&self, name: &str) -> Result<(), VmError> {
         let name = name.to_owned();
         self.detached(async move |inner| {
-            let Some((_busy, vm)) = inner.take(&name).await else { return Ok(()) };
+            let Some((_busy, vm)) = inner.take(&name).await? else { return Ok(()) };
             match vm.run_state().await {
                 VmRunState::MovedOut | VmRunState::Dead => inner.end(&vm, true).await,
                 state => Err(VmError::WrongState { name, state, action: "release it" }),
@@ -186,7 +191,7 @@ impl VmManager {
     pub async fn discard_incoming(&self, name: &str, migration: &str) -> Result<bool, VmError> {
         let (name, migration) = (name.to_owned(), migration.to_owned());
         self.detached(async move |inner| {
-            let Some((_busy, vm)) = inner.take(&name).await else { return Ok(false) };
+            let Some((_busy, vm)) = inner.take(&name).await? else { return Ok(false) };
             let status = vm.status();
             let other = status.migration.map(|mark| mark.id);
             if status.role != Role::Incoming || other.as_ref() != Some(&migration) {
@@ -211,7 +216,7 @@ impl VmManager {
     pub async fn destroy(&self, name: &str) -> Result<(), VmError> {
         let name = name.to_owned();
         self.detached(async move |inner| {
-            let Some((_busy, vm)) = inner.take(&name).await else { return Ok(()) };
+            let Some((_busy, vm)) = inner.take(&name).await? else { return Ok(()) };
             inner.end(&vm, vm.status().attached).await
         })
         .await
@@ -249,8 +254,28 @@ impl Inner {
         let entry = table.entry(name.to_owned()).or_default();
         entry.reserved = bytes;
         entry.vm = vm;
+        entry.unreachable = None;
         drop(table);
         self.changed();
+    }
+
+    /// Keeps the name and memory of a VM whose QEMU does not answer.
+    pub(super) fn insert_unreachable(&self, summary: VmSummary) {
+        let mut table = self.table();
+        let entry = table.entry(summary.name.clone()).or_default();
+        // One byte keeps the name when the size is not known.
+        entry.reserved = summary.memory_bytes.max(1);
+        entry.unreachable = Some(summary);
+        drop(table);
+        self.changed();
+    }
+
+    /// Forgets a VM left by an earlier agent whose QEMU turned out to be gone.
+    pub(super) async fn forget_dead(&self, name: &str) -> Result<(), VmError> {
+        self.remove_dir(name).await?;
+        self.table().remove(name);
+        self.changed();
+        Ok(())
     }
 
     fn changed(&self) {
@@ -263,16 +288,19 @@ impl Inner {
     }
 
     /// The VM, once nobody else starts or ends it.
-    async fn take(&self, name: &str) -> Option<(OwnedMutexGuard<()>, Arc<Vm>)> {
+    async fn take(&self, name: &str) -> Result<Option<(OwnedMutexGuard<()>, Arc<Vm>)>, VmError> {
         if !self.table().contains_key(name) {
-            return None;
+            return Ok(None);
         }
         let busy = self.busy(name).await;
+        if self.table().get(name).is_some_and(|entry| entry.unreachable.is_some()) {
+            return Err(VmError::Unreachable { name: name.to_owned() });
+        }
         match self.get(name) {
-            Some(vm) => Some((busy, vm)),
+            Some(vm) => Ok(Some((busy, vm))),
             None => {
                 self.forget_unused(name, busy);
-                None
+                Ok(None)
             }
         }
     }
@@ -396,7 +424,8 @@ impl Inner {
         let dir = dir.clone();
         let (process, memory) = (started.take(), Some(memory));
         let changes = self.changes.clone();
-        Ok(Vm::new(Parts { spec, dir, machine, process, qmp, memory, status, changes }))
+        let state = if incoming { VmRunState::Incoming } else { VmRunState::Running };
+        Ok(Vm::new(Parts { spec, dir, machine, process, qmp, memory, status, state, changes }))
     }
 
     /// Takes over a VM that somebody else has started.
@@ -414,7 +443,8 @@ impl Inner {
         let spec = pinned(spec, &machine);
         let dir = self.create_dir(&spec, &status).await?;
         let changes = self.changes.clone();
-        Ok(Vm::new(Parts { spec, dir, machine, process, qmp, memory: None, status, changes }))
+        let (memory, state) = (None, VmRunState::Running);
+        Ok(Vm::new(Parts { spec, dir, machine, process, qmp, memory, status, state, changes }))
     }
 
     /// Ends QEMU and removes every trace. Called with the name taken.

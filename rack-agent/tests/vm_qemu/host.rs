@@ -9,6 +9,7 @@ use std::time::Duration;
 use rackferry_agent::vm::{Adoption, ManagerConfig, Qemu, VmManager, VmSpec};
 use rackferry_migrator::memory::{GuestMemory, Preallocate};
 use rackferry_migrator::qmp::Qmp;
+use rustix::process::Signal;
 
 pub struct Host {
     pub vms: VmManager,
@@ -108,9 +109,13 @@ impl Host {
     }
 
     pub fn kill_9(&self, pid: u32) {
+        self.signal(pid, Signal::KILL);
+    }
+
+    pub fn signal(&self, pid: u32, signal: Signal) {
         assert!(self.pids().contains(&pid), "{pid} is none of this host's");
         let pid = rustix::process::Pid::from_raw(pid.try_into().unwrap()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
     }
 
     /// Starts a QEMU as somebody else would.

@@ -7,6 +7,7 @@ mod host;
 use std::time::Duration;
 
 use host::{Host, eventually, guest_pages, qemus, spec};
+use rustix::process::Signal;
 use rackferry_agent::vm::{MigrationMark, Role, Side, VmError, VmRunState, VmSpec};
 use rackferry_migrator::memory::MemoryDigest;
 use rackferry_migrator::qmp::{Event, Qmp, QmpError, SourceCaps, Valve};
@@ -190,14 +191,14 @@ async fn a_vm_moves_with_all_its_memory() {
             if from <= to || from == "7.2" {
                 println!("{from} -> {to}");
                 let source = Host::open(&source_qemu, 1 << 30).await;
-                let target = Host::open(&target_qemu, 1 << 30).await;
-                migrate(&source, &target).await;
+                let mut target = Host::open(&target_qemu, 1 << 30).await;
+                migrate(&source, &mut target).await;
             }
         }
     }
 }
 
-async fn migrate(source: &Host, target: &Host) {
+async fn migrate(source: &Host, target: &mut Host) {
     let vm = source.vms.start(spec("mover", "machine = 'pc-q35-7.2'"), 1).await.unwrap();
     let qmp = vm.qmp();
     let facts = qmp.check_can_migrate().await.unwrap();
@@ -236,12 +237,42 @@ async fn migrate(source: &Host, target: &Host) {
 
     arrival.qmp().cont().await.unwrap();
     arrival.qmp().announce_self().await.unwrap();
-    arrival.set_owned(2).await.unwrap();
+    // The agent is killed before it writes down that it owns the VM now.
+    drop(arrival);
+    target.close().await;
+    assert_eq!(target.reopen().await.adopted, ["mover"]);
     source.vms.release("mover").await.unwrap();
     assert!(source.leftovers().is_empty(), "{:?}", source.leftovers());
     let listed = target.vms.list().await.remove(0);
     assert_eq!((listed.run_state, listed.role), (VmRunState::Running, Role::Run));
     assert_eq!((listed.generation, listed.migration), (2, None));
+}
+
+/// A QEMU that does not answer a new agent may run: it is neither gone nor anybody's to remove.
+#[tokio::test]
+async fn a_vm_that_does_not_answer_is_unknown_until_it_does() {
+    for (_, qemu) in qemus().into_iter().take(1) {
+        let mut host = Host::open(&qemu, 1 << 30).await;
+        let vm = host.vms.prepare_incoming(spec("deaf", ""), "m", 3).await.unwrap();
+        let pid = vm.process().unwrap().id().pid;
+        drop(vm);
+        host.close().await;
+        host.signal(pid, Signal::STOP);
+        let adoption = host.reopen().await;
+        assert_eq!(adoption.unreachable.len(), 1, "{:?}", adoption.adopted);
+        let listed = host.vms.list().await.remove(0);
+        assert_eq!((listed.run_state, listed.role), (VmRunState::Unknown, Role::Incoming));
+        assert_eq!(listed.migration.map(|mark| mark.id).as_deref(), Some("m"));
+        assert_eq!(host.vms.memory_free_bytes(), (1 << 30) - (64 << 20));
+        let discarded = host.vms.discard_incoming("deaf", "m").await;
+        assert!(matches!(discarded, Err(VmError::Unreachable { .. })), "{discarded:?}");
+        assert!(matches!(host.vms.release("deaf").await, Err(VmError::Unreachable { .. })));
+        host.signal(pid, Signal::CONT);
+        assert!(eventually(|| host.vms.get("deaf").is_ok()).await);
+        assert_eq!(host.vms.list().await[0].run_state, VmRunState::Incoming);
+        assert!(host.vms.discard_incoming("deaf", "m").await.unwrap());
+        assert!(host.leftovers().is_empty(), "{:?}", host.leftovers());
+    }
 }
 
 /// The session that read the stream is gone: the VM must run on at its source, also for a new agent.

@@ -49,7 +49,8 @@ pub fn qemus(lab: &Lab) -> Result<Vec<QemuOf>> {
             Some(rest.split_once('/')?.0.to_owned())
         });
         if let (Some(vm), Some(host)) = (vm, host) {
-            found.push(QemuOf { pid, vm: vm.to_string(), host });
+            let vm = vm.split(',').next().unwrap_or_default().to_owned();
+            found.push(QemuOf { pid, vm, host });
         }
     }
     Ok(found)
