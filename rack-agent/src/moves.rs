@@ -234,12 +234,10 @@ async fn pass_notices(
     generation: u64,
     mut notices: mpsc::Receiver<Notice>,
 ) {
-    let mut switching = false;
     while let Some(notice) = notices.recv().await {
         let migration_id = id.clone();
         agent.tell(match notice {
             Notice::AskSlot { predicted_ms } => {
-                switching = true;
                 Up::SwitchoverRequest(v1::SwitchoverRequest {
                     migration_id,
                     predicted_stop_ms: predicted_ms,
@@ -249,7 +247,7 @@ async fn pass_notices(
             Notice::SourceStopped => {
                 Up::SourceStopped(v1::SourceStopped { migration_id, generation })
             }
-            Notice::Progress(p) => Up::Progress(wire::progress(&migration_id, switching, &p)),
+            Notice::Progress(p) => Up::Progress(wire::progress(&migration_id, &p)),
         });
     }
 }
