@@ -9,6 +9,7 @@ use rackferry_agent::agent::Agent;
 use rackferry_agent::config::Config;
 use rackferry_agent::control::{self, Outbox};
 use rackferry_agent::local::{self, Answer, Order};
+use rackferry_agent::metrics;
 use rackferry_agent::server;
 use rackferry_agent::vm::{ManagerConfig, VmManager};
 use rackferry_migrator::memory::Preallocate;
@@ -99,11 +100,13 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             .with_http_listener(addr)
             .install()
             .with_context(|| format!("metrics on {addr}"))?;
+        metrics::describe();
     }
     let (outbox, messages) = Outbox::new();
     let agent = Agent::new(config, vms, outbox);
     tokio::spawn(server::run(agent.clone(), listener));
     tokio::spawn(local::run(agent.clone(), orders));
+    tokio::spawn(metrics::sample(agent.clone()));
     let control = tokio::spawn(control::run(agent, messages));
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::agent::{Agent, Expected};
+use crate::metrics::{self, Meter};
 use crate::vm::{MigrationMark, Role, Side, Vm, VmRunState, VmSpec};
 use crate::wire;
 
@@ -33,6 +34,7 @@ pub async fn prepare_target(agent: Agent, order: v1::PrepareTarget) {
         }
         Err(error) => {
             warn!(%id, %error, "target not prepared");
+            metrics::migration_ended(Side::Target, "not_begun");
             let outcome = v1::Outcome::RolledBack;
             agent.tell(Up::Ended(wire::ended(&id, v1::Side::Target, outcome, error.to_string())));
         }
@@ -98,7 +100,10 @@ pub async fn receive(agent: Agent, rack: Arc<Rack>, expected: Expected, framed: 
     let parts = TargetParts { qmp: vm.qmp(), rack };
     let watched = vm.clone();
     let died = async move { watched.died().await };
+    let mut meter = Meter::new(Side::Target);
     let report = target::run(spec, parts, (reader, writer), died, queue).await;
+    meter.read(&report.totals);
+    metrics::migration_ended(Side::Target, target_word(&report.outcome));
     agent.target_ends(&id);
     info!(%id, figures = ?report.totals.fields(), "received");
     match report.outcome {
@@ -112,6 +117,15 @@ pub async fn receive(agent: Agent, rack: Arc<Rack>, expected: Expected, framed: 
         TargetOutcome::Stuck(why) => {
             agent.tell(Up::Ended(wire::ended(&id, v1::Side::Target, v1::Outcome::Stopped, why)));
         }
+    }
+}
+
+fn target_word(outcome: &TargetOutcome) -> &'static str {
+    match outcome {
+        TargetOutcome::Running => "running",
+        TargetOutcome::Discard(_) => "discarded",
+        TargetOutcome::LeftLoaded => "left_loaded",
+        TargetOutcome::Stuck(_) => "stuck",
     }
 }
 
@@ -183,6 +197,7 @@ pub async fn start_source(agent: Agent, order: v1::StartSource) {
         Ok((vm, report)) => source_over(&agent, &order, &vm, report).await,
         Err(error) => {
             warn!(%id, %error, "the move did not begin");
+            metrics::migration_ended(Side::Source, "not_begun");
             let outcome = v1::Outcome::RolledBack;
             agent.tell(Up::Ended(wire::ended(&id, v1::Side::Source, outcome, error.to_string())));
         }
@@ -223,23 +238,34 @@ async fn source_session(
     let watched = vm.clone();
     let report =
         source::run(spec, parts, async move { watched.died().await }, queue, notices).await;
-    let _ = notices_done.await;
+    if let Ok(mut meter) = notices_done.await {
+        meter.read(&report.totals);
+    }
+    metrics::migration_ended(Side::Source, source_word(&report.outcome));
     Ok((vm, report))
 }
 
-/// What a source session wants the coordinator to know.
+fn source_word(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Moved => "moved",
+        Outcome::RolledBack(_) => "rolled_back",
+        Outcome::VmLost(_) => "vm_lost",
+        Outcome::Stopped(_) => "stopped",
+    }
+}
+
+/// What a source session wants the coordinator to know. Its figures go to the metrics as well.
 async fn pass_notices(
     agent: Agent,
     id: String,
     generation: u64,
     mut notices: mpsc::Receiver<Notice>,
-) {
-    let mut asked = false;
+) -> Meter {
+    let mut meter = Meter::new(Side::Source);
     while let Some(notice) = notices.recv().await {
         let migration_id = id.clone();
         match notice {
             Notice::AskSlot { predicted_ms: predicted_stop_ms } => {
-                asked = true;
                 let request = v1::SwitchoverRequest { migration_id, predicted_stop_ms };
                 agent.ask(&id, Up::SwitchoverRequest(request));
             }
@@ -250,12 +276,12 @@ async fn pass_notices(
                 agent.tell(Up::SourceStopped(v1::SourceStopped { migration_id, generation }));
             }
             Notice::Progress(p) => {
-                // The coordinator takes the word for a slot that is held: it must not come while one is waited for.
-                let switching = asked && !agent.awaits_slot(&id);
-                agent.tell(Up::Progress(wire::progress(&migration_id, switching, &p)));
+                meter.read(&p.totals);
+                agent.tell(Up::Progress(wire::progress(&migration_id, &p)));
             }
         }
     }
+    meter
 }
 
 async fn source_over(agent: &Agent, order: &v1::StartSource, vm: &Arc<Vm>, report: SourceReport) {

@@ -47,8 +47,8 @@ pub fn counters(t: &Totals) -> v1::TransferCounters {
 }
 
 /// How far a session is.
-pub fn progress(migration_id: &str, switching: bool, p: &Progress) -> v1::MigrationProgress {
-    let phase = if switching { v1::Phase::Switching } else { v1::Phase::Copying };
+pub fn progress(migration_id: &str, p: &Progress) -> v1::MigrationProgress {
+    let phase = if p.switching { v1::Phase::Switching } else { v1::Phase::Copying };
     v1::MigrationProgress {
         migration_id: migration_id.to_owned(),
         phase: phase.into(),

@@ -1,9 +1,11 @@
-//! Writes seeds for the fuzz targets, made of the captures:
+//! Writes seeds for the fuzz targets, made of the captures and of good frames:
 //!
 //! ```text
 //! cargo run -p rackferry-migrator-protocol --example fuzz_seeds -- tests/fuzz/corpus
 //! ```
 
+#[path = "../tests/support/frames.rs"]
+mod frames;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -38,7 +40,11 @@ fn main() -> Outcome<()> {
     ];
     let mut bytes = Vec::new();
     messages.iter().for_each(|message| message.encode(&mut bytes));
-    seed(&folder.join("return_path"), "all", &bytes)
+    seed(&folder.join("return_path"), "all", &bytes)?;
+    for (name, frame) in frames::samples() {
+        seed(&folder.join("frames"), name, &frame)?;
+    }
+    Ok(())
 }
 
 fn seed(folder: &Path, name: &str, bytes: &[u8]) -> Outcome<()> {

@@ -53,6 +53,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Pause between reads while the session waits for its turn.
 const BRAKE: Duration = Duration::from_millis(20);
+/// A switchover slot is asked for again after this long.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Which copies are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,6 +176,7 @@ struct Session {
     return_path: Option<OwnedWriteHalf>,
     tasks: JoinSet<()>,
     pump: Option<tokio::task::AbortHandle>,
+    asked_at: Option<Instant>,
     stopped_at: Option<Instant>,
     blackout: Option<Duration>,
     digest: Option<[u8; 32]>,
@@ -216,6 +219,7 @@ pub async fn run(
         return_path: None,
         tasks: JoinSet::new(),
         pump: None,
+        asked_at: None,
         stopped_at: None,
         blackout: None,
         digest: None,
@@ -329,7 +333,9 @@ impl Session {
                 self.to_qemu(&bytes).await;
                 return None;
             }
-            Input::Progress(progress) => {
+            Input::Progress(mut progress) => {
+                progress.switching =
+                    !matches!(self.machine.phase(), Phase::Copying | Phase::AwaitingSlot);
                 let predicted_ms = progress.predicted_stop_ms;
                 let ready = progress.may_stop;
                 let _ = self.notices.try_send(Notice::Progress(progress));
@@ -372,7 +378,10 @@ impl Session {
             Effect::StartMigrate => self.start_migrate().await?,
             Effect::AskSlot { predicted_ms } => {
                 self.brake.set(BRAKE);
-                let _ = self.notices.send(Notice::AskSlot { predicted_ms }).await;
+                if self.asked_at.is_none_or(|at| at.elapsed() >= ASK_AGAIN) {
+                    self.asked_at = Some(Instant::now());
+                    let _ = self.notices.send(Notice::AskSlot { predicted_ms }).await;
+                }
             }
             Effect::OpenValve => match self.valve {
                 Valve::SwitchoverAck => self.to_qemu(&SWITCHOVER_ACK).await,

@@ -37,6 +37,8 @@ pub struct Progress {
     pub predicted_stop_ms: u32,
     /// That fits into its limit.
     pub may_stop: bool,
+    /// The switchover has begun: the session holds a slot, or QEMU did not wait for one.
+    pub switching: bool,
     /// Counters so far.
     pub totals: Totals,
 }
@@ -113,6 +115,7 @@ impl Sampler {
             send_rate: trend.wire_rate as u64,
             predicted_stop_ms: predict::stop_ms(&sample),
             may_stop: predict::may_stop(&sample, self.max_downtime_ms),
+            switching: false,
             totals,
         }
     }

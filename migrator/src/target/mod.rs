@@ -335,8 +335,9 @@ impl Session {
         for (host, wanted) in requests {
             let Ok(permit) = self.fetches.clone().try_acquire_owned() else { return };
             let (rack, inputs) = (self.parts.rack.clone(), self.inputs.clone());
+            let counters = self.counters.clone();
             self.tasks.spawn(async move {
-                let fetched = receive::fetch(&rack, host, wanted).await;
+                let fetched = receive::fetch(&rack, &counters, host, wanted).await;
                 drop(permit);
                 let _ = inputs.send(Input::Fetched(fetched)).await;
             });

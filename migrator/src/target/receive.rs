@@ -476,7 +476,12 @@ impl Receiver {
 }
 
 /// Asks a neighbour for contents and verifies what comes. Whatever goes wrong counts as absent.
-pub async fn fetch(rack: &Rack, host: u32, wanted: Vec<([u8; 16], u64)>) -> Fetched {
+pub async fn fetch(
+    rack: &Rack,
+    counters: &Counters,
+    host: u32,
+    wanted: Vec<([u8; 16], u64)>,
+) -> Fetched {
     let digests: Vec<Digest> = wanted.iter().map(|w| Digest(w.0)).collect();
     let nothing = || Fetched {
         wanted: digests.clone(),
@@ -502,6 +507,7 @@ pub async fn fetch(rack: &Rack, host: u32, wanted: Vec<([u8; 16], u64)>) -> Fetc
         if wanted == actual {
             matching.extend_from_slice(page);
         } else {
+            add(&counters.verify_failures, 1);
             *state = FETCH_ABSENT;
         }
     }

@@ -64,7 +64,7 @@ pub enum Event {
 pub enum Effect {
     /// Start QEMU's migration into our socket.
     StartMigrate,
-    /// Ask the coordinator for a switchover slot.
+    /// Ask the coordinator for a switchover slot, now and then again until there is one.
     AskSlot {
         /// The forecast.
         predicted_ms: u32,
@@ -192,6 +192,11 @@ impl Source {
                 Phase::Copying
             }
             (Phase::Copying, Event::Ready { predicted_ms }) => {
+                out.push(Effect::AskSlot { predicted_ms });
+                Phase::AwaitingSlot
+            }
+            // The coordinator that was asked may have been restarted; it takes a second question for the first.
+            (Phase::AwaitingSlot, Event::Ready { predicted_ms }) => {
                 out.push(Effect::AskSlot { predicted_ms });
                 Phase::AwaitingSlot
             }

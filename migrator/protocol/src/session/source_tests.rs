@@ -110,6 +110,15 @@ fn qemu_completing_by_itself_needs_no_slot() {
     assert_eq!(out, [Effect::StartMigrate, Effect::AskCommit]);
 }
 
+#[test]
+fn a_slot_is_asked_for_until_it_is_there() {
+    let ready = Event::Ready { predicted_ms: 1 };
+    let asked = Effect::AskSlot { predicted_ms: 1 };
+    let events = [Event::Accepted, ready.clone(), ready.clone(), Event::SlotGranted, ready];
+    let (_, out) = drive(false, &events);
+    assert_eq!(out, [Effect::StartMigrate, asked.clone(), asked, Effect::OpenValve]);
+}
+
 fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![
         Just(Event::Accepted),
