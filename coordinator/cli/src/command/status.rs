@@ -21,7 +21,7 @@ pub async fn run(context: &Context, args: Status) -> Result<Code, Failure> {
         || render::evacuation::detail(&evacuation),
         || render::json::evacuation(&evacuation),
     );
-    Ok(Code::Done)
+    Ok(Code::of_evacuation(&evacuation))
 }
 
 async fn all(context: &Context, watch_latest: bool) -> Result<Code, Failure> {
