@@ -8,7 +8,7 @@ use rackferry_migrator_protocol::frame::{
     BatchHead, FromSource, HolderRef, Kind, Lost, MAX_BATCH_PAGES, encode_supply,
 };
 use rackferry_migrator_protocol::stream::Item;
-use tokio::net::tcp::OwnedWriteHalf;
+use tokio::io::AsyncWrite;
 use tokio::sync::mpsc;
 
 use super::flow::{Flow, Kept, KeptPage};
@@ -26,25 +26,17 @@ pub enum Order {
     Supply(Vec<Lost>),
 }
 
-/// The task that writes to the core link.
-pub struct Emitter {
-    /// The session's connection.
-    pub writer: FrameWriter<OwnedWriteHalf>,
-    /// Batches in QEMU's order.
-    pub parsed: mpsc::Receiver<Parsed>,
-    /// Orders; they go before batches.
-    pub orders: mpsc::Receiver<Order>,
-    /// What is under way.
-    pub flow: Arc<Flow>,
-    /// Counters of the session.
-    pub counters: Arc<Counters>,
-    /// Dedup, if it is on.
-    pub claiming: Option<Claiming>,
-    /// Compression, if it is on.
-    pub compressor: Option<Compressor>,
+/// Writes batches to the core link.
+pub struct Emitter<W> {
+    writer: FrameWriter<W>,
+    flow: Arc<Flow>,
+    counters: Arc<Counters>,
+    claiming: Option<Claiming>,
+    compressor: Option<Compressor>,
+    scratch: Scratch,
 }
 
-/// Scratch memory of the emitter, reused from batch to batch.
+/// The batch being made; its memory is reused from batch to batch.
 #[derive(Default)]
 struct Scratch {
     head: BatchHead,
@@ -55,20 +47,34 @@ struct Scratch {
     seq: u64,
 }
 
-impl Emitter {
-    /// Runs until both queues are closed or the connection breaks.
-    pub async fn run(mut self) -> Result<(), ConnError> {
-        let mut scratch = Scratch::default();
+impl<W: AsyncWrite + Unpin> Emitter<W> {
+    /// An emitter before its first batch. `claiming` is none without dedup, `compressor` without compression.
+    pub fn new(
+        writer: FrameWriter<W>,
+        flow: Arc<Flow>,
+        counters: Arc<Counters>,
+        claiming: Option<Claiming>,
+        compressor: Option<Compressor>,
+    ) -> Self {
+        Self { writer, flow, counters, claiming, compressor, scratch: Scratch::default() }
+    }
+
+    /// Runs until both queues are closed or the connection breaks. Orders go before batches.
+    pub async fn run(
+        mut self,
+        mut parsed: mpsc::Receiver<Parsed>,
+        mut orders: mpsc::Receiver<Order>,
+    ) -> Result<(), ConnError> {
         let (mut parsed_open, mut orders_open) = (true, true);
         while parsed_open || orders_open {
             tokio::select! {
                 biased;
-                order = self.orders.recv(), if orders_open => match order {
+                order = orders.recv(), if orders_open => match order {
                     Some(order) => self.obey(order).await?,
                     None => orders_open = false,
                 },
-                parsed = self.parsed.recv(), if parsed_open => match parsed {
-                    Some(parsed) => self.emit(parsed, &mut scratch).await?,
+                parsed = parsed.recv(), if parsed_open => match parsed {
+                    Some(parsed) => self.emit(parsed, &mut orders).await?,
                     None => parsed_open = false,
                 },
             }
@@ -76,7 +82,13 @@ impl Emitter {
         Ok(())
     }
 
-    async fn emit(&mut self, parsed: Parsed, s: &mut Scratch) -> Result<(), ConnError> {
+    /// Sends one piece of the stream, as soon as its claims are answered. `orders` are obeyed while the end of memory
+    /// waits for what is unresolved. Not cancel safe.
+    pub async fn emit(
+        &mut self,
+        parsed: Parsed,
+        orders: &mut mpsc::Receiver<Order>,
+    ) -> Result<(), ConnError> {
         let Parsed { buf, items, digests, claims } = parsed;
         let answers = match claims {
             Some(claims) => claims.finish().await,
@@ -88,26 +100,32 @@ impl Emitter {
                 Item::Page { block, page, at } => {
                     let claim = digests.get(next).map(|d| (*d, answers[next]));
                     next += 1;
+                    let s = &mut self.scratch;
                     s.page(block, page, at, claim);
                     if s.head.raw_pages() + s.head.references() == MAX_BATCH_PAGES {
-                        self.flush(&buf, s).await?;
+                        self.flush(&buf).await?;
                     }
                 }
                 Item::Zero { block, page } => {
                     add(&self.counters.zero_bytes, PAGE_SIZE);
-                    s.head.zero(block, page);
+                    self.scratch.head.zero(block, page);
                 }
                 Item::SectionEnd | Item::MultifdFlush => {}
                 other => {
-                    self.flush(&buf, s).await?;
-                    self.outside_ram(other, &buf).await?;
+                    self.flush(&buf).await?;
+                    self.outside_ram(other, &buf, orders).await?;
                 }
             }
         }
-        self.flush(&buf, s).await
+        self.flush(&buf).await
     }
 
-    async fn outside_ram(&mut self, item: Item, buf: &PageBuf) -> Result<(), ConnError> {
+    async fn outside_ram(
+        &mut self,
+        item: Item,
+        buf: &PageBuf,
+        orders: &mut mpsc::Receiver<Order>,
+    ) -> Result<(), ConnError> {
         match item {
             Item::Bytes { range, boundary } => {
                 let parts: [&[u8]; 2] = [&[boundary.into()], &buf.bytes()[range]];
@@ -116,11 +134,11 @@ impl Emitter {
             Item::RamStart { head, .. } => self.write(Kind::RamStart, &[&buf.bytes()[head]]).await,
             Item::RamEnd => {
                 // Device state goes out only when every page is in place at the target. Supplies are still due.
-                self.drain().await?;
+                self.drain(orders).await?;
                 self.write(Kind::RamEnd, &[]).await
             }
             Item::Fallback { last, .. } => {
-                self.drain().await?;
+                self.drain(orders).await?;
                 let last = last.map(|p| (p.block, p.page));
                 self.frame(&FromSource::Fallback { last }).await
             }
@@ -129,14 +147,14 @@ impl Emitter {
     }
 
     /// Waits until everything sent is resolved, obeying orders meanwhile.
-    async fn drain(&mut self) -> Result<(), ConnError> {
+    async fn drain(&mut self, orders: &mut mpsc::Receiver<Order>) -> Result<(), ConnError> {
         let flow = self.flow.clone();
         let drained = flow.drained();
         tokio::pin!(drained);
         loop {
             tokio::select! {
                 () = &mut drained => return Ok(()),
-                order = self.orders.recv() => match order {
+                order = orders.recv() => match order {
                     Some(order) => self.obey(order).await?,
                     None => return Ok(drained.await),
                 },
@@ -144,7 +162,8 @@ impl Emitter {
         }
     }
 
-    async fn flush(&mut self, buf: &Arc<PageBuf>, s: &mut Scratch) -> Result<(), ConnError> {
+    async fn flush(&mut self, buf: &Arc<PageBuf>) -> Result<(), ConnError> {
+        let s = &mut self.scratch;
         if s.head.is_empty() {
             return Ok(());
         }

@@ -11,9 +11,9 @@
 //! [`protocol::session::source`]: rackferry_migrator_protocol::session::source
 
 mod acks;
-mod emit;
-mod flow;
-mod pump;
+pub mod emit;
+pub mod flow;
+pub mod pump;
 mod sampler;
 
 use std::path::PathBuf;
@@ -315,10 +315,10 @@ impl Session {
         let compressor = if self.spec.compress { Compressor::new().ok() } else { None };
         let (flow, counters) = (self.flow.clone(), self.counters.clone());
         let claiming = self.claiming();
-        let emitter = Emitter { writer, parsed, orders, flow, counters, claiming, compressor };
+        let emitter = Emitter::new(writer, flow, counters, claiming, compressor);
         let (inputs, flow) = (self.inputs.clone(), self.flow.clone());
         tokio::spawn(async move {
-            if let Err(error) = emitter.run().await {
+            if let Err(error) = emitter.run(parsed, orders).await {
                 flow.break_off();
                 let _ = inputs.send(Input::Event(Event::PeerLost(error.to_string()))).await;
             }
@@ -433,17 +433,11 @@ impl Session {
         let (read, write) = socket.into_split();
         self.return_path = Some(write);
         let Some(out) = self.parsed.take() else { return Ok(()) };
-        let pump = Pump {
-            socket: read,
-            out,
-            flow: self.flow.clone(),
-            claiming: self.claiming(),
-            counters: self.counters.clone(),
-            brake: self.brake.clone(),
-        };
+        let (flow, counters, brake) = (self.flow.clone(), self.counters.clone(), self.brake.clone());
+        let pump = Pump::new(read, flow, self.claiming(), counters, brake);
         let inputs = self.inputs.clone();
         self.pump = Some(self.tasks.spawn(async move {
-            if let Err(error) = pump.run().await {
+            if let Err(error) = pump.run(out).await {
                 let _ = inputs.send(Input::Event(Event::QemuFailed(error.to_string()))).await;
             }
         }));

@@ -1,7 +1,10 @@
 //! From QEMU's socket to batches whose digests are claimed.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::BufMut;
@@ -9,9 +12,9 @@ use rackferry_dedup_index::{Digest, PAGE_SIZE};
 use rackferry_migrator_protocol::frame::HolderRef;
 use rackferry_migrator_protocol::stream::{Item, MAX_LOOKAHEAD, StreamError, StreamParser};
 use thiserror::Error;
-use tokio::io::Interest;
-use tokio::net::unix::OwnedReadHalf;
+use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
+use tokio_util::io::poll_read_buf;
 
 use super::flow::Flow;
 use crate::limits::{READ_BYTES, READ_BYTES_MIN, SOURCE_BUFFERS};
@@ -123,76 +126,96 @@ impl Brake {
 /// One small read while the brake is on: a few empty sections, or a page.
 const BRAKED_READ: usize = 8 << 10;
 
-/// The task that reads QEMU's socket until it closes.
-pub struct Pump {
-    /// QEMU's end of the migration.
-    pub socket: OwnedReadHalf,
-    /// Where batches go.
-    pub out: mpsc::Sender<Parsed>,
-    /// When batches may be taken in.
-    pub flow: Arc<Flow>,
-    /// Dedup, if it is on.
-    pub claiming: Option<Claiming>,
-    /// Counters of the session.
-    pub counters: Arc<Counters>,
-    /// Holds QEMU back.
-    pub brake: Arc<Brake>,
+/// Reads QEMU's stream, takes it apart and claims what is in it.
+pub struct Pump<R> {
+    socket: R,
+    flow: Arc<Flow>,
+    claiming: Option<Claiming>,
+    counters: Arc<Counters>,
+    brake: Arc<Brake>,
+    pool: Arc<BufPool>,
+    parser: StreamParser,
+    /// What the last piece left over.
+    carry: Vec<u8>,
 }
 
-impl Pump {
+impl<R: AsyncRead + Unpin> Pump<R> {
+    /// A pump at the first byte of the stream. `flow` says when batches may be taken in, `claiming` is none without
+    /// dedup.
+    pub fn new(
+        socket: R,
+        flow: Arc<Flow>,
+        claiming: Option<Claiming>,
+        counters: Arc<Counters>,
+        brake: Arc<Brake>,
+    ) -> Self {
+        let (pool, parser) = (Arc::default(), StreamParser::new());
+        let carry = Vec::with_capacity(MAX_LOOKAHEAD);
+        Self { socket, flow, claiming, counters, brake, pool, parser, carry }
+    }
+
     /// Runs until QEMU closes its socket (it does after SHUT) or something fails.
-    pub async fn run(self) -> Result<(), PumpError> {
-        let pool = Arc::new(BufPool::default());
-        let mut parser = StreamParser::new();
-        let mut carry: Vec<u8> = Vec::with_capacity(MAX_LOOKAHEAD);
+    pub async fn run(mut self, out: mpsc::Sender<Parsed>) -> Result<(), PumpError> {
+        while let Some(parsed) = self.next().await? {
+            out.send(parsed).await.map_err(|_| PumpError::Ended)?;
+        }
+        Ok(())
+    }
+
+    /// The next piece of the stream, its digests claimed; none at the end. Not cancel safe.
+    pub async fn next(&mut self) -> Result<Option<Parsed>, PumpError> {
         loop {
             self.flow.may_take().await;
-            let mut buf = pool.take();
-            buf.bytes.extend_from_slice(&carry);
+            let mut buf = self.pool.take();
+            buf.bytes.extend_from_slice(&self.carry);
             if !self.fill(&mut buf.bytes).await? {
-                return Ok(());
+                return Ok(None);
             }
             let start = Instant::now();
             let mut items = Vec::new();
-            let used = parser.parse(&buf.bytes, &mut items)?;
+            let used = self.parser.parse(&buf.bytes, &mut items)?;
             lap(&self.counters.parse_ns, start);
-            carry.clear();
-            carry.extend_from_slice(&buf.bytes[used..]);
-            if items.is_empty() {
-                continue;
+            self.carry.clear();
+            self.carry.extend_from_slice(&buf.bytes[used..]);
+            if !items.is_empty() {
+                return Ok(Some(self.digest_and_claim(Arc::new(buf), items).await));
             }
-            let parsed = self.digest_and_claim(Arc::new(buf), items).await;
-            self.out.send(parsed).await.map_err(|_| PumpError::Ended)?;
         }
     }
 
     /// Reads what is there, up to a batch; false at the end of the stream.
-    async fn fill(&self, bytes: &mut Vec<u8>) -> std::io::Result<bool> {
+    async fn fill(&mut self, bytes: &mut Vec<u8>) -> std::io::Result<bool> {
         let mut room = (self.flow.link().1 / 4).clamp(READ_BYTES_MIN, READ_BYTES);
         if let Some(pause) = self.brake.get() {
             room = BRAKED_READ;
             tokio::time::sleep(pause).await;
         }
-        let socket = &self.socket;
-        let mut got = 0;
-        while got < room {
-            if got == 0 {
-                socket.ready(Interest::READABLE).await?;
-            }
-            let start = Instant::now();
+        let end = bytes.len() + room;
+        bytes.reserve(room);
+        let before = bytes.len();
+        poll_fn(|cx| self.poll_fill(cx, bytes, end)).await?;
+        Ok(bytes.len() > before)
+    }
+
+    /// Ready as soon as there is something and no more comes at once, or at the end of the stream.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, bytes: &mut Vec<u8>, end: usize) -> Poll<std::io::Result<()>> {
+        let start = Instant::now();
+        let before = bytes.len();
+        let mut result = Poll::Ready(Ok(()));
+        while bytes.len() < end {
             let had = bytes.len();
-            let want = room - got;
-            let read = socket.try_read_buf(&mut BufMut::limit(&mut *bytes, want));
-            lap(&self.counters.read_ns, start);
-            match read {
-                Ok(0) => return Ok(got > 0),
-                Ok(_) => got += bytes.len() - had,
-                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock && got > 0 => break,
-                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(e) => return Err(e),
+            let mut room = BufMut::limit(&mut *bytes, end - had);
+            match poll_read_buf(Pin::new(&mut self.socket), cx, &mut room) {
+                Poll::Ready(Ok(n)) if n > 0 => {}
+                Poll::Pending if bytes.len() > before => break,
+                other => {
+                    result = other.map_ok(drop);
+                    break;
+                }
             }
         }
-        Ok(true)
+        lap(&self.counters.read_ns, start);
+        result
     }
 
     async fn digest_and_claim(&self, buf: Arc<PageBuf>, items: Vec<Item>) -> Parsed {

@@ -11,8 +11,8 @@
 
 mod place;
 mod qemu;
-mod receive;
-mod wanted;
+pub mod receive;
+pub mod wanted;
 
 use std::path::PathBuf;
 use std::sync::Arc;
