@@ -212,8 +212,7 @@ fn receive(
 ) {
     let id = rack.store.add_memory(memory.clone());
     let placed = Placed { block: "pc.ram".into(), memory: memory.clone(), id };
-    let mut receiver =
-        Receiver::new(SECOND.session, vec![placed], rack.clone(), Arc::default());
+    let mut receiver = Receiver::new(SECOND.session, vec![placed], rack.clone(), Arc::default());
     let mut resolved = 0;
     runtime.block_on(async {
         for (kind, payload) in frames {

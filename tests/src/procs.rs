@@ -177,7 +177,9 @@ pub(crate) fn cpu_of(stat: &str) -> Result<Duration> {
 /// Every process that a lab named `prefix` started, or one of their children, wherever it is now.
 pub fn marked(prefix: &str) -> Result<Vec<(Pid, String)>> {
     let found = marked_but(prefix, &[])?.into_iter();
-    found.map(|(pid, name)| Ok((Pid::from_raw(pid).context("no process has the number 0")?, name))).collect()
+    found
+        .map(|(pid, name)| Ok((Pid::from_raw(pid).context("no process has the number 0")?, name)))
+        .collect()
 }
 
 /// As [`marked`], leaving out those whose (sorted) numbers are known.

@@ -433,7 +433,8 @@ impl Session {
         let (read, write) = socket.into_split();
         self.return_path = Some(write);
         let Some(out) = self.parsed.take() else { return Ok(()) };
-        let (flow, counters, brake) = (self.flow.clone(), self.counters.clone(), self.brake.clone());
+        let (flow, counters, brake) =
+            (self.flow.clone(), self.counters.clone(), self.brake.clone());
         let pump = Pump::new(read, flow, self.claiming(), counters, brake);
         let inputs = self.inputs.clone();
         self.pump = Some(self.tasks.spawn(async move {

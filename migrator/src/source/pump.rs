@@ -198,7 +198,12 @@ impl<R: AsyncRead + Unpin> Pump<R> {
     }
 
     /// Ready as soon as there is something and no more comes at once, or at the end of the stream.
-    fn poll_fill(&mut self, cx: &mut Context<'_>, bytes: &mut Vec<u8>, end: usize) -> Poll<std::io::Result<()>> {
+    fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &mut Vec<u8>,
+        end: usize,
+    ) -> Poll<std::io::Result<()>> {
         let start = Instant::now();
         let before = bytes.len();
         let mut result = Poll::Ready(Ok(()));

@@ -7,10 +7,10 @@ mod host;
 use std::time::Duration;
 
 use host::{Host, eventually, guest_pages, qemus, spec};
-use rustix::process::Signal;
 use rackferry_agent::vm::{MigrationMark, Role, Side, VmError, VmRunState, VmSpec};
 use rackferry_migrator::memory::MemoryDigest;
 use rackferry_migrator::qmp::{Event, Qmp, QmpError, SourceCaps, Valve};
+use rustix::process::Signal;
 
 const LIMIT: Duration = Duration::from_secs(30);
 const KEY: [u8; 32] = [3; 32];

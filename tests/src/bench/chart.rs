@@ -25,7 +25,8 @@ impl Report {
                 self.profile,
                 self.core
             );
-            let (left, right) = area.titled(&title, ("sans-serif", 20))?.split_horizontally(SIZE.0 / 2);
+            let (left, right) =
+                area.titled(&title, ("sans-serif", 20))?.split_horizontally(SIZE.0 / 2);
             panel(&left, "crossed the core link, MB", self, |one| one.core_bytes() as f64 / 1e6)?;
             panel(&right, "time, s", self, |one| one.seconds)?;
             area.present()?;

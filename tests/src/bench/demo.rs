@@ -58,7 +58,8 @@ fn outcome(report: &Report) -> Result<String> {
     table.load_preset(presets::UTF8_FULL_CONDENSED);
     table.set_header(["", "Rackferry", "stock QEMU"]);
     let mut row = |name: &str, figure: &dyn Fn(&Figures) -> String| {
-        let cells = [ours, stock].map(|one| Cell::new(figure(one)).set_alignment(CellAlignment::Right));
+        let cells =
+            [ours, stock].map(|one| Cell::new(figure(one)).set_alignment(CellAlignment::Right));
         table.add_row(std::iter::once(Cell::new(name)).chain(cells));
     };
     row("crossed the core link", &|one| bytes(one.core_bytes()));

@@ -62,7 +62,8 @@ impl<'a> Fleet<'a> {
     pub fn new(lab: &'a Lab, plan: &Plan) -> Self {
         let hosts: Vec<&Host> = lab.rack(RACKS[0]).collect();
         let defs = plan.defs().into_iter().enumerate();
-        let place = |(number, def): (usize, VmDef)| (hosts[number / plan.vms_per_host].clone(), def);
+        let place =
+            |(number, def): (usize, VmDef)| (hosts[number / plan.vms_per_host].clone(), def);
         Self { lab, places: defs.map(place).collect() }
     }
 
@@ -217,9 +218,7 @@ impl<'a> Fleet<'a> {
     fn blackout_ms(&self, vm: &str, since: Instant) -> Option<f64> {
         let (_, def) = self.places.iter().find(|(_, def)| def.name == vm)?;
         let handovers = self.lab.heartbeats().log(vm).handovers();
-        let forward = |one: &&Handover| {
-            one.first.at > since && one.first.number > one.last.number
-        };
+        let forward = |one: &&Handover| one.first.at > since && one.first.number > one.last.number;
         let pauses = handovers.iter().filter(forward).map(|one| one.blackout(def.guest.heartbeat));
         pauses.max().map(|pause| pause.as_secs_f64() * 1e3)
     }

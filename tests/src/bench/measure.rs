@@ -151,8 +151,7 @@ impl One {
         if self.kind == Kind::Qemu && self.vcpus.is_empty() {
             self.vcpus = vcpus(pid);
         }
-        let guest: Duration =
-            self.vcpus.iter().filter_map(|stat| procs::cpu_of(stat).ok()).sum();
+        let guest: Duration = self.vcpus.iter().filter_map(|stat| procs::cpu_of(stat).ok()).sum();
         // Without its virtual CPUs' share a figure would be the guest's too.
         let unknown = self.kind == Kind::Qemu && self.vcpus.is_empty();
         if let (Ok(all), false) = (procs::cpu_of(&format!("/proc/{pid}/stat")), unknown) {

@@ -217,7 +217,8 @@ mod tests {
             assert_eq!(kind.to_string().parse::<Kind>().unwrap(), kind);
         }
         for wanted in [Step::Preparing, Step::Copying, Step::Switching, Step::Announcing] {
-            let has = |plan: &Plan| matches!(plan.moment, Moment::Step { step, .. } if step == wanted);
+            let has =
+                |plan: &Plan| matches!(plan.moment, Moment::Step { step, .. } if step == wanted);
             assert!(plans.iter().any(has), "{wanted:?}");
         }
     }

@@ -70,9 +70,8 @@ impl Evacuation {
     pub fn ask(site: &Site<'_>, id: &str) -> Result<Self> {
         // Its own result is in the exit code; here only its words count.
         let output = site.cli(&["status", id, "--output", "json"])?;
-        let value: Value = serde_json::from_slice(&output.stdout).with_context(|| {
-            format!("status {id}: {}", String::from_utf8_lossy(&output.stderr))
-        })?;
+        let value: Value = serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("status {id}: {}", String::from_utf8_lossy(&output.stderr)))?;
         Self::read(&value).with_context(|| format!("status {id}: {value}"))
     }
 

@@ -72,7 +72,11 @@ fn evacuate(arguments: &Evacuate) -> Result<()> {
         core: arguments.core,
         profile: arguments.profile,
         qemu: arguments.qemu,
-        methods: if arguments.only.is_empty() { Method::ALL.into() } else { arguments.only.clone() },
+        methods: if arguments.only.is_empty() {
+            Method::ALL.into()
+        } else {
+            arguments.only.clone()
+        },
     };
     let write = |report: &Report| write(arguments, report);
     let report = bench::run(&plan, |what| eprintln!("bench: {what}"), write)?;
@@ -92,11 +96,12 @@ fn write(arguments: &Evacuate, report: &Report) -> Result<()> {
 
 /// `256M`, `1G`.
 fn memory_mib(text: &str) -> Result<u32> {
-    let (number, factor) = match text.split_at_checked(text.len().saturating_sub(1)).unwrap_or_default() {
-        (number, "M") => (number, 1),
-        (number, "G") => (number, 1024),
-        _ => bail!("write memory as 256M or 1G"),
-    };
+    let (number, factor) =
+        match text.split_at_checked(text.len().saturating_sub(1)).unwrap_or_default() {
+            (number, "M") => (number, 1),
+            (number, "G") => (number, 1024),
+            _ => bail!("write memory as 256M or 1G"),
+        };
     let number: u32 = number.parse()?;
     let mib = number.checked_mul(factor).filter(|&mib| mib >= 64);
     mib.context("a guest needs at least 64M")

@@ -44,7 +44,9 @@ impl Arguments {
     fn again(&self) -> String {
         let Self { hosts, vms_per_host, memory, core, .. } = self;
         let only: String = self.only.iter().map(|kind| format!(" --only {kind}")).collect();
-        format!("--hosts {hosts} --vms-per-host {vms_per_host} --memory {memory} --core {core}{only}")
+        format!(
+            "--hosts {hosts} --vms-per-host {vms_per_host} --memory {memory} --core {core}{only}"
+        )
     }
 }
 

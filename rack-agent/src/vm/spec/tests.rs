@@ -63,7 +63,10 @@ fn full_spec_becomes_a_command_line() {
 fn small_spec_uses_defaults() {
     let spec = VmSpec::parse("name = 'a'\nmemory = '64MiB'").unwrap();
     let command = command(&spec, false);
-    assert!(command.starts_with("/usr/bin/qemu-system-x86_64 -name a,debug-threads=on"), "{command}");
+    assert!(
+        command.starts_with("/usr/bin/qemu-system-x86_64 -name a,debug-threads=on"),
+        "{command}"
+    );
     assert!(command.contains("-chardev file,id=serial0,path=/s/serial.log,append=on"), "{command}");
     assert!(spec.attach().is_none());
 }
