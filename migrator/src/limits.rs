@@ -34,6 +34,13 @@ pub const PENDING_PATIENCE: Duration = Duration::from_secs(3);
 /// Pause before expected content is looked for again.
 pub const PENDING_RETRY: Duration = Duration::from_millis(4);
 
+/// A stopped VM that the target has not loaded by then goes on at the source: ten times what the worst of its last passes
+/// may take, and short enough for its clients' connections to survive a cut link.
+pub const LOAD_PATIENCE: Duration = Duration::from_secs(3);
+
+/// The same in verify mode, where the target hashes the whole memory before it says that it has loaded.
+pub const LOAD_PATIENCE_VERIFY: Duration = Duration::from_secs(60);
+
 /// The source waits this long for the coordinator's decision, with the VM stopped, before it takes the move back.
 pub const DECISION_PATIENCE: Duration = Duration::from_millis(1500);
 

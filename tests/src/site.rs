@@ -195,8 +195,12 @@ impl<'a> Site<'a> {
 
     /// Starts a VM on a host through its agent.
     pub fn start_vm(&self, host: &Host, def: &VmDef) -> Result<()> {
-        let path = self.lab.folder().join(format!("{}.toml", def.name));
-        fs::write(&path, def.spec()?)?;
+        self.order_start(host, &def.name, &def.spec()?)
+    }
+
+    fn order_start(&self, host: &Host, name: &str, spec: &str) -> Result<()> {
+        let path = self.lab.folder().join(format!("{name}.toml"));
+        fs::write(&path, spec)?;
         self.order_agent(host, "start", &text(&path))
     }
 
@@ -212,6 +216,31 @@ impl<'a> Site<'a> {
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "{order} {what}: {said}");
         Ok(())
+    }
+
+    /// Makes a host's agent take over a VM that somebody else has started, by its monitor.
+    pub fn attach_vm(&self, host: &Host, def: &VmDef, monitor: &Path) -> Result<()> {
+        let spec = format!("{}\n[attach]\nqmp = \"{}\"\n", def.spec()?, monitor.display());
+        self.order_start(host, &def.name, &spec)
+    }
+
+    /// Waits until the coordinator knows VMs.
+    pub fn wait_listed(&self, vms: &[&str]) -> Result<()> {
+        let deadline = Instant::now() + CONNECT_WAIT;
+        loop {
+            let list = self.cli_json(&["vm", "list"])?;
+            let known: Vec<&str> = list["vms"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|vm| vm["name"].as_str())
+                .collect();
+            if vms.iter().all(|vm| known.contains(vm)) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "the coordinator knows only {known:?}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// Boots VMs through their agents, `at_once` at a time, until all are ready.

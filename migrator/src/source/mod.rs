@@ -32,7 +32,9 @@ use tracing::{debug, info, warn};
 
 use crate::compress::Compressor;
 use crate::conn;
-use crate::limits::{CLAIMED_BATCHES, DECISION_PATIENCE, SESSION_EVENTS};
+use crate::limits::{
+    CLAIMED_BATCHES, DECISION_PATIENCE, LOAD_PATIENCE, LOAD_PATIENCE_VERIFY, SESSION_EVENTS,
+};
 use crate::memory::GuestMemory;
 use crate::qmp::{self, Qmp, QmpError, RunState, SourceCaps, Valve};
 use crate::rack::{Rack, Scope};
@@ -346,7 +348,12 @@ impl Session {
             }
         };
         match &event {
-            Event::VmStopped => self.stopped_at = self.stopped_at.or(Some(Instant::now())),
+            Event::VmStopped if self.stopped_at.is_none() => {
+                self.stopped_at = Some(Instant::now());
+                let verify = self.spec.verify;
+                let patience = if verify { LOAD_PATIENCE_VERIFY } else { LOAD_PATIENCE };
+                self.later(patience, Event::LoadOverdue);
+            }
             Event::Running => self.blackout = self.stopped_at.map(|at| at.elapsed()),
             Event::Hashed(digest) => self.digest = Some(*digest),
             _ => {}
@@ -392,11 +399,7 @@ impl Session {
             Effect::HashMemory => self.hash_memory(),
             Effect::AskCommit => {
                 let _ = self.notices.send(Notice::AskCommit).await;
-                let inputs = self.inputs.clone();
-                self.tasks.spawn(async move {
-                    tokio::time::sleep(DECISION_PATIENCE).await;
-                    let _ = inputs.send(Input::Event(Event::DecisionOverdue)).await;
-                });
+                self.later(DECISION_PATIENCE, Event::DecisionOverdue);
             }
             Effect::ForwardShut => {
                 self.to_qemu(&SHUT_OK).await;
@@ -514,6 +517,15 @@ impl Session {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             let _ = inputs.send(Input::Event(Event::Resumed)).await;
+        });
+    }
+
+    /// An event for this session after a while.
+    fn later(&mut self, pause: Duration, event: Event) {
+        let inputs = self.inputs.clone();
+        self.tasks.spawn(async move {
+            tokio::time::sleep(pause).await;
+            let _ = inputs.send(Input::Event(event)).await;
         });
     }
 

@@ -108,7 +108,7 @@ enum Input {
 
 /// The answer of a neighbour, verified.
 #[derive(Debug)]
-struct Fetched {
+pub struct Fetched {
     wanted: Vec<Digest>,
     /// One state a digest ([`frame::FETCH_PRESENT`](rackferry_migrator_protocol::frame::FETCH_PRESENT)...).
     states: Vec<u8>,

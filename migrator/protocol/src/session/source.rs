@@ -39,6 +39,8 @@ pub enum Event {
         /// Why not.
         reason: String,
     },
+    /// The VM has been stopped for too long and the target has not loaded it.
+    LoadOverdue,
     /// No answer from the coordinator for too long.
     DecisionOverdue,
     /// The source QEMU is in postmigrate: it cannot run by itself any more.
@@ -175,6 +177,11 @@ impl Source {
             }
             Event::PeerAbort(why) => self.failed(format!("the target gave up: {why}"), out),
             Event::Cancel(why) => self.failed(why, out),
+            Event::LoadOverdue => {
+                if matches!(self.phase, Phase::Switching) {
+                    self.failed("the target did not load the stopped VM in time".into(), out);
+                }
+            }
             Event::DecisionOverdue => {
                 if matches!(self.phase, Phase::Committing { dead: false }) {
                     self.failed("no answer from the coordinator to the commit request".into(), out);

@@ -96,6 +96,18 @@ fn an_overdue_decision_rolls_back_and_a_late_grant_changes_nothing() {
 }
 
 #[test]
+fn a_stopped_vm_that_is_not_loaded_in_time_goes_on_at_the_source() {
+    let ready = Event::Ready { predicted_ms: 1 };
+    let stopped = [Event::Accepted, ready, Event::SlotGranted, Event::VmStopped];
+    let overdue = [&stopped[..], &[Event::LoadOverdue, Event::Resumed]].concat();
+    let (_, out) = drive(false, &overdue);
+    assert!(out.contains(&Effect::CloseStream));
+    assert!(matches!(out.last(), Some(Effect::Finish(Outcome::RolledBack(_)))));
+    let (_, out) = drive(false, &then(&[Event::LoadOverdue, granted()]));
+    assert!(out.contains(&Effect::ForwardShut), "too late to matter once it is loaded");
+}
+
+#[test]
 fn a_source_that_dies_after_the_target_has_loaded_is_carried_on() {
     let (_, out) = drive(false, &then(&[Event::QemuDied, granted(), Event::Running]));
     assert_eq!(out[4..], [Effect::AttestStopped, Effect::SendGo, Effect::Finish(Outcome::Moved)]);
@@ -128,6 +140,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Event::Loaded { digest: None }),
         Just(granted()),
         Just(Event::Decision { granted: false, reason: "no".into() }),
+        Just(Event::LoadOverdue),
         Just(Event::DecisionOverdue),
         Just(Event::Postmigrate),
         Just(Event::QemuFailed("x".into())),
