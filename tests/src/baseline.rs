@@ -19,6 +19,9 @@ const PORT: u16 = 20_000;
 /// One VM's move takes this long at most.
 const MOVE_WAIT: Duration = Duration::from_secs(600);
 
+/// QEMU needs its big lock for its sums, which others hold too.
+const FIGURES_WAIT: Duration = Duration::from_secs(5);
+
 /// How stock QEMU moves a VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stock {
@@ -155,7 +158,7 @@ impl Move {
         let name = self.source.def.name.clone();
         self.source.qmp.execute("migrate", json!({ "uri": self.uri }))?;
         self.source.qmp.event(MOVE_WAIT, ended).with_context(|| format!("{name} does not end"))?;
-        let info = self.source.qmp.execute("query-migrate", json!({}))?;
+        let info = figures(&mut self.source)?;
         let status = info["status"].as_str().unwrap_or("unknown").to_string();
         let moved = status == "completed";
         let (mut cpu, mut paused) = (overhead(&mut self.source)?, Duration::ZERO);
@@ -177,6 +180,19 @@ impl Move {
         };
         let survivor = if moved { self.target } else { self.source };
         Ok((survivor, outcome))
+    }
+}
+
+/// What QEMU tells of a move that has ended: it says that it has before it has done its sums.
+fn figures(source: &mut Vm) -> Result<Value> {
+    let start = Instant::now();
+    loop {
+        let info = source.qmp.execute("query-migrate", json!({}))?;
+        let summed = info["status"] != "completed" || info["total-time"].as_u64() > Some(0);
+        if summed || start.elapsed() > FIGURES_WAIT {
+            return Ok(info);
+        }
+        thread::sleep(Duration::from_millis(2));
     }
 }
 

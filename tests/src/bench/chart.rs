@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::figures::{Figures, Report};
 
@@ -51,16 +52,15 @@ fn panel(
         .x_label_area_size(40)
         .y_label_area_size(60)
         .build_cartesian_2d(0.0..count as f64, 0.0..(top * 1.12).max(f64::MIN_POSITIVE))?;
-    chart.configure_mesh().disable_x_mesh().disable_x_axis().draw()?;
+    chart.configure_mesh().disable_x_mesh().disable_x_axis().y_max_light_lines(0).draw()?;
     chart.draw_series(report.methods.iter().enumerate().map(|(at, one)| {
         let color = if one.method.dedup().is_some() { RACKFERRY } else { STOCK };
         let at = at as f64;
         Rectangle::new([(at + 0.15, 0.0), (at + 0.85, figure(one))], color.filled())
     }))?;
     let write = |x: f64, y: f64, text: String, down: i32| {
-        let style = ("sans-serif", 12).into_font();
-        let left = text.len() as i32 * 3;
-        let label = EmptyElement::at((x, y)) + Text::new(text, (-left, down), style);
+        let style = TextStyle::from(("sans-serif", 12)).pos(Pos::new(HPos::Center, VPos::Top));
+        let label = EmptyElement::at((x, y)) + Text::new(text, (0, down), style);
         chart.plotting_area().draw(&label)
     };
     for (at, one) in report.methods.iter().enumerate() {

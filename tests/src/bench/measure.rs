@@ -128,7 +128,7 @@ impl Watched {
     fn sum(&self) -> Cpu {
         let of = |kind: Kind| {
             let all = self.all.values().filter(|one| one.kind == kind);
-            all.map(|one| one.now.saturating_sub(one.before).as_secs_f64()).sum()
+            all.fold(0.0, |sum, one| sum + one.now.saturating_sub(one.before).as_secs_f64())
         };
         Cpu {
             agents_s: of(Kind::Agent),
