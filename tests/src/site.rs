@@ -195,8 +195,13 @@ impl<'a> Site<'a> {
 
     /// Starts a VM on a host through its agent.
     pub fn start_vm(&self, host: &Host, def: &VmDef) -> Result<()> {
-        let path = self.lab.folder().join(format!("{}.toml", def.name));
-        fs::write(&path, def.spec()?)?;
+        self.start_spec(host, &def.name, &def.spec()?)
+    }
+
+    /// Starts a VM on a host through its agent, by the text of a spec file.
+    pub fn start_spec(&self, host: &Host, name: &str, spec: &str) -> Result<()> {
+        let path = self.lab.folder().join(format!("{name}.toml"));
+        fs::write(&path, spec)?;
         self.order_agent(host, "start", &text(&path))
     }
 
