@@ -184,8 +184,12 @@ impl Rack {
         }
         // A rack is few hosts: looking through them beats hashing.
         let expected = 2 * digests.len() / hosts;
-        let mut groups: Vec<(u32, Vec<u32>)> =
-            view.members.keys().chain([&self.own_host]).map(|h| (*h, Vec::with_capacity(expected))).collect();
+        let mut groups: Vec<(u32, Vec<u32>)> = view
+            .members
+            .keys()
+            .chain([&self.own_host])
+            .map(|h| (*h, Vec::with_capacity(expected)))
+            .collect();
         for (i, digest) in digests.iter().enumerate() {
             let owner = view.owners.owner(digest).unwrap_or(self.own_host);
             if let Some((_, positions)) = groups.iter_mut().find(|(host, _)| *host == owner) {
@@ -219,7 +223,8 @@ impl Rack {
         let digests: Vec<Digest> = claims.iter().map(|(digest, _)| *digest).collect();
         for (host, positions) in self.by_owner(scope, &digests) {
             let claims = positions.iter().map(|i| claims[*i as usize]);
-            let forget = Forget { crossing, claims: claims.map(|(d, holder)| (d.0, holder)).collect() };
+            let forget =
+                Forget { crossing, claims: claims.map(|(d, holder)| (d.0, holder)).collect() };
             if host == self.own_host {
                 self.forget_here(&forget);
             } else if let Some(link) = self.link(host) {

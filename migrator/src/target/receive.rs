@@ -468,9 +468,7 @@ impl Receiver {
             let lost = match state {
                 Found::Here => false,
                 Found::Gone => true,
-                Found::Unknown => {
-                    !self.rack.expects(holder.session) || self.wanted.pending(digest)
-                }
+                Found::Unknown => !self.rack.expects(holder.session) || self.wanted.pending(digest),
             };
             if lost {
                 self.ask_source(*digest);

@@ -6,7 +6,8 @@ const MARK: &str = "figures=[";
 
 /// CPU seconds of each stage, of the last session in an agent's log; `side` goes before their names.
 pub fn stages(log: &str, side: &str) -> Result<Vec<(String, f64)>> {
-    let line = log.lines().rev().find(|line| line.contains(MARK)).context("no session in the log")?;
+    let line =
+        log.lines().rev().find(|line| line.contains(MARK)).context("no session in the log")?;
     let figures = parse(line).with_context(|| format!("no figures: {line}"))?;
     let stages = figures.into_iter().filter_map(|(name, value)| {
         let stage = name.strip_suffix("_ns")?;

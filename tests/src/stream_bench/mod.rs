@@ -150,7 +150,8 @@ fn ours(lab: &Lab, options: Options) -> Result<Vec<Run>> {
         site.cli_json(&[&["migrate", VM, "--to", &to_name][..], &how].concat())?;
         let whole = start.elapsed();
         let watched = watch.end()?;
-        let mut stages = figures::stages(&lab.printed(&format!("agent-{}", from.name())), "source")?;
+        let mut stages =
+            figures::stages(&lab.printed(&format!("agent-{}", from.name())), "source")?;
         stages.extend(figures::stages(&lab.printed(&format!("agent-{}", to.name())), "target")?);
         let name = format!("rackferry, dedup {dedup}, compress {compress}");
         runs.push(watched.run(&name, whole, bytes(options), stages));
@@ -160,7 +161,9 @@ fn ours(lab: &Lab, options: Options) -> Result<Vec<Run>> {
 
 fn spec(options: Options) -> String {
     let kib = bytes(options) >> 10;
-    format!("name = \"{VM}\"\nmemory = \"{kib}KiB\"\nmachine = \"{MACHINE}\"\naccel = \"tcg\"\nserial = \"none\"\n")
+    format!(
+        "name = \"{VM}\"\nmemory = \"{kib}KiB\"\nmachine = \"{MACHINE}\"\naccel = \"tcg\"\nserial = \"none\"\n"
+    )
 }
 
 /// The figures as a table for people.

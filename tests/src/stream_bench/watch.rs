@@ -52,7 +52,12 @@ impl Watch {
     pub fn start(lab: &Lab, processes: &[(&str, u32)]) -> Result<Self> {
         let named: BTreeMap<u32, String> =
             processes.iter().map(|(name, pid)| (*pid, (*name).to_owned())).collect();
-        let mut eye = Eye { prefix: lab.prefix().to_owned(), core: lab.core(), named, seen: Watched::default() };
+        let mut eye = Eye {
+            prefix: lab.prefix().to_owned(),
+            core: lab.core(),
+            named,
+            seen: Watched::default(),
+        };
         for (pid, _) in qemus(lab)? {
             eye.named.entry(pid).or_insert_with(|| "source QEMU".to_owned());
         }
