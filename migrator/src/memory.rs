@@ -9,6 +9,7 @@ mod digest;
 
 use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -249,6 +250,17 @@ impl GuestMemory {
         self.write_at(offset, content)
     }
 
+    /// Writes whole pages from page `first` on.
+    ///
+    /// # Errors
+    /// As [`GuestMemory::write_page`].
+    pub fn write_pages(&self, first: u64, content: &[[u8; PAGE_BYTES]]) -> Result<(), MemoryError> {
+        let bytes = content.as_flattened();
+        let offset = self.check(first, bytes.len())?;
+        (first..first + content.len() as u64).for_each(|page| self.mark(page));
+        self.in_chunks(offset, bytes.len(), |at, range| self.write_at(at, &bytes[range]))
+    }
+
     /// Makes a page zero; free of cost if it is known to be.
     ///
     /// # Errors
@@ -283,12 +295,22 @@ impl GuestMemory {
     /// Outside of the memory.
     pub fn read_pages(&self, first: u64, into: &mut [u8]) -> Result<(), MemoryError> {
         let offset = self.check(first, into.len())?;
+        self.in_chunks(offset, into.len(), |at, range| self.read_at(at, &mut into[range]))
+    }
+
+    /// Calls `each` with every part of the range that lies in one chunk: its offset, and where it is in the range.
+    fn in_chunks(
+        &self,
+        offset: u64,
+        bytes: usize,
+        mut each: impl FnMut(u64, Range<usize>) -> Result<(), MemoryError>,
+    ) -> Result<(), MemoryError> {
         let mut done = 0;
-        while done < into.len() {
+        while done < bytes {
             let at = offset + done as u64;
             let in_chunk = (self.chunk_bytes - at % self.chunk_bytes) as usize;
-            let end = into.len().min(done.saturating_add(in_chunk));
-            self.read_at(at, &mut into[done..end])?;
+            let end = bytes.min(done.saturating_add(in_chunk));
+            each(at, done..end)?;
             done = end;
         }
         Ok(())

@@ -1,7 +1,10 @@
-//! Counters of a session: bytes by kind and time by stage.
+//! Counters of a session: bytes by kind and CPU time by stage.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
+
+use rustix::time::{ClockId, clock_gettime};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
@@ -48,27 +51,55 @@ counters! {
     fetched_bytes,
     /// Contents that came from a holder and did not match their digest, pages.
     verify_failures,
-    /// Time reading QEMU's stream, nanoseconds of a task, waiting excluded.
+    /// Batches of pages.
+    batches,
+    /// Reading QEMU's stream (source) or the source's frames with their checksums (target), nanoseconds of CPU.
     read_ns,
-    /// Time taking the stream apart, nanoseconds.
+    /// Taking the stream apart, nanoseconds of CPU.
     parse_ns,
-    /// Time hashing pages, nanoseconds.
+    /// Hashing pages, nanoseconds of CPU.
     hash_ns,
-    /// Time in claims at the own shard and encoding requests, nanoseconds.
+    /// Claims at the own shard and requests to others, nanoseconds of CPU.
     claim_ns,
-    /// Time compressing or decompressing, nanoseconds.
+    /// Compressing or decompressing, nanoseconds of CPU.
     zstd_ns,
-    /// Time writing to or checking from the network, nanoseconds, waiting included.
+    /// Checksums of batches and writing them to the network, nanoseconds of CPU.
     send_ns,
-    /// Time writing guest memory, nanoseconds.
+    /// Writing guest memory, nanoseconds of CPU.
     place_ns,
-    /// Time reading contents from this host's guest memories, hashing included, nanoseconds.
+    /// Noting contents that were placed, nanoseconds of CPU.
+    note_ns,
+    /// Contents from this host's guest memories: finding, verifying, placing, nanoseconds of CPU.
     local_ns,
 }
 
-/// Adds the time since `start` to a counter.
-pub fn lap(counter: &AtomicU64, start: Instant) {
-    counter.fetch_add(start.elapsed().as_nanos() as u64, Relaxed);
+/// CPU time of a thread at some moment, nanoseconds. What other work takes from the machine does not show in it.
+#[derive(Debug, Clone, Copy)]
+pub struct CpuMoment(u64);
+
+impl CpuMoment {
+    /// The running thread's.
+    pub fn now() -> Self {
+        let time = clock_gettime(ClockId::ThreadCPUTime);
+        Self(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+    }
+}
+
+/// Adds the CPU time since `start` to a counter; no await may lie between, which may change the thread.
+pub fn lap(counter: &AtomicU64, start: CpuMoment) {
+    counter.fetch_add(CpuMoment::now().0.saturating_sub(start.0), Relaxed);
+}
+
+/// Does `work` and adds the CPU time of it to a counter, waiting left out. As cancel safe as the work.
+pub async fn timed<T>(counter: &AtomicU64, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        let start = CpuMoment::now();
+        let result = work.as_mut().poll(cx);
+        lap(counter, start);
+        result
+    })
+    .await
 }
 
 /// Adds to a counter.

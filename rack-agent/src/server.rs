@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use rackferry_dedup_index::{Digest, PAGE_SIZE};
+use rackferry_dedup_index::Digest;
 use rackferry_migrator::conn::{self, ConnError, FrameReader, FrameWriter, Framed};
-use rackferry_migrator::rack::{Rack, StoreReader};
+use rackferry_migrator::rack::{Found, Rack, StoreReader};
 use rackferry_migrator_protocol::frame::{
     ClaimReply, ClaimRequest, FETCH_ABSENT, FETCH_PENDING, FETCH_PRESENT, FetchReplyHead,
     FetchRequest, Forget, FrameError, Kind, Revoke, Role,
@@ -77,12 +77,11 @@ struct Neighbour {
     reader: FrameReader<OwnedReadHalf>,
     writer: FrameWriter<OwnedWriteHalf>,
     store_reader: StoreReader,
-    pages: Vec<u8>,
 }
 
 impl Neighbour {
     fn new(rack: Arc<Rack>, (reader, writer): Framed) -> Self {
-        Self { rack, reader, writer, store_reader: StoreReader::default(), pages: Vec::new() }
+        Self { rack, reader, writer, store_reader: StoreReader::default() }
     }
 
     async fn run(mut self) -> Result<(), ConnError> {
@@ -128,21 +127,18 @@ impl Neighbour {
                 },
             )
             .collect();
-        self.pages.clear();
-        self.pages.reserve(digests.len() * PAGE_SIZE);
-        let pages = &mut self.pages;
-        self.rack.store.read(&self.rack.hasher, &digests, &mut self.store_reader, |i, page| {
-            states[i] = match page {
-                Some(page) => {
-                    pages.extend_from_slice(page);
-                    FETCH_PRESENT
-                }
-                None => FETCH_ABSENT,
-            };
-        });
+        self.rack.store.read(&self.rack.hasher, &digests, &mut self.store_reader);
+        for (state, found) in states.iter_mut().zip(self.store_reader.states()) {
+            match found {
+                Found::Here => *state = FETCH_PRESENT,
+                Found::Gone => *state = FETCH_ABSENT,
+                Found::Unknown => {}
+            }
+        }
         let mut head = Vec::new();
         FetchReplyHead { request: request.request, states }.encode(&mut head);
-        self.writer.send(Kind::FetchReply, &[&head, &self.pages]).await?;
+        let pages = self.store_reader.pages().as_flattened();
+        self.writer.send(Kind::FetchReply, &[&head, pages]).await?;
         Ok(())
     }
 }

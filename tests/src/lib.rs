@@ -31,6 +31,7 @@ pub mod qmp;
 pub mod rate;
 pub mod shape;
 pub mod site;
+pub mod stream_bench;
 pub mod topology;
 pub mod vm;
 

@@ -195,10 +195,11 @@ impl<'a> Site<'a> {
 
     /// Starts a VM on a host through its agent.
     pub fn start_vm(&self, host: &Host, def: &VmDef) -> Result<()> {
-        self.order_start(host, &def.name, &def.spec()?)
+        self.start_spec(host, &def.name, &def.spec()?)
     }
 
-    fn order_start(&self, host: &Host, name: &str, spec: &str) -> Result<()> {
+    /// Starts a VM on a host through its agent, by the text of a spec file.
+    pub fn start_spec(&self, host: &Host, name: &str, spec: &str) -> Result<()> {
         let path = self.lab.folder().join(format!("{name}.toml"));
         fs::write(&path, spec)?;
         self.order_agent(host, "start", &text(&path))
@@ -221,7 +222,7 @@ impl<'a> Site<'a> {
     /// Makes a host's agent take over a VM that somebody else has started, by its monitor.
     pub fn attach_vm(&self, host: &Host, def: &VmDef, monitor: &Path) -> Result<()> {
         let spec = format!("{}\n[attach]\nqmp = \"{}\"\n", def.spec()?, monitor.display());
-        self.order_start(host, &def.name, &spec)
+        self.start_spec(host, &def.name, &spec)
     }
 
     /// Waits until the coordinator knows VMs.

@@ -16,7 +16,7 @@ use rackferry_migrator_protocol::frame::{
 use tokio::sync::oneshot;
 
 pub use link::Answer;
-pub use store::{ContentStore, StoreReader};
+pub use store::{ContentStore, Found, StoreReader};
 
 use crate::limits::CLAIM_PATIENCE;
 use crate::memory::{GuestMemory, MemoryError};
@@ -151,34 +151,53 @@ impl Rack {
         claimant: HolderRef,
         digests: &[Digest],
     ) -> PendingClaims {
-        let mut by_owner: HashMap<u32, Vec<u32>> = HashMap::new();
-        {
-            let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
-            for (i, digest) in digests.iter().enumerate() {
-                let owner = match scope {
-                    Scope::Host => self.own_host,
-                    Scope::Rack => view.owners.owner(digest).unwrap_or(self.own_host),
-                };
-                by_owner.entry(owner).or_default().push(i as u32);
-            }
-        }
         let mut pending = PendingClaims { answers: vec![None; digests.len()], remote: Vec::new() };
-        let local = by_owner.remove(&self.own_host);
-        for (host, positions) in by_owner {
-            let Some(link) = self.link(host) else { continue };
-            let request = self.next_request.fetch_add(1, Ordering::Relaxed);
-            let digests = positions.iter().map(|i| digests[*i as usize].0).collect();
-            let mut payload = Vec::with_capacity(40 + positions.len() * 16);
-            ClaimRequest { request, crossing, claimant, digests }.encode(&mut payload);
-            pending.remote.push((positions, link.ask(Kind::Claim, request, payload).await));
-        }
-        if let Some(positions) = local {
-            let digests: Vec<Digest> = positions.iter().map(|i| digests[*i as usize]).collect();
-            for (i, answer) in positions.iter().zip(self.claim_here(crossing, claimant, &digests)) {
-                pending.answers[*i as usize] = answer;
+        for (host, positions) in self.by_owner(scope, digests) {
+            let theirs = positions.iter().map(|i| digests[*i as usize]);
+            if host == self.own_host {
+                let theirs: Vec<Digest> = theirs.collect();
+                let answers = self.claim_here(crossing, claimant, &theirs);
+                for (i, answer) in positions.iter().zip(answers) {
+                    pending.answers[*i as usize] = answer;
+                }
+            } else if let Some(link) = self.link(host) {
+                let request = self.next_request.fetch_add(1, Ordering::Relaxed);
+                let digests = theirs.map(|digest| digest.0).collect();
+                let mut payload = Vec::with_capacity(40 + positions.len() * 16);
+                ClaimRequest { request, crossing, claimant, digests }.encode(&mut payload);
+                pending.remote.push((positions, link.ask(Kind::Claim, request, payload).await));
             }
         }
         pending
+    }
+
+    /// Positions in `digests` by the host whose shard keeps them, the own host last: its part is done at once, while
+    /// the requests to the others are under way.
+    fn by_owner(&self, scope: Scope, digests: &[Digest]) -> Vec<(u32, Vec<u32>)> {
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        let hosts = match scope {
+            Scope::Host => 1,
+            Scope::Rack => view.members.len() + 1,
+        };
+        if hosts == 1 {
+            return vec![(self.own_host, (0..digests.len() as u32).collect())];
+        }
+        // A rack is few hosts: looking through them beats hashing.
+        let expected = 2 * digests.len() / hosts;
+        let mut groups: Vec<(u32, Vec<u32>)> = view
+            .members
+            .keys()
+            .chain([&self.own_host])
+            .map(|h| (*h, Vec::with_capacity(expected)))
+            .collect();
+        for (i, digest) in digests.iter().enumerate() {
+            let owner = view.owners.owner(digest).unwrap_or(self.own_host);
+            if let Some((_, positions)) = groups.iter_mut().find(|(host, _)| *host == owner) {
+                positions.push(i as u32);
+            }
+        }
+        groups.retain(|(_, positions)| !positions.is_empty());
+        groups
     }
 
     /// Claims at this host's shard. `None` = the claimant's to send.
@@ -201,19 +220,11 @@ impl Rack {
 
     /// A holder does not have what the index says it has.
     pub fn forget(&self, scope: Scope, crossing: u64, claims: &[(Digest, HolderRef)]) {
-        let mut by_owner: HashMap<u32, Vec<([u8; 16], HolderRef)>> = HashMap::new();
-        {
-            let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
-            for (digest, holder) in claims {
-                let owner = match scope {
-                    Scope::Host => self.own_host,
-                    Scope::Rack => view.owners.owner(digest).unwrap_or(self.own_host),
-                };
-                by_owner.entry(owner).or_default().push((digest.0, *holder));
-            }
-        }
-        for (host, claims) in by_owner {
-            let forget = Forget { crossing, claims };
+        let digests: Vec<Digest> = claims.iter().map(|(digest, _)| *digest).collect();
+        for (host, positions) in self.by_owner(scope, &digests) {
+            let claims = positions.iter().map(|i| claims[*i as usize]);
+            let forget =
+                Forget { crossing, claims: claims.map(|(d, holder)| (d.0, holder)).collect() };
             if host == self.own_host {
                 self.forget_here(&forget);
             } else if let Some(link) = self.link(host) {

@@ -21,13 +21,56 @@ impl std::fmt::Debug for ContentStore {
     }
 }
 
-/// Reads pages out of the store in batches; keeps its scratch memory between them.
+/// What this host knows of a content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// It is here, verified.
+    Here,
+    /// It was here and has been overwritten.
+    Gone,
+    /// It has not come yet, if it comes at all.
+    Unknown,
+}
+
+/// Reads pages out of the store in batches; keeps its memory between them.
 #[derive(Debug, Default)]
 pub struct StoreReader {
+    states: Vec<Found>,
     locations: Vec<Option<Location>>,
     found: Vec<usize>,
     digests: Vec<Digest>,
     pages: Vec<[u8; PAGE_SIZE]>,
+}
+
+impl StoreReader {
+    /// What the last [`ContentStore::read`] found, one state a wanted digest.
+    pub fn states(&self) -> &[Found] {
+        &self.states
+    }
+
+    /// Positions of the wanted digests that are [`Found::Here`], ascending.
+    pub fn found(&self) -> &[usize] {
+        &self.found
+    }
+
+    /// Their contents, in the same order, verified.
+    pub fn pages(&self) -> &[[u8; PAGE_SIZE]] {
+        &self.pages[..self.found.len()]
+    }
+}
+
+/// Pages one behind the other in one memory.
+#[derive(Debug, Clone, Copy)]
+struct Stretch {
+    start: Location,
+    pages: usize,
+}
+
+impl Stretch {
+    fn continues_with(&self, location: Location) -> bool {
+        let end = u64::from(self.start.page) + self.pages as u64;
+        self.start.memory == location.memory && end == u64::from(location.page)
+    }
 }
 
 impl ContentStore {
@@ -73,38 +116,63 @@ impl ContentStore {
         self.map.bytes()
     }
 
-    /// Calls `take(i, Some(page))` for every `wanted[i]` that is here and verifies, and `take(i, None)` for those that
-    /// were here and are gone: their page has been overwritten since. Such an entry stays, so that the next one who asks
-    /// learns the same and does not wait for content that has come and gone.
-    pub fn read(
-        &self,
-        hasher: &PageHasher,
-        wanted: &[Digest],
-        reader: &mut StoreReader,
-        mut take: impl FnMut(usize, Option<&[u8; PAGE_SIZE]>),
-    ) {
+    /// Looks for the contents of `wanted` and leaves in `reader` what it finds. Entries whose page has been overwritten
+    /// since stay, so that the next one who asks learns the same and does not wait for content that has come and gone.
+    pub fn read(&self, hasher: &PageHasher, wanted: &[Digest], reader: &mut StoreReader) {
         reader.locations.clear();
         self.map.lookup_batch(wanted, &mut reader.locations);
-        reader.found.clear();
-        let mut used = 0;
+        self.copy(reader);
+        let StoreReader { states, found, digests, pages, .. } = reader;
+        let views: Vec<&[u8; PAGE_SIZE]> = pages[..found.len()].iter().collect();
+        digests.clear();
+        hasher.digest_batch(&views, digests);
+        states.clear();
+        states.resize(wanted.len(), Found::Unknown);
+        let mut good = 0;
+        for at in 0..found.len() {
+            let i = found[at];
+            if digests[at] != wanted[i] {
+                states[i] = Found::Gone;
+                continue;
+            }
+            states[i] = Found::Here;
+            if good < at {
+                (found[good], pages[good]) = (i, pages[at]);
+            }
+            good += 1;
+        }
+        found.truncate(good);
+    }
+
+    /// Copies what lies at the locations, as few reads as they allow.
+    fn copy(&self, reader: &mut StoreReader) {
+        let StoreReader { locations, found, pages, .. } = reader;
+        found.clear();
+        if pages.len() < locations.len() {
+            pages.resize(locations.len(), [0; PAGE_SIZE]);
+        }
         let memories = self.memories.read().unwrap_or_else(PoisonError::into_inner);
-        for (i, location) in reader.locations.iter().enumerate() {
-            let Some(location) = location else { continue };
-            let Some(memory) = memories.get(&location.memory) else { continue };
-            if reader.pages.len() == used {
-                reader.pages.push([0; PAGE_SIZE]);
+        let mut read = |stretch: Option<Stretch>, found: &mut Vec<usize>| {
+            let Some(Stretch { start, pages: count }) = stretch else { return };
+            let into = &mut pages[found.len() - count..found.len()];
+            let memory = memories.get(&start.memory);
+            let done = memory.map(|m| m.read_pages(start.page.into(), into.as_flattened_mut()));
+            if !matches!(done, Some(Ok(()))) {
+                found.truncate(found.len() - count);
             }
-            if memory.read_page(location.page.into(), &mut reader.pages[used]).is_ok() {
-                reader.found.push(i);
-                used += 1;
+        };
+        let mut stretch: Option<Stretch> = None;
+        for (i, location) in locations.iter().enumerate() {
+            let Some(location) = *location else { continue };
+            match &mut stretch {
+                Some(open) if open.continues_with(location) => open.pages += 1,
+                _ => {
+                    read(stretch, found);
+                    stretch = Some(Stretch { start: location, pages: 1 });
+                }
             }
+            found.push(i);
         }
-        drop(memories);
-        let pages: Vec<&[u8; PAGE_SIZE]> = reader.pages[..used].iter().collect();
-        reader.digests.clear();
-        hasher.digest_batch(&pages, &mut reader.digests);
-        for ((i, digest), page) in reader.found.iter().zip(&reader.digests).zip(&reader.pages) {
-            take(*i, (*digest == wanted[*i]).then_some(page));
-        }
+        read(stretch, found);
     }
 }

@@ -1,7 +1,6 @@
 //! From claimed batches to frames on the core link.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use rackferry_dedup_index::{Digest, PAGE_SIZE};
 use rackferry_migrator_protocol::frame::{
@@ -15,7 +14,7 @@ use super::flow::{Flow, Kept, KeptPage};
 use super::pump::{Claiming, PageBuf, Parsed};
 use crate::compress::Compressor;
 use crate::conn::{ConnError, FrameWriter};
-use crate::stats::{Counters, add, lap};
+use crate::stats::{Counters, CpuMoment, add, lap, timed};
 
 /// What the session's control task wants to be sent.
 #[derive(Debug)]
@@ -175,7 +174,7 @@ impl<W: AsyncWrite + Unpin> Emitter<W> {
             .as_ref()
             .filter(|_| !s.raw.is_empty())
             .map(|claiming| claiming.rack.hasher.digest_of_digests(&s.raw_digests).0);
-        let start = Instant::now();
+        let start = CpuMoment::now();
         let compressed = match &mut self.compressor {
             Some(zstd) if !s.raw.is_empty() => {
                 zstd.link_is_short(self.flow.link_is_short())?;
@@ -190,17 +189,14 @@ impl<W: AsyncWrite + Unpin> Emitter<W> {
         let kept = (!s.kept.is_empty())
             .then(|| Kept { buf: buf.clone(), pages: s.kept.as_slice().into() });
         self.flow.sent(s.seq, s.meta.len() + data_len, kept);
-        let start = Instant::now();
-        let written = match compressed {
-            Some(data) => self.writer.send(Kind::Batch, &[&s.meta, data]).await?,
-            None => {
-                let mut parts: Vec<&[u8]> = Vec::with_capacity(s.raw.len() + 1);
-                parts.push(&s.meta);
-                parts.extend(s.raw.iter().map(|at| buf.page(*at as usize).as_slice()));
-                self.writer.send(Kind::Batch, &parts).await?
-            }
-        };
-        lap(&c.send_ns, start);
+        let mut parts: Vec<&[u8]> = Vec::with_capacity(s.raw.len() + 1);
+        parts.push(&s.meta);
+        match compressed {
+            Some(data) => parts.push(data),
+            None => parts.extend(s.raw.iter().map(|at| buf.page(*at as usize).as_slice())),
+        }
+        let written = timed(&c.send_ns, self.writer.send(Kind::Batch, &parts)).await?;
+        add(&c.batches, 1);
         add(&c.wire_bytes, written);
         s.next_batch();
         Ok(())

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::BufMut;
 use rackferry_dedup_index::{Digest, PAGE_SIZE};
@@ -19,7 +19,7 @@ use tokio_util::io::poll_read_buf;
 use super::flow::Flow;
 use crate::limits::{READ_BYTES, READ_BYTES_MIN, SOURCE_BUFFERS};
 use crate::rack::{PendingClaims, Rack, Scope};
-use crate::stats::{Counters, lap};
+use crate::stats::{Counters, CpuMoment, lap, timed};
 
 /// Buffers that are not in use, kept for the next read.
 #[derive(Debug, Default)]
@@ -171,7 +171,7 @@ impl<R: AsyncRead + Unpin> Pump<R> {
             if !self.fill(&mut buf.bytes).await? {
                 return Ok(None);
             }
-            let start = Instant::now();
+            let start = CpuMoment::now();
             let mut items = Vec::new();
             let used = self.parser.parse(&buf.bytes, &mut items)?;
             lap(&self.counters.parse_ns, start);
@@ -204,7 +204,7 @@ impl<R: AsyncRead + Unpin> Pump<R> {
         bytes: &mut Vec<u8>,
         end: usize,
     ) -> Poll<std::io::Result<()>> {
-        let start = Instant::now();
+        let start = CpuMoment::now();
         let before = bytes.len();
         let mut result = Poll::Ready(Ok(()));
         while bytes.len() < end {
@@ -226,7 +226,7 @@ impl<R: AsyncRead + Unpin> Pump<R> {
     async fn digest_and_claim(&self, buf: Arc<PageBuf>, items: Vec<Item>) -> Parsed {
         let mut parsed = Parsed { buf, items, digests: Vec::new(), claims: None };
         let Some(claiming) = &self.claiming else { return parsed };
-        let start = Instant::now();
+        let start = CpuMoment::now();
         let pages: Vec<&[u8; PAGE_SIZE]> = parsed
             .items
             .iter()
@@ -241,13 +241,9 @@ impl<R: AsyncRead + Unpin> Pump<R> {
         parsed.digests.reserve(pages.len());
         claiming.rack.hasher.digest_batch(&pages, &mut parsed.digests);
         lap(&self.counters.hash_ns, start);
-        let start = Instant::now();
-        let pending = claiming
-            .rack
-            .claim(claiming.scope, claiming.crossing, claiming.claimant, &parsed.digests)
-            .await;
-        lap(&self.counters.claim_ns, start);
-        parsed.claims = Some(pending);
+        let Claiming { rack, scope, crossing, claimant } = claiming;
+        let claim = rack.claim(*scope, *crossing, *claimant, &parsed.digests);
+        parsed.claims = Some(timed(&self.counters.claim_ns, claim).await);
         parsed
     }
 }

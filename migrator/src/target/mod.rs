@@ -30,7 +30,7 @@ use crate::conn::{ConnError, FrameReader, FrameWriter, Framed};
 use crate::limits::{PENDING_RETRY, RECEIVED_FRAMES, SESSION_EVENTS};
 use crate::qmp::Qmp;
 use crate::rack::Rack;
-use crate::stats::{Counters, Totals};
+use crate::stats::{Counters, Totals, timed};
 use receive::Receiver;
 
 pub use place::{PlaceError, Placed};
@@ -148,7 +148,7 @@ pub async fn run(
     let (recycled, recycle_queue) = mpsc::channel(RECEIVED_FRAMES);
     let counters = Arc::<Counters>::default();
     let mut tasks = JoinSet::new();
-    tasks.spawn(read_frames(reader, frames, recycle_queue));
+    tasks.spawn(read_frames(reader, counters.clone(), frames, recycle_queue));
     let died_inputs = inputs.clone();
     tasks.spawn(async move {
         died.await;
@@ -205,12 +205,13 @@ pub async fn run(
 /// Reads frames until the connection ends; the reason is the last item.
 async fn read_frames(
     mut reader: FrameReader<OwnedReadHalf>,
+    counters: Arc<Counters>,
     frames: mpsc::Sender<Result<(Kind, Vec<u8>), String>>,
     mut recycled: mpsc::Receiver<Vec<u8>>,
 ) {
     loop {
         let mut payload = recycled.try_recv().unwrap_or_default();
-        let item = match reader.next(&mut payload).await {
+        let item = match timed(&counters.read_ns, reader.next(&mut payload)).await {
             Ok(kind) => Ok((kind, payload)),
             Err(ConnError::Closed) => Err("closed by the source".to_owned()),
             Err(error) => Err(error.to_string()),

@@ -90,12 +90,8 @@ impl Placer {
     }
 
     /// Is there such a run of pages?
-    pub fn check(&self, block: u16, first: u32, count: u32) -> Result<(), PlaceError> {
-        let pages = self.blocks.get(usize::from(block)).map_or(0, |b| b.1);
-        match first.checked_add(count) {
-            Some(end) if end <= pages => Ok(()),
-            _ => Err(PlaceError::NoSuchPage { block, page: first }),
-        }
+    pub fn check(&self, first: PageId, count: u32) -> Result<(), PlaceError> {
+        self.target(first, count).map(drop)
     }
 
     /// Number of the memory that pages of this block lie in afterwards, for the content store.
@@ -104,26 +100,37 @@ impl Placer {
         placed.map(|i| self.offered[i].id)
     }
 
-    /// Puts a page's content where it belongs.
-    pub fn page(&mut self, id: PageId, content: &[u8; PAGE_SIZE]) -> Result<(), PlaceError> {
-        match self.target(id)? {
-            Some(i) => Ok(self.offered[i].memory.write_page(id.page.into(), content)?),
-            None => Ok(self.writer.page(id.block, id.page, content, &mut self.out)?),
+    /// Puts the contents of pages where they belong, from `first` on.
+    pub fn pages(&mut self, first: PageId, contents: &[[u8; PAGE_SIZE]]) -> Result<(), PlaceError> {
+        let PageId { block, page } = first;
+        if let Some(i) = self.target(first, contents.len() as u32)? {
+            return Ok(self.offered[i].memory.write_pages(page.into(), contents)?);
         }
+        for (page, content) in (page..).zip(contents) {
+            self.writer.page(block, page, content, &mut self.out)?;
+        }
+        Ok(())
     }
 
-    /// Makes a page zero.
-    pub fn zero(&mut self, id: PageId) -> Result<(), PlaceError> {
-        match self.target(id)? {
-            Some(i) => Ok(self.offered[i].memory.zero_page(id.page.into())?),
-            None => Ok(self.writer.zero(id.block, id.page, &mut self.out)?),
+    /// Makes pages zero, from `first` on.
+    pub fn zeros(&mut self, first: PageId, count: u32) -> Result<(), PlaceError> {
+        let PageId { block, page } = first;
+        let placed = self.target(first, count)?;
+        for page in page..page + count {
+            match placed {
+                Some(i) => self.offered[i].memory.zero_page(page.into())?,
+                None => self.writer.zero(block, page, &mut self.out)?,
+            }
         }
+        Ok(())
     }
 
-    fn target(&self, id: PageId) -> Result<Option<usize>, PlaceError> {
-        match self.blocks.get(usize::from(id.block)) {
-            Some((placed, pages)) if id.page < *pages => Ok(*placed),
-            _ => Err(PlaceError::NoSuchPage { block: id.block, page: id.page }),
+    /// Index into `offered` if these pages are placed.
+    fn target(&self, first: PageId, count: u32) -> Result<Option<usize>, PlaceError> {
+        let PageId { block, page } = first;
+        match (self.blocks.get(usize::from(block)), page.checked_add(count)) {
+            (Some((placed, pages)), Some(end)) if end <= *pages => Ok(*placed),
+            _ => Err(PlaceError::NoSuchPage { block, page }),
         }
     }
 
@@ -141,7 +148,7 @@ impl Placer {
         let mut known = None;
         if let Some(id) = last
             && self.writer.fallback_needs_content(last_id)
-            && let Some(i) = self.target(id)?
+            && let Some(i) = self.target(id, 1)?
         {
             self.offered[i].memory.read_page(id.page.into(), &mut content)?;
             known = Some(PageContent::Bytes(&content));

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use rackferry_dedup_index::{Digest, PAGE_SIZE};
 use rackferry_migrator_protocol::frame::{
@@ -20,8 +19,8 @@ use super::qemu;
 use super::wanted::{Look, Wanted};
 use crate::compress::Decompressor;
 use crate::limits::FETCH_PATIENCE;
-use crate::rack::{Rack, StoreReader};
-use crate::stats::{Counters, add, lap};
+use crate::rack::{Found, Rack, StoreReader};
+use crate::stats::{Counters, CpuMoment, add, lap};
 
 /// Bytes for QEMU that are collected before they are written.
 const WRITE_BYTES: usize = 256 << 10;
@@ -57,16 +56,8 @@ pub enum ReceiveError {
     Io(#[from] std::io::Error),
 }
 
-/// What this host knows of a content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Found {
-    /// It was placed.
-    Here,
-    /// It was here and has been overwritten.
-    Gone,
-    /// It has not come yet, if it comes at all.
-    Unknown,
-}
+/// A reference of the batch at hand.
+type Reference = (PageId, ReferenceId, Digest, HolderRef);
 
 /// Contents to ask of neighbours, by host: digest and the session that brings it.
 pub type Requests = Vec<(u32, Vec<([u8; 16], u64)>)>;
@@ -85,7 +76,8 @@ pub struct Receiver {
     decompressor: Option<Decompressor>,
     reader: StoreReader,
     digests: Vec<Digest>,
-    references: Vec<(PageId, ReferenceId, Digest, HolderRef)>,
+    references: Vec<Reference>,
+    wanted_here: Vec<Digest>,
     entries: HashMap<u32, Vec<(Digest, u32)>>,
     asked: HashMap<ReferenceId, Digest>,
     lost: Vec<Lost>,
@@ -114,6 +106,7 @@ impl Receiver {
             reader: StoreReader::default(),
             digests: Vec::new(),
             references: Vec::new(),
+            wanted_here: Vec::new(),
             entries: HashMap::new(),
             asked: HashMap::new(),
             lost: Vec::new(),
@@ -184,6 +177,7 @@ impl Receiver {
         }
         self.next_seq += 1;
         self.ack_due = true;
+        add(&self.counters.batches, 1);
         let mut decompressor = self.decompressor.take();
         let data = self.content(view.zstd, view.data, view.raw_pages, &mut decompressor)?;
         self.verify(&view, data)?;
@@ -202,7 +196,7 @@ impl Receiver {
         if !zstd {
             return Ok(data);
         }
-        let start = Instant::now();
+        let start = CpuMoment::now();
         if decompressor.is_none() {
             *decompressor = Some(Decompressor::new()?);
         }
@@ -216,7 +210,7 @@ impl Receiver {
     fn verify(&mut self, view: &BatchView<'_>, data: &[u8]) -> Result<(), ReceiveError> {
         self.digests.clear();
         let Some(root) = view.root else { return Ok(()) };
-        let start = Instant::now();
+        let start = CpuMoment::now();
         let (pages, _) = data.as_chunks::<PAGE_SIZE>();
         let pages: Vec<&[u8; PAGE_SIZE]> = pages.iter().collect();
         self.rack.hasher.digest_batch(&pages, &mut self.digests);
@@ -227,30 +221,34 @@ impl Receiver {
 
     /// Puts zeros and raw pages in place and notes references, in the order of the records.
     fn place_runs(&mut self, view: &BatchView<'_>, data: &[u8]) -> Result<(), ReceiveError> {
-        let start = Instant::now();
+        let start = CpuMoment::now();
         let (pages, _) = data.as_chunks::<PAGE_SIZE>();
         let (mut raw, mut index) = (0, 0);
         self.references.clear();
         self.outstanding.open_batch(view.seq, view.references() as u32);
         for run in view.runs() {
-            self.placer.check(run.block, run.first, run.count)?;
-            let memory = self.placer.memory_of(run.block);
-            for page in run.first..run.first + run.count {
-                let id = PageId { block: run.block, page };
-                match run.kind {
-                    RunKind::Zero => {
-                        self.outstanding.overtake(id);
-                        self.placer.zero(id)?;
+            let first = PageId { block: run.block, page: run.first };
+            self.placer.check(first, run.count)?;
+            let count = run.count as usize;
+            match run.kind {
+                RunKind::Zero => {
+                    self.outstanding.overtake(first, run.count);
+                    self.placer.zeros(first, run.count)?;
+                }
+                RunKind::Raw => {
+                    self.outstanding.overtake(first, run.count);
+                    self.placer.pages(first, &pages[raw..raw + count])?;
+                    if let Some(memory) = self.placer.memory_of(run.block)
+                        && let Some(digests) = self.digests.get(raw..raw + count)
+                    {
+                        let entries = self.entries.entry(memory).or_default();
+                        entries.extend(digests.iter().copied().zip(run.first..));
                     }
-                    RunKind::Raw => {
-                        self.outstanding.overtake(id);
-                        self.placer.page(id, &pages[raw])?;
-                        if let (Some(memory), Some(digest)) = (memory, self.digests.get(raw)) {
-                            self.entries.entry(memory).or_default().push((*digest, page));
-                        }
-                        raw += 1;
-                    }
-                    RunKind::Reference => {
+                    raw += count;
+                }
+                RunKind::Reference => {
+                    for page in run.first..run.first + run.count {
+                        let id = PageId { block: run.block, page };
                         let (digest, holder) = view.reference(index);
                         let reference = ReferenceId { seq: view.seq, index: index as u32 };
                         self.outstanding.wait(id, reference);
@@ -267,12 +265,14 @@ impl Receiver {
 
     /// Contents that were placed can be referred to from now on.
     fn note_contents(&mut self) {
+        let start = CpuMoment::now();
         for (memory, entries) in &mut self.entries {
             if !entries.is_empty() {
                 self.rack.store.insert(*memory, entries);
                 entries.clear();
             }
         }
+        lap(&self.counters.note_ns, start);
     }
 
     /// Resolves what this host has; the rest is waited for.
@@ -283,58 +283,68 @@ impl Receiver {
             }
             return Ok(());
         }
-        let start = Instant::now();
+        let start = CpuMoment::now();
         let references = std::mem::take(&mut self.references);
         let mut reader = std::mem::take(&mut self.reader);
-        let digests: Vec<Digest> = references.iter().map(|r| r.2).collect();
-        let mut states = vec![Found::Unknown; references.len()];
-        let rack = self.rack.clone();
-        let mut failed = Ok(());
-        rack.store.read(&rack.hasher, &digests, &mut reader, |i, content| {
-            let (page, reference, _, holder) = references[i];
-            let Some(content) = content else {
-                if holder.host == rack.own_host {
-                    states[i] = Found::Gone;
-                }
-                return;
-            };
-            states[i] = Found::Here;
-            add(&self.counters.local_bytes, PAGE_SIZE);
-            if let Err(error) = self.settle(page, reference, content) {
-                failed = Err(error);
-            }
-        });
-        for ((page, reference, digest, holder), state) in references.iter().zip(&states) {
+        self.wanted_here.clear();
+        self.wanted_here.extend(references.iter().map(|(_, _, digest, _)| *digest));
+        self.rack.store.read(&self.rack.hasher, &self.wanted_here, &mut reader);
+        add(&self.counters.local_bytes, reader.pages().len() * PAGE_SIZE);
+        self.place_found(&references, reader.found(), reader.pages())?;
+        for ((page, reference, digest, holder), state) in references.iter().zip(reader.states()) {
             if *state == Found::Here {
+                self.settle(*page, *reference);
                 continue;
             }
             self.wanted.add(*digest, *holder, *page, *reference);
             // What this session brought itself has come before its references: if it is not here it is gone.
-            if *state == Found::Gone || holder.session == self.session {
+            let gone = *state == Found::Gone && holder.host == self.rack.own_host;
+            if gone || holder.session == self.session {
                 self.ask_source(*digest);
             }
         }
         self.references = references;
         self.reader = reader;
         lap(&self.counters.local_ns, start);
-        failed
+        Ok(())
     }
 
-    /// The content of a reference is here: places it unless a newer record has overtaken it.
-    fn settle(
+    /// Places the contents of those `references` whose positions are `found`, pages next to each other at once; a
+    /// newer record of a page goes before.
+    fn place_found(
         &mut self,
-        page: PageId,
-        reference: ReferenceId,
-        content: &[u8; PAGE_SIZE],
+        references: &[Reference],
+        found: &[usize],
+        contents: &[[u8; PAGE_SIZE]],
     ) -> Result<(), ReceiveError> {
-        if self.outstanding.is_newest(page, reference) {
-            self.placer.page(page, content)?;
+        let mut at = 0;
+        while at < found.len() {
+            let newest = |at: usize| {
+                let (page, reference, ..) = references[*found.get(at)?];
+                self.outstanding.is_newest(page, reference).then_some(page)
+            };
+            let Some(first) = newest(at) else {
+                at += 1;
+                continue;
+            };
+            let follows = |n: &usize| {
+                newest(at + n).is_some_and(|page| {
+                    page.block == first.block && page.page as usize == first.page as usize + n
+                })
+            };
+            let count = 1 + (1..).take_while(follows).count();
+            self.placer.pages(first, &contents[at..at + count])?;
+            at += count;
         }
+        Ok(())
+    }
+
+    /// The content of a reference is in place, or a newer record of its page.
+    fn settle(&mut self, page: PageId, reference: ReferenceId) {
         if self.outstanding.settle(page, reference) {
             self.resolved.push(reference.seq);
             self.ack_due = true;
         }
-        Ok(())
     }
 
     /// A content arrived that any number of pages wait for.
@@ -347,7 +357,10 @@ impl Receiver {
         // Noted where it lies now, so that the next reference to it is resolved on this host.
         let lies = waiters.iter().find(|(page, r)| self.outstanding.is_newest(*page, *r)).copied();
         for (page, reference) in waiters {
-            self.settle(page, reference, content)?;
+            if self.outstanding.is_newest(page, reference) {
+                self.placer.pages(page, std::slice::from_ref(content))?;
+            }
+            self.settle(page, reference);
         }
         if let Some((page, _)) = lies
             && let Some(memory) = self.placer.memory_of(page.block)
@@ -379,7 +392,7 @@ impl Receiver {
     pub async fn fetched(&mut self, fetched: &Fetched) -> Result<(), ReceiveError> {
         let (pages, _) = fetched.pages.as_chunks::<PAGE_SIZE>();
         let mut pages = pages.iter();
-        let start = Instant::now();
+        let start = CpuMoment::now();
         for (digest, state) in fetched.wanted.iter().zip(&fetched.states) {
             match *state {
                 FETCH_PRESENT => {
@@ -443,35 +456,28 @@ impl Receiver {
         if due.is_empty() {
             return Ok(());
         }
+        let start = CpuMoment::now();
         let digests: Vec<Digest> = due.iter().map(|d| d.0).collect();
         let mut reader = std::mem::take(&mut self.reader);
-        let mut states = vec![Found::Unknown; due.len()];
-        let rack = self.rack.clone();
-        let mut failed = Ok(());
-        rack.store.read(&rack.hasher, &digests, &mut reader, |i, content| {
-            let Some(content) = content else {
-                states[i] = Found::Gone;
-                return;
-            };
-            states[i] = Found::Here;
-            add(&self.counters.local_bytes, PAGE_SIZE);
-            if let Err(error) = self.settle_all(digests[i], content) {
-                failed = Err(error);
-            }
-        });
-        self.reader = reader;
-        for ((digest, holder), state) in due.iter().zip(states) {
+        self.rack.store.read(&self.rack.hasher, &digests, &mut reader);
+        add(&self.counters.local_bytes, reader.pages().len() * PAGE_SIZE);
+        for (i, content) in reader.found().iter().zip(reader.pages()) {
+            self.settle_all(digests[*i], content)?;
+        }
+        for ((digest, holder), state) in due.iter().zip(reader.states()) {
             let lost = match state {
                 Found::Here => false,
                 Found::Gone => true,
-                Found::Unknown => !rack.expects(holder.session) || self.wanted.pending(digest),
+                Found::Unknown => !self.rack.expects(holder.session) || self.wanted.pending(digest),
             };
             if lost {
                 self.ask_source(*digest);
             }
         }
+        self.reader = reader;
+        lap(&self.counters.local_ns, start);
         self.note_contents();
-        failed
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use rackferry_dedup_index::Digest;
+use rackferry_dedup_index::{Digest, DigestBuildHasher};
 use rackferry_migrator_protocol::frame::HolderRef;
 use rackferry_migrator_protocol::session::outstanding::{PageId, ReferenceId};
 
@@ -40,7 +40,7 @@ pub enum Look {
 /// All contents one session waits for; bounded by the source's window.
 #[derive(Debug, Default)]
 pub struct Wanted {
-    entries: HashMap<Digest, Entry>,
+    entries: HashMap<Digest, Entry, DigestBuildHasher>,
     due: Vec<Digest>,
 }
 

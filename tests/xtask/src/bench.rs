@@ -15,6 +15,8 @@ use crate::{setup, test};
 pub enum Bench {
     /// Empty a rack in several ways, one after the other, with the same VMs over the same links.
     Evacuate(Evacuate),
+    /// Move one VM of unique content over a link without limit: throughput, and CPU time by stage.
+    Stream(crate::bench_stream::Arguments),
 }
 
 #[derive(Args)]
@@ -57,6 +59,7 @@ pub struct Evacuate {
 pub fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Evacuate(arguments) => evacuate(arguments),
+        Bench::Stream(arguments) => crate::bench_stream::run(arguments),
     }
 }
 

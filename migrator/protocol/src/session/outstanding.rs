@@ -5,7 +5,7 @@
 //! placed any more. This table knows the newest record of every page that has a reference outstanding; it is
 //! bounded by the source's window.
 
-use std::collections::HashMap;
+use hashbrown::HashMap;
 
 /// A page of the VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,11 +47,14 @@ impl Outstanding {
         self.newest.insert(page, reference);
     }
 
-    /// A record of `page` with content arrived: whatever is outstanding for it is overtaken. Cheap when nothing
-    /// is outstanding at all.
-    pub fn overtake(&mut self, page: PageId) {
+    /// Records with content arrived for `count` pages from `first` on: whatever is outstanding for them is overtaken.
+    /// Cheap when nothing is outstanding at all.
+    pub fn overtake(&mut self, first: PageId, count: u32) {
         if !self.newest.is_empty() {
-            self.newest.remove(&page);
+            let PageId { block, page } = first;
+            (page..page + count).for_each(|page| {
+                self.newest.remove(&PageId { block, page });
+            });
         }
     }
 
@@ -101,7 +104,7 @@ mod tests {
         o.open_batch(1, 1);
         o.wait(PAGE, r);
         assert!(o.is_newest(PAGE, r));
-        o.overtake(PAGE);
+        o.overtake(PAGE, 1);
         assert!(!o.is_newest(PAGE, r));
         assert!(o.settle(PAGE, r) && o.is_empty());
     }
@@ -124,7 +127,7 @@ mod tests {
                     o.wait(id, r);
                     waiting.push((id, r));
                 } else {
-                    o.overtake(id);
+                    o.overtake(id, 1);
                     memory[*page as usize] = seq;
                 }
                 if when % 3 == 0 && !waiting.is_empty() {
