@@ -95,8 +95,8 @@ impl EvacuationService for Fake {
 }
 
 async fn serve(acts: Acts) -> String {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound").to_string();
     let service = EvacuationServiceServer::new(Fake(acts));
     let server = Server::builder().add_service(service);
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
@@ -107,7 +107,9 @@ async fn serve(acts: Acts) -> String {
 async fn rackferry(address: &str, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rackferry"));
     command.arg("--coordinator").arg(address).args(args).stdin(std::process::Stdio::null());
-    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+    tokio::task::spawn_blocking(move || command.output().expect("it starts"))
+        .await
+        .expect("no panic")
 }
 
 const EVACUATE: [&str; 5] = ["evacuate", "r1", "--to", "r2", "--yes"];

@@ -5,6 +5,7 @@
 //! ```
 
 #[path = "../tests/support/frames.rs"]
+#[allow(dead_code, reason = "only the samples are needed here, not the properties")]
 mod frames;
 #[path = "../tests/support/mod.rs"]
 mod support;

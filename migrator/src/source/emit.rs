@@ -155,7 +155,10 @@ impl<W: AsyncWrite + Unpin> Emitter<W> {
                 () = &mut drained => return Ok(()),
                 order = orders.recv() => match order {
                     Some(order) => self.obey(order).await?,
-                    None => return Ok(drained.await),
+                    None => {
+                        drained.await;
+                        return Ok(());
+                    }
                 },
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! | task | owns | ends when |
 //! |---|---|---|
-//! | [`Session::run`] | the state machine, QEMU's return path | the machine says `Finish` |
+//! | [`run`] | the state machine, QEMU's return path | the machine says `Finish` |
 //! | pump | QEMU's stream | QEMU closes it, or the session ends |
 //! | emitter | the writing half of the connection | both its queues close, or the link breaks |
 //! | acks | the reading half | the link breaks |
@@ -332,7 +332,7 @@ impl Session {
         let event = match input {
             Input::Event(event) => event,
             Input::ReturnPath(bytes) => {
-                self.to_qemu(&bytes).await;
+                self.write_return_path(&bytes).await;
                 return None;
             }
             Input::Progress(mut progress) => {
@@ -391,7 +391,7 @@ impl Session {
                 }
             }
             Effect::OpenValve => match self.valve {
-                Valve::SwitchoverAck => self.to_qemu(&SWITCHOVER_ACK).await,
+                Valve::SwitchoverAck => self.write_return_path(&SWITCHOVER_ACK).await,
                 Valve::DowntimeLimit => {
                     self.parts.qmp.raise_downtime_limit(self.spec.max_downtime_ms.into()).await?;
                 }
@@ -402,7 +402,7 @@ impl Session {
                 self.later(DECISION_PATIENCE, Event::DecisionOverdue);
             }
             Effect::ForwardShut => {
-                self.to_qemu(&SHUT_OK).await;
+                self.write_return_path(&SHUT_OK).await;
                 self.await_postmigrate();
             }
             Effect::AttestStopped => {
@@ -534,7 +534,7 @@ impl Session {
     }
 
     /// Writes to QEMU's return path. An error shows as the end of the stream as well.
-    async fn to_qemu(&mut self, bytes: &[u8]) {
+    async fn write_return_path(&mut self, bytes: &[u8]) {
         if let Some(path) = &mut self.return_path
             && let Err(error) = path.write_all(bytes).await
         {

@@ -159,7 +159,7 @@ impl Spread {
         let Some(&max) = values.last() else { return Self::default() };
         let rank = |share: f64| values[((values.len() as f64 * share).ceil() as usize).max(1) - 1];
         let middle = values.len() / 2;
-        let median = if values.len() % 2 == 0 {
+        let median = if values.len().is_multiple_of(2) {
             f64::midpoint(values[middle - 1], values[middle])
         } else {
             values[middle]
