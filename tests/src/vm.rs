@@ -159,7 +159,7 @@ impl VmDef {
     /// Its memory, KiB. QEMU 7.2 under TCG loses dirty pages of blocks whose length is a multiple of 256 KiB (found by
     /// the stream tests: 256 of 256 rewritten pages were stale at a stock target; mended upstream later), so every VM gets
     /// two pages more.
-    pub(crate) fn memory_kib(&self) -> u32 {
+    pub fn memory_kib(&self) -> u32 {
         self.memory_mib * 1024 + 8
     }
 

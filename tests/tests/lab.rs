@@ -37,8 +37,9 @@ fn a_flipped_bit_in_guest_memory_is_heard_of() {
     let lab = Lab::up(&Topology { hosts_per_rack: 1 }).unwrap();
     let def = VmDef::named("frail").memory_mib(128).profile(Profile::Unique);
     let path = lab.folder().join("memory");
+    let (size, path_text) = (def.memory_kib(), path.display());
     let memory =
-        format!("memory-backend-file,id=pc.ram,share=on,size=128M,mem-path={}", path.display());
+        format!("memory-backend-file,id=pc.ram,share=on,size={size}K,mem-path={path_text}");
     let further = ["-object", &memory, "-machine", "memory-backend=pc.ram"];
     let _vm = lab.start_with(lab.host("a", 1), &def, &further).unwrap();
     lab.heartbeats().wait_ready(&["frail"], BOOT).unwrap();

@@ -344,7 +344,8 @@ fn memory_bytes(
     match parsed {
         Some(bytes) if bytes > 0 && bytes.is_multiple_of(unit) && bytes <= 1 << 46 => Ok(bytes),
         Some(_) => {
-            let advice = format!("take a positive multiple of {} KiB", unit >> 10);
+            let unit = if huge.is_some() { format!("{} MiB", unit >> 20) } else { "4 KiB".into() };
+            let advice = format!("take a positive multiple of {unit}");
             Err(at.refuse("memory", memory, advice))
         }
         None => Err(at.refuse("memory", memory, "write a size like \"256MiB\" or \"4GiB\"")),
