@@ -1,4 +1,5 @@
 //! The coordinator as a process: streams, durability, restarts. What it decides is tested in the fleet.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 

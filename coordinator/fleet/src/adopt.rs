@@ -26,7 +26,7 @@ impl Fleet {
     fn sweep_vm(&mut self, host: &HostName, vm: &VmReport, hello: bool) {
         let moved_by = self.migration_of(host, vm);
         match vm.run_state {
-            RunState::Dead => {}
+            RunState::Dead | RunState::Unknown => {}
             RunState::Incoming | RunState::Loaded => {
                 if let Some(migration) = moved_by {
                     self.sweep_copy(host, &migration);

@@ -195,7 +195,7 @@ fn source_word(listed: Option<&VmReport>, alive: bool, conclusive: bool) -> Opti
         Some(RunState::MovedOut) => Some(Source::Stopped),
         Some(RunState::Running | RunState::Paused) if alive => Some(Source::Moving),
         Some(RunState::Running | RunState::Paused) => conclusive.then_some(Source::Runs),
-        Some(RunState::Incoming | RunState::Loaded) => None,
+        Some(RunState::Incoming | RunState::Loaded | RunState::Unknown) => None,
     }
 }
 
@@ -208,6 +208,7 @@ fn target_word(listed: Option<&VmReport>, alive: bool, conclusive: bool) -> Opti
             (conclusive || vm.migration.is_some()).then_some(Target::Gone)
         }
         RunState::Running | RunState::Paused => Some(Target::Runs),
+        RunState::Unknown => None,
         RunState::Incoming | RunState::Loaded if alive => Some(Target::Paused),
         RunState::Incoming | RunState::Loaded => Some(Target::Orphaned),
     }

@@ -336,6 +336,7 @@ impl Fleet {
             RunState::Running => None,
             RunState::Paused => Some("it is paused"),
             RunState::Dead => Some(DEAD),
+            RunState::Unknown => Some("its agent cannot reach its QEMU"),
             RunState::Incoming | RunState::Loaded | RunState::MovedOut => {
                 Some("it does not run yet")
             }

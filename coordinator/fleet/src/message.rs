@@ -109,6 +109,8 @@ pub enum RunState {
     MovedOut,
     /// The process is gone.
     Dead,
+    /// There may be a process, and its agent cannot tell what it does.
+    Unknown,
 }
 
 /// What an agent says after it introduced itself.

@@ -192,7 +192,7 @@ pub enum Condition {
     Switching,
     /// Its QEMU is gone.
     Dead,
-    /// Its owner's agent is away.
+    /// Its owner's agent is away, or cannot reach its QEMU.
     Unknown,
 }
 
@@ -397,7 +397,7 @@ fn condition(run_state: Option<RunState>) -> Condition {
         Some(RunState::Paused) => Condition::Paused,
         Some(RunState::Incoming | RunState::Loaded | RunState::MovedOut) => Condition::Switching,
         Some(RunState::Dead) => Condition::Dead,
-        None => Condition::Unknown,
+        Some(RunState::Unknown) | None => Condition::Unknown,
     }
 }
 
