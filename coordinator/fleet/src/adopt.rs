@@ -77,8 +77,7 @@ impl Fleet {
         if migration.source != *host || migration.is_ordered() {
             return;
         }
-        let vm = self.store.vms().get(&migration.vm);
-        let resume = vm.is_some_and(|vm| vm.owner == *host && vm.standing == Standing::Stable);
+        let resume = self.stays_with(host, &migration.vm);
         let moved =
             matches!(migration.stage, Stage::Settling | Stage::Ended { end: End::Moved, .. });
         if resume || moved {

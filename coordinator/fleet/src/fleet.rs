@@ -64,6 +64,8 @@ pub(crate) struct Live {
     pub(crate) target: Target,
     /// The source has spoken of this session, so a list without it means that it is over.
     pub(crate) acknowledged: bool,
+    /// The source's session has said its last word.
+    pub(crate) source_ended: bool,
     /// The target has said that it waits for the source.
     pub(crate) ready: bool,
     pub(crate) progress: Progress,

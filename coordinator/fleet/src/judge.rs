@@ -2,7 +2,7 @@
 
 use crate::{
     End, EvacuationId, Fleet, HostName, MigrationId, MigrationRecord, Order, Record, RunState,
-    Stage, Standing,
+    Stage, Standing, VmName,
     fleet::Live,
     ownership::{Passed, Source, Target, Verdict, decide},
 };
@@ -146,7 +146,7 @@ impl Fleet {
     /// The VM runs at the target; the migration ends when the source has nothing left to say.
     fn judge_settling(&mut self, id: MigrationId) {
         let Some((migration, live)) = self.active(id) else { return };
-        let source = live.source;
+        let (source, ended) = (live.source, live.source_ended);
         match source {
             Source::Moving => {}
             Source::Stopped => {
@@ -155,6 +155,8 @@ impl Fleet {
                 }
             }
             Source::Unknown if self.agents.contains_key(&migration.source) => {}
+            // Its figures are under way; the next tick does not wait for them.
+            Source::Gone if !ended => {}
             Source::Runs => {
                 let MigrationRecord { vm, source, target, .. } = &migration;
                 self.note(
@@ -196,6 +198,14 @@ impl Fleet {
             vm.owner = owner.clone();
             vm.standing = Standing::Stable;
         }
+    }
+
+    /// A host owns a VM, and no commit says that it leaves. It may be moving once more: a copy that an
+    /// earlier move stopped goes on all the same.
+    pub(crate) fn stays_with(&self, host: &HostName, vm: &VmName) -> bool {
+        self.store.vms().get(vm).is_some_and(|vm| {
+            vm.owner == *host && !matches!(vm.standing, Standing::Committed { .. })
+        })
     }
 
     /// Tells a host what to do with a copy that moved out.
@@ -259,7 +269,8 @@ impl Fleet {
     /// Gives up a move whose target is silent for too long and cannot have begun. The VM is not touched:
     /// its source was never told.
     pub(crate) fn lose_patience(&mut self, id: MigrationId) {
-        let Some((migration, _)) = self.active(id) else { return };
+        let Some((migration, live)) = self.active(id) else { return };
+        let source = live.source;
         let patience = self.limits.patience_ns;
         let target_silent = self.silent_for(&migration.target).is_some_and(|ns| ns > patience);
         let source_silent = self.silent_for(&migration.source).is_some_and(|ns| ns > patience);
@@ -275,7 +286,9 @@ impl Fleet {
                     self.go_on_cancelling(id, passed);
                 }
             }
-            Stage::Settling if source_silent => self.end(id, End::Moved, String::new()),
+            Stage::Settling if source_silent || source == Source::Gone => {
+                self.end(id, End::Moved, String::new());
+            }
             _ => {}
         }
     }

@@ -71,6 +71,13 @@
 //! after a word of a session is newer than that word. The first list of a stream (Hello) holds whatever
 //! was lost with the one before. A session is alive only while its agent has the boot id that
 //! was told to start it, so a restarted agent cannot be taken for one that still copies.
+//!
+//! # What this asks of agents
+//!
+//! A list is complete: a VM that is not in it has no process on the host. A QEMU the agent cannot reach is
+//! listed as unknown, and unknown attests nothing. Whoever reports a copy as gone after the commit says
+//! that it has not run: if the target ran it and lost it before anybody heard of that, the source goes
+//! on from the moment it stopped at.
 
 /// What the source attests about a migration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

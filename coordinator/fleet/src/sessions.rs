@@ -1,7 +1,7 @@
 //! What sessions say: ready, progress, may I commit, stopped, running, ended.
 
 use crate::{
-    Activity, Fleet, Generation, HostName, MigrationId, MigrationRecord, Order, Outcome, Said,
+    Activity, End, Fleet, Generation, HostName, MigrationId, MigrationRecord, Order, Outcome, Said,
     SessionEnd, Stage, Standing,
     ownership::{Source, Target},
 };
@@ -56,8 +56,9 @@ impl Fleet {
             live.source = Source::Moving;
         }
         if progress.activity == Activity::Switching && !self.slots.holds(id) {
-            // It got its slot from a coordinator that has been restarted since.
-            self.slots.seize(id);
+            // Its request, or the slot it got, was lost with a coordinator that has been restarted since.
+            self.slots.ask(id);
+            self.dispatch_due = true;
         }
         self.outbox.publish = true;
     }
@@ -133,8 +134,7 @@ impl Fleet {
             return self.judge(id);
         }
         // The commit was undone meanwhile, because the target lost its copy.
-        let vm = self.store.vms().get(&migration.vm);
-        if vm.is_some_and(|vm| vm.owner == *host && vm.standing == Standing::Stable) {
+        if self.stays_with(host, &migration.vm) {
             self.release(&migration, host, true);
         }
     }
@@ -173,19 +173,28 @@ impl Fleet {
         }
     }
 
+    /// The copy is there and did not want to run; its session is over.
+    fn target_stuck(&mut self, id: MigrationId, reason: Option<String>) {
+        if let Some(live) = self.live.get_mut(&id) {
+            live.target = Target::Orphaned;
+            live.reason = reason.or(live.reason.take());
+            self.judge(id);
+        }
+    }
+
     fn session_ended(&mut self, host: &HostName, id: MigrationId, end: SessionEnd) {
         let Some(migration) = self.store.migrations().get(&id).cloned() else { return };
         let reason = (!end.reason.is_empty()).then(|| end.reason.clone());
         if migration.source == *host {
             self.keep_figures(id, &end);
+            self.keep_reason(id, reason.as_deref());
             self.source_ended(&migration, end.outcome, reason);
         } else if migration.target == *host {
             self.keep_target_digest(id, &end);
             match end.outcome {
                 Outcome::Moved => self.target_running(host, id),
-                Outcome::RolledBack | Outcome::VmLost | Outcome::Stopped => {
-                    self.target_gone(id, reason);
-                }
+                Outcome::RolledBack | Outcome::VmLost => self.target_gone(id, reason),
+                Outcome::Stopped => self.target_stuck(id, reason),
             }
         }
     }
@@ -203,6 +212,7 @@ impl Fleet {
             }
             return;
         };
+        live.source_ended = true;
         live.reason = reason.or(live.reason.take());
         live.source = match outcome {
             // Its session heard from the target that the VM runs there, before the target told us.
@@ -224,6 +234,16 @@ impl Fleet {
         record.result.qemu_downtime_ms = end.qemu_downtime_ms;
         record.result.blackout_ms = end.blackout_ms;
         record.result.source_digest.clone_from(&end.memory_digest);
+    }
+
+    /// A list may have been faster than the word why.
+    fn keep_reason(&mut self, id: MigrationId, why: Option<&str>) {
+        let Some(why) = why else { return };
+        if let Some(record) = self.store.migration_mut(id)
+            && let Stage::Ended { end: End::RolledBack, reason, .. } = &mut record.stage
+        {
+            why.clone_into(reason);
+        }
     }
 
     fn keep_target_digest(&mut self, id: MigrationId, end: &SessionEnd) {

@@ -192,7 +192,7 @@ pub enum Condition {
     Switching,
     /// Its QEMU is gone.
     Dead,
-    /// Its owner's agent is away.
+    /// Its owner's agent is away, or cannot reach its QEMU.
     Unknown,
 }
 

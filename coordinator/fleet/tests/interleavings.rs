@@ -15,6 +15,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::DeliverStale),
         1 => Just(Step::GiveUp),
         2 => Just(Step::Report),
+        1 => Just(Step::ReportDeaf),
         1 => Just(Step::Tick),
         1 => Just(Step::CutStream),
         3 => Just(Step::Reconnect),

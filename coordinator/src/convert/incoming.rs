@@ -78,7 +78,7 @@ fn vms(states: Vec<v1::VmState>) -> Result<Vec<VmReport>, Invalid> {
 
 fn vm(state: v1::VmState) -> Result<VmReport, Invalid> {
     let run_state = match state.run_state() {
-        v1::RunState::Unspecified => return Err(Invalid("run_state")),
+        v1::RunState::Unspecified => RunState::Unknown,
         v1::RunState::Running => RunState::Running,
         v1::RunState::Paused => RunState::Paused,
         v1::RunState::Incoming => RunState::Incoming,
@@ -172,8 +172,9 @@ mod tests {
     }
 
     #[test]
-    fn unknown_values_of_enums_are_refused() {
-        assert_eq!(vm(v1::VmState { run_state: 99, ..state() }), Err(Invalid("run_state")));
+    fn unknown_values_of_enums_are_unknown_or_refused() {
+        let state = v1::VmState { run_state: 99, ..state() };
+        assert_eq!(vm(state).map(|vm| vm.run_state), Ok(RunState::Unknown));
         let ended = v1::MigrationEnded {
             migration_id: "mig-1".to_owned(),
             outcome: 99,

@@ -25,7 +25,10 @@ pub enum Step {
     DeliverUpTwice,
     DeliverStale,
     GiveUp,
+    /// A list; it may overtake words that wait in the agent.
     Report,
+    /// A list by an agent that cannot reach its QEMUs.
+    ReportDeaf,
     Tick,
     CutStream,
     Reconnect,
@@ -95,15 +98,16 @@ impl World {
                 }
             }
             Step::GiveUp => self.give_up(host, b),
-            Step::Report => self.report(host),
+            Step::Report => self.report(host, false),
+            Step::ReportDeaf => self.report(host, true),
             Step::Tick => self.desk.pass(SECOND * (b as u64 % 40)),
-            Step::CutStream => self.cut_stream(host),
+            Step::CutStream => self.cut_stream(host, b),
             Step::Reconnect => self.reconnect(host),
             Step::KillAgent => self.kill_agent(host),
             Step::StartAgent => self.start_agent(host),
             Step::CutPipe => self.cut_pipe(b),
             Step::KillQemu => self.kill_qemu(host, b),
-            Step::RestartCoordinator => self.restart_coordinator(),
+            Step::RestartCoordinator => self.restart_coordinator(b),
             Step::Evacuate => self.evacuate(b),
             Step::Cancel => self.cancel(b),
         }
@@ -134,12 +138,10 @@ impl World {
     fn go_on(&mut self, n: usize) {
         let mut can: Vec<(u8, usize, usize)> = Vec::new();
         for (host, agent) in self.agents.iter().enumerate() {
-            if !agent.up.is_empty() {
+            if !agent.up.is_empty() && agent.connection.is_some() {
                 can.push((0, host, 0));
             }
-            if !agent.down.is_empty() {
-                can.push((1, host, 0));
-            }
+            can.extend((0..agent.down.len().min(3)).map(|nth| (1, host, nth)));
             can.extend(
                 (0..VMS.len()).filter(|&vm| agent.can_advance(VMS[vm])).map(|vm| (2, host, vm)),
             );
@@ -155,7 +157,7 @@ impl World {
         let Some(&(what, host, b)) = can.get(n % can.len().max(1)) else { return };
         match what {
             0 => self.deliver_up(host, false),
-            1 => self.deliver_down(host),
+            1 => self.deliver_down(host, b),
             2 => self.advance(host, b),
             _ => self.move_pipe(b),
         }
@@ -172,8 +174,10 @@ impl World {
         self.desk.say(connection, said);
     }
 
-    fn deliver_down(&mut self, host: usize) {
-        if let Some(order) = self.agents[host].down.pop_front() {
+    /// Orders are carried out in tasks of their own: any may be the first.
+    fn deliver_down(&mut self, host: usize, nth: usize) {
+        let down = &mut self.agents[host].down;
+        if let Some(order) = down.remove(nth % down.len().max(1)) {
             self.trace.push(format!("  {} takes {order:?}", HOSTS[host].0));
             self.obey(host, order);
         }
@@ -181,39 +185,53 @@ impl World {
 
     pub fn say(&mut self, host: usize, said: Said) {
         let agent = &mut self.agents[host];
-        if agent.connection.is_some() {
-            if let Said::Report { vms, .. } = &said {
-                self.trace.push(format!("  {} reports {:?}", agent.host, states(vms)));
-            } else {
-                self.trace.push(format!("  {} says {said:?}", agent.host));
-            }
+        if agent.alive {
+            self.trace.push(format!("  {} says {said:?}", agent.host));
             agent.up.push_back(said);
         }
     }
 
-    fn report(&mut self, host: usize) {
-        let vms = self.agents[host].list(self.habits);
-        self.say(host, Said::Report { memory_free_bytes: 1000 << 20, vms });
+    fn report(&mut self, host: usize, deaf: bool) {
+        let agent = &mut self.agents[host];
+        if agent.connection.is_none() {
+            return;
+        }
+        let mut vms = agent.list(self.habits);
+        for vm in vms.iter_mut().filter(|_| deaf) {
+            vm.run_state = RunState::Unknown;
+        }
+        self.trace.push(format!("  {} reports {:?}", agent.host, states(&vms)));
+        let report = Said::Report { memory_free_bytes: 1000 << 20, vms };
+        let after = agent.up.iter().rposition(|said| matches!(said, Said::Report { .. }));
+        agent.up.insert(after.map_or(0, |last| last + 1), report);
     }
 
-    fn cut_stream(&mut self, host: usize) {
+    /// Some words are on their way and may still arrive, the others wait in the agent for the next stream.
+    /// What it was told before it may carry out later.
+    fn drop_stream(&mut self, host: usize, sent: usize) -> Option<Connection> {
         let agent = &mut self.agents[host];
-        let Some(connection) = agent.connection.take() else { return };
-        agent.down.clear();
-        self.stale.extend(agent.up.drain(..).map(|said| (connection, said)));
-        self.desk.handle(Event::Disconnected(connection));
+        let connection = agent.connection.take()?;
+        let sent = sent % (agent.up.len() + 1);
+        self.stale.extend(agent.up.drain(..sent).map(|said| (connection, said)));
+        agent.up.retain(|said| !matches!(said, Said::Report { .. }));
+        Some(connection)
+    }
+
+    fn cut_stream(&mut self, host: usize, sent: usize) {
+        if let Some(connection) = self.drop_stream(host, sent) {
+            self.desk.handle(Event::Disconnected(connection));
+        }
     }
 
     fn reconnect(&mut self, host: usize) {
         // The coordinator learns of a new stream before it learns that the old one is gone, at times.
-        let agent = &mut self.agents[host];
+        let agent = &self.agents[host];
         if !agent.alive {
             return;
         }
-        if let Some(old) = agent.connection.take() {
-            agent.down.clear();
-            self.stale.extend(agent.up.drain(..).map(|said| (old, said)));
-        }
+        let sent = agent.up.len() / 2;
+        self.drop_stream(host, sent);
+        let agent = &self.agents[host];
         let vms = agent.list(self.habits);
         let (name, rack, boot) = (agent.host, agent.rack, agent.boot.to_string());
         self.trace.push(format!("  {name} lists {:?}", states(&vms)));
@@ -224,7 +242,9 @@ impl World {
     }
 
     fn kill_agent(&mut self, host: usize) {
-        self.cut_stream(host);
+        self.cut_stream(host, usize::MAX);
+        self.agents[host].up.clear();
+        self.agents[host].down.clear();
         if !std::mem::replace(&mut self.agents[host].alive, false) {
             return;
         }
@@ -245,12 +265,10 @@ impl World {
         }
     }
 
-    fn restart_coordinator(&mut self) {
+    fn restart_coordinator(&mut self, sent: usize) {
         self.desk.restart();
-        for agent in &mut self.agents {
-            agent.connection = None;
-            agent.up.clear();
-            agent.down.clear();
+        for host in 0..HOSTS.len() {
+            self.drop_stream(host, sent);
         }
         self.stale.clear();
     }
@@ -320,7 +338,7 @@ impl World {
                 for vm in 0..VMS.len() {
                     self.advance(host, vm);
                 }
-                self.report(host);
+                self.report(host, false);
                 while !self.agents[host].up.is_empty() {
                     self.deliver_up(host, false);
                     self.collect_orders();
@@ -328,7 +346,7 @@ impl World {
             }
             for host in 0..HOSTS.len() {
                 while !self.agents[host].down.is_empty() {
-                    self.deliver_down(host);
+                    self.deliver_down(host, 0);
                     self.check_one_owner();
                 }
             }

@@ -1,6 +1,6 @@
 //! Sessions: the source's, and the page connection between both.
 
-use rackferry_fleet::{Generation, MigrationId, Outcome, RunState, Said};
+use rackferry_fleet::{Activity, Generation, MigrationId, Outcome, Progress, RunState, Said};
 
 use super::{VMS, Wires, World};
 use crate::common::{ended, progress};
@@ -79,8 +79,9 @@ impl World {
         let id = MigrationId(migration);
         match phase {
             SourcePhase::Copies => {
-                self.say(host, Said::Progress(id, progress(0.5)));
                 self.say(host, Said::SwitchoverRequest(id));
+                let activity = Activity::Switching;
+                self.say(host, Said::Progress(id, Progress { activity, ..progress(0.5) }));
                 self.enter(host, name, SourcePhase::WaitsForSlot);
             }
             SourcePhase::Finishes => {
