@@ -31,6 +31,9 @@ pub const FETCH_PATIENCE: Duration = Duration::from_secs(2);
 /// Content that a holder still expects is waited for this long before the source is asked.
 pub const PENDING_PATIENCE: Duration = Duration::from_secs(3);
 
+/// Contents kept of what lies in no mapped memory: 32 MiB, several VMs' ROMs many times over.
+pub const POOL_PAGES: u32 = 8192;
+
 /// Pause before expected content is looked for again.
 pub const PENDING_RETRY: Duration = Duration::from_millis(4);
 

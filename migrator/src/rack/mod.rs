@@ -1,6 +1,7 @@
 //! This host's part of the rack: its index shard, its contents, and the way to the shards and contents of others.
 
 mod link;
+mod pool;
 mod store;
 
 use std::collections::{HashMap, HashSet};

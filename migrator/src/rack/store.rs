@@ -2,17 +2,20 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rackferry_dedup_index::{ContentMap, Digest, Location, PAGE_SIZE, PageHasher};
 
-use crate::memory::GuestMemory;
+use super::pool::Pool;
+use crate::memory::{GuestMemory, MemoryError};
 
 /// The contents this host can hand out. Soft state: what it says is verified by digest before it is used.
 pub struct ContentStore {
     map: ContentMap,
     memories: RwLock<HashMap<u32, Arc<GuestMemory>>>,
     next: AtomicU32,
+    /// Made when it is first needed.
+    pool: Mutex<Option<Pool>>,
 }
 
 impl std::fmt::Debug for ContentStore {
@@ -80,13 +83,14 @@ impl ContentStore {
             map: ContentMap::with_ceiling(ceiling_bytes),
             memories: RwLock::default(),
             next: AtomicU32::new(1),
+            pool: Mutex::default(),
         }
     }
 
     /// Makes a guest's memory a place where content can lie.
     pub fn add_memory(&self, memory: Arc<GuestMemory>) -> u32 {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.memories.write().unwrap_or_else(PoisonError::into_inner).insert(id, memory);
+        self.name_memory(id, memory);
         id
     }
 
@@ -99,6 +103,47 @@ impl ContentStore {
     /// Notes contents of a memory.
     pub fn insert(&self, memory: u32, entries: &[(Digest, u32)]) {
         self.map.insert_batch(memory, entries);
+    }
+
+    /// Keeps copies of contents that lie in none of the memories, for a while.
+    ///
+    /// # Errors
+    /// The host is out of memory.
+    pub fn keep(
+        &self,
+        digests: &[Digest],
+        contents: &[[u8; PAGE_SIZE]],
+    ) -> Result<(), MemoryError> {
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        let pool = match &mut *pool {
+            Some(pool) => pool,
+            none => {
+                let new = Pool::new(self.next.fetch_add(1, Ordering::Relaxed))?;
+                self.name_memory(new.lap, new.memory.clone());
+                none.insert(new)
+            }
+        };
+        let (mut digests, mut contents) = (digests, contents);
+        let mut entries = Vec::with_capacity(digests.len());
+        while !contents.is_empty() {
+            let count = contents.len().min(pool.room());
+            entries.clear();
+            pool.write(&digests[..count], &contents[..count], &mut entries)?;
+            self.insert(pool.lap, &entries);
+            (digests, contents) = (&digests[count..], &contents[count..]);
+            if pool.room() == 0 {
+                let lap = self.next.fetch_add(1, Ordering::Relaxed);
+                self.name_memory(lap, pool.memory.clone());
+                if let Some(over) = pool.turn(lap) {
+                    self.remove_memory(over);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn name_memory(&self, id: u32, memory: Arc<GuestMemory>) {
+        self.memories.write().unwrap_or_else(PoisonError::into_inner).insert(id, memory);
     }
 
     /// Entries of the map.
@@ -174,5 +219,42 @@ impl ContentStore {
             found.push(i);
         }
         read(stretch, found);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::POOL_PAGES;
+    use rackferry_dedup_index::DomainKey;
+
+    #[test]
+    fn the_pool_keeps_the_latest_and_knows_that_the_one_before_is_gone() {
+        let hasher = PageHasher::new(&DomainKey([3; 32]));
+        let store = ContentStore::with_ceiling(16 << 20);
+        let page = |n: u32| {
+            let mut page = [0; PAGE_SIZE];
+            page[..4].copy_from_slice(&n.to_le_bytes());
+            page
+        };
+        let keep = |numbers: std::ops::Range<u32>| {
+            let pages: Vec<_> = numbers.map(page).collect();
+            let digests: Vec<_> = pages.iter().map(|page| hasher.digest(page)).collect();
+            store.keep(&digests, &pages).unwrap();
+        };
+        let found = |n: u32| {
+            let mut reader = StoreReader::default();
+            store.read(&hasher, &[hasher.digest(&page(n))], &mut reader);
+            reader.states()[0]
+        };
+        keep(0..10);
+        assert_eq!((found(3), found(11)), (Found::Here, Found::Unknown));
+        keep(10..POOL_PAGES + 5);
+        assert_eq!(
+            (found(3), found(7), found(POOL_PAGES + 4)),
+            (Found::Gone, Found::Here, Found::Here)
+        );
+        keep(POOL_PAGES + 5..2 * POOL_PAGES + 1);
+        assert_eq!((found(3), found(2 * POOL_PAGES)), (Found::Unknown, Found::Here));
     }
 }

@@ -51,6 +51,9 @@ pub enum ReceiveError {
     /// Placing failed.
     #[error(transparent)]
     Place(#[from] PlaceError),
+    /// A content could not be kept for others.
+    #[error("keeping content for others: {0}")]
+    Keep(#[from] crate::memory::MemoryError),
     /// Decompression failed, or QEMU's socket did.
     #[error("{0}")]
     Io(#[from] std::io::Error),
@@ -238,11 +241,13 @@ impl Receiver {
                 RunKind::Raw => {
                     self.outstanding.overtake(first, run.count);
                     self.placer.pages(first, &pages[raw..raw + count])?;
-                    if let Some(memory) = self.placer.memory_of(run.block)
-                        && let Some(digests) = self.digests.get(raw..raw + count)
-                    {
-                        let entries = self.entries.entry(memory).or_default();
-                        entries.extend(digests.iter().copied().zip(run.first..));
+                    if let Some(digests) = self.digests.get(raw..raw + count) {
+                        if let Some(memory) = self.placer.memory_of(run.block) {
+                            let entries = self.entries.entry(memory).or_default();
+                            entries.extend(digests.iter().copied().zip(run.first..));
+                        } else {
+                            self.rack.store.keep(digests, &pages[raw..raw + count])?;
+                        }
                     }
                     raw += count;
                 }
@@ -362,10 +367,12 @@ impl Receiver {
             }
             self.settle(page, reference);
         }
-        if let Some((page, _)) = lies
-            && let Some(memory) = self.placer.memory_of(page.block)
-        {
-            self.entries.entry(memory).or_default().push((digest, page.page));
+        if let Some((page, _)) = lies {
+            if let Some(memory) = self.placer.memory_of(page.block) {
+                self.entries.entry(memory).or_default().push((digest, page.page));
+            } else {
+                self.rack.store.keep(&[digest], std::slice::from_ref(content))?;
+            }
         }
         Ok(())
     }
