@@ -60,6 +60,8 @@ pub struct LimitSettings {
     pub outgoing_per_host: u32,
     /// Moves reaching a host.
     pub incoming_per_host: u32,
+    /// Moves under way, in all.
+    pub moves_total: u32,
     /// VMs paused for a switchover, by host.
     pub switchovers_per_host: u32,
     /// VMs paused for a switchover, in all.
@@ -80,6 +82,7 @@ impl Default for LimitSettings {
         Self {
             outgoing_per_host: limits.outgoing_per_host,
             incoming_per_host: limits.incoming_per_host,
+            moves_total: limits.moves_total,
             switchovers_per_host: limits.switchovers_per_host,
             switchovers_total: limits.switchovers_total,
             attempts: limits.attempts,
@@ -95,6 +98,7 @@ impl From<LimitSettings> for Limits {
         Self {
             outgoing_per_host: settings.outgoing_per_host.max(1),
             incoming_per_host: settings.incoming_per_host.max(1),
+            moves_total: settings.moves_total.max(1),
             switchovers_per_host: settings.switchovers_per_host.max(1),
             switchovers_total: settings.switchovers_total.max(1),
             attempts: settings.attempts.max(1),

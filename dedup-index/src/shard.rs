@@ -156,9 +156,10 @@ impl IndexShard {
         self.retire(|owner| owner.claimant.session == session)
     }
 
-    /// Undoes all claims for a crossing; says how many. Reads the whole shard.
-    pub fn close_crossing(&self, crossing: u64) -> usize {
-        self.retire(|owner| owner.crossing == crossing)
+    /// Undoes all claims but those for the crossings that are still open; says how many. Reads the whole shard if
+    /// there are any to undo.
+    pub fn retain_crossings(&self, open: &[u64]) -> usize {
+        self.retire(|owner| !open.contains(&owner.crossing))
     }
 
     /// Claims in force.

@@ -56,7 +56,7 @@ proptest! {
                 }
                 match kind % 5 {
                     0 => drop(shard.revoke(*session)),
-                    1 => drop(shard.close_crossing(*crossing)),
+                    1 => drop(shard.retain_crossings(&[*crossing])),
                     _ => {}
                 }
             }

@@ -94,9 +94,9 @@ proptest! {
                     let wanted = model.drop_where(|_, who| who.session == session);
                     prop_assert_eq!(shard.revoke(session), wanted);
                 }
-                Call::Close(closed) => {
-                    let wanted = model.drop_where(|crossing, _| crossing == closed);
-                    prop_assert_eq!(shard.close_crossing(closed), wanted);
+                Call::Close(open) => {
+                    let wanted = model.drop_where(|crossing, _| crossing != open);
+                    prop_assert_eq!(shard.retain_crossings(&[open]), wanted);
                 }
             }
             prop_assert_eq!(shard.len(), model.0.len());
@@ -122,7 +122,7 @@ fn gives_its_memory_back() {
     let empty = shard.bytes();
     shard.claim(1, Claimant { holder: 1, session: 1 }, &digests(50_000, 3), &mut Vec::new());
     assert!(shard.bytes() > MEBIBYTE);
-    assert_eq!(shard.close_crossing(1), 50_000);
+    assert_eq!(shard.retain_crossings(&[2]), 50_000);
     assert!(shard.is_empty());
     assert!(shard.bytes() < empty + 1024, "{} bytes, {empty} before", shard.bytes());
 }

@@ -6,11 +6,8 @@ use rackferry_dedup_index::PAGE_SIZE;
 use rackferry_migrator_protocol::frame::MAX_BATCH_PAGES;
 use zstd::bulk;
 
-/// While the link is the scarce thing.
-const LEVEL_LINK_SHORT: i32 = 1;
-
-/// While the link waits for this core.
-const LEVEL_CPU_SHORT: i32 = -1;
+/// Level -1 was tried while the link waits for the core: it costs 7 % more bytes and gains no time that shows.
+const LEVEL: i32 = 1;
 
 /// Data that shrinks by less than this is sent as it is: decompressing it would cost more than it saves.
 const WORTH_PERCENT: usize = 97;
@@ -25,13 +22,12 @@ pub struct Compressor {
     input: Vec<u8>,
     output: Vec<u8>,
     in_vain: u32,
-    link_short: bool,
 }
 
 impl Compressor {
     /// A compressor with its own work memory.
     pub fn new() -> io::Result<Self> {
-        let mut zstd = bulk::Compressor::new(LEVEL_LINK_SHORT)?;
+        let mut zstd = bulk::Compressor::new(LEVEL)?;
         zstd.include_checksum(false)?;
         zstd.include_contentsize(false)?;
         let most = MAX_BATCH_PAGES * PAGE_SIZE;
@@ -40,21 +36,7 @@ impl Compressor {
             input: Vec::with_capacity(most),
             output: Vec::with_capacity(zstd::zstd_safe::compress_bound(most)),
             in_vain: 0,
-            link_short: true,
         })
-    }
-
-    /// Chooses the level by which of link and core is the scarce one now.
-    pub fn link_is_short(&mut self, short: bool) -> io::Result<()> {
-        if short != self.link_short {
-            self.link_short = short;
-            self.zstd.set_compression_level(if short {
-                LEVEL_LINK_SHORT
-            } else {
-                LEVEL_CPU_SHORT
-            })?;
-        }
-        Ok(())
     }
 
     /// The pages as one zstd frame, or none if that would not be worth it.

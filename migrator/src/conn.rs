@@ -1,8 +1,10 @@
 //! Framed connections: a reader that checks before it allocates, a writer that sends pages from where they lie.
 
 use std::io::IoSlice;
+use std::time::Duration;
 
 use rackferry_migrator_protocol::frame::{self, FrameError, HEADER_LEN, Header, Hello, Kind, Role};
+use rustix::net::sockopt;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -22,14 +24,21 @@ pub enum ConnError {
     Closed,
     /// The peer did not answer the greeting in time.
     #[error("no answer to the greeting within {0:?}")]
-    Greeting(std::time::Duration),
+    Greeting(Duration),
 }
+
+/// A connection on which nothing is said is probed after so long.
+const PROBE_AFTER: Duration = Duration::from_secs(5);
+
+/// A peer that has not acknowledged anything for so long is gone: longer than a link's failover takes, since a session
+/// that survives it has lost nothing.
+const SILENCE_LIMIT: Duration = Duration::from_secs(20);
 
 /// Most parts of one vectored write; Linux takes 1024.
 const MAX_IOV: usize = 512;
 
 /// How long a peer may take to greet.
-const GREETING_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+const GREETING_LIMIT: Duration = Duration::from_secs(5);
 
 /// Reads frames.
 #[derive(Debug)]
@@ -101,9 +110,13 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
 /// Both halves of a page connection.
 pub type Framed = (FrameReader<OwnedReadHalf>, FrameWriter<OwnedWriteHalf>);
 
-/// Splits a connected socket.
+/// Splits a connected socket; a peer that vanished without a word shows as an error after [`SILENCE_LIMIT`].
 pub fn framed(stream: TcpStream) -> std::io::Result<Framed> {
     stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(&stream, true)?;
+    sockopt::set_tcp_keepidle(&stream, PROBE_AFTER)?;
+    sockopt::set_tcp_keepintvl(&stream, PROBE_AFTER)?;
+    sockopt::set_tcp_user_timeout(&stream, SILENCE_LIMIT.as_millis() as u32)?;
     let (read, write) = stream.into_split();
     Ok((FrameReader::new(read), FrameWriter::new(write)))
 }

@@ -6,8 +6,11 @@ use std::time::Duration;
 /// batch shows in a profile, and small enough for the L2 cache.
 pub const READ_BYTES: usize = (1 << 20) - (8 << 10);
 
-/// Smallest read that is waited for on a slow link.
-pub const READ_BYTES_MIN: usize = 64 << 10;
+/// A read of at least this much means that QEMU is sending pages, and more is about to come.
+pub const STREAMING: usize = 16 << 10;
+
+/// How long a batch may then wait to become a full one.
+pub const GATHER: Duration = Duration::from_millis(4);
 
 /// Buffers of a source session: what may be unresolved at the target. 32 MiB, so that 16 sessions of a host
 /// hold at most half a GiB.

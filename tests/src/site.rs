@@ -33,6 +33,8 @@ pub struct Settings {
     pub outgoing_per_host: u32,
     /// VMs that arrive at a host at a time.
     pub incoming_per_host: u32,
+    /// VMs that move at a time.
+    pub moves_total: u32,
     /// VMs of a host stopped at a time.
     pub switchovers_per_host: u32,
     /// VMs stopped at a time.
@@ -49,6 +51,7 @@ impl Default for Settings {
             guest_memory_mib: 8192,
             outgoing_per_host: 2,
             incoming_per_host: 2,
+            moves_total: 64,
             switchovers_per_host: 2,
             switchovers_total: 4,
             qemu: [Qemu::V7_2; 2],
@@ -96,11 +99,12 @@ impl<'a> Site<'a> {
         let s = &self.settings;
         let config = format!(
             "[server]\nlisten = \"{}:{COORDINATOR_PORT}\"\n[storage]\ndir = \"{}\"\n[limits]\noutgoing_per_host = {}\n\
-             incoming_per_host = {}\nswitchovers_per_host = {}\nswitchovers_total = {}\n",
+             incoming_per_host = {}\nmoves_total = {}\nswitchovers_per_host = {}\nswitchovers_total = {}\n",
             Ipv4Addr::UNSPECIFIED,
             folder.join("data").display(),
             s.outgoing_per_host,
             s.incoming_per_host,
+            s.moves_total,
             s.switchovers_per_host,
             s.switchovers_total,
         );

@@ -1,10 +1,10 @@
 //! Agents come, go and list what they have.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    BootId, Connection, Fleet, Hello, HostName, HostRecord, Member, MigrationId, Order, Progress,
-    RackName, Record, RunState, Stage, VmName, VmReport,
+    BootId, Connection, Crossing, Fleet, Hello, HostName, HostRecord, Member, MigrationId, Order,
+    Progress, RackName, Record, RunState, Stage, VmName, VmReport,
     fleet::Agent,
     ownership::{Source, Target},
 };
@@ -80,8 +80,8 @@ impl Fleet {
         self.outbox.publish = true;
     }
 
-    /// Tells every agent of a rack who its neighbours are.
-    fn show_rack(&mut self, rack: &RackName) {
+    /// Tells every agent of a rack who its neighbours are, and what they still claim for.
+    pub(crate) fn show_rack(&mut self, rack: &RackName) {
         let in_rack = |host: &&HostRecord| host.rack == *rack;
         let members: Vec<Member> = self
             .store
@@ -94,8 +94,11 @@ impl Fleet {
             return;
         }
         let epoch = self.store.next_epoch();
+        let active = self.live.keys().filter_map(|id| self.store.migrations().get(id));
+        let open: BTreeSet<Crossing> = active.map(|migration| migration.crossing).collect();
         for member in &members {
-            let order = Order::RackView { epoch, members: members.clone() };
+            let (members, open) = (members.clone(), open.iter().copied().collect());
+            let order = Order::RackView { epoch, members, open };
             self.tell(&member.host, order);
         }
     }

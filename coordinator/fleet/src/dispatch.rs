@@ -61,6 +61,12 @@ impl Fleet {
         if runs != Some(RunState::Running) {
             return Err(Wait::host(WaitCode::VmNotRunning, source));
         }
+        let limit = self.limits.moves_total;
+        let used = self.busy(|_| true);
+        if used >= limit {
+            let detail = String::new();
+            return Err(Wait { code: WaitCode::FleetBusy, detail, limit, used });
+        }
         let limit = self.limits.outgoing_per_host;
         let used = self.busy(|other| other.source == *source);
         if used >= limit {

@@ -18,6 +18,8 @@ pub struct Limits {
     pub outgoing_per_host: u32,
     /// Moves reaching a host.
     pub incoming_per_host: u32,
+    /// Moves under way, in all.
+    pub moves_total: u32,
     /// VMs paused for a switchover, by host (source and target both count).
     pub switchovers_per_host: u32,
     /// VMs paused for a switchover, in all.
@@ -36,6 +38,7 @@ impl Default for Limits {
         Self {
             outgoing_per_host: 2,
             incoming_per_host: 2,
+            moves_total: 64,
             switchovers_per_host: 2,
             switchovers_total: 4,
             attempts: 2,

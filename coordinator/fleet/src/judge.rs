@@ -233,6 +233,18 @@ impl Fleet {
         if let (End::RolledBack, Some(evacuation)) = (end, record.evacuation) {
             self.retry(&record, evacuation);
         }
+        self.close_crossing(&record);
+    }
+
+    /// If a migration was the last of its crossing, its rack forgets what was claimed.
+    fn close_crossing(&mut self, last: &MigrationRecord) {
+        let mut active = self.live.keys().filter_map(|id| self.store.migrations().get(id));
+        if active.any(|migration| migration.crossing == last.crossing) {
+            return;
+        }
+        if let Some(host) = self.store.hosts().get(&last.source) {
+            self.show_rack(&host.rack.clone());
+        }
     }
 
     /// Queues another attempt on another host, or on the same if there is no other.

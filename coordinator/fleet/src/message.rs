@@ -235,6 +235,8 @@ pub enum Order {
         epoch: u64,
         /// Who.
         members: Vec<Member>,
+        /// Crossings that are not over; claims for all others are void.
+        open: Vec<Crossing>,
     },
     /// Prepare to receive.
     PrepareTarget {

@@ -23,6 +23,8 @@ pub struct Wait {
 /// Kinds of reasons to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitCode {
+    /// As many moves are under way as may.
+    FleetBusy,
     /// As many moves leave the source as may.
     SourceBusy,
     /// As many moves reach the target as may.

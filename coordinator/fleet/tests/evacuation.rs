@@ -335,7 +335,7 @@ fn rack_views_follow_who_is_there() {
         let told = desk.told();
         told.into_iter()
             .filter_map(|(connection, order)| match order {
-                Order::RackView { epoch, members } if connection == to => {
+                Order::RackView { epoch, members, .. } if connection == to => {
                     Some((epoch, members.len()))
                 }
                 _ => None,

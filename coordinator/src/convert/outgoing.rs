@@ -15,9 +15,10 @@ fn message(order: Order, key: &DomainKey) -> Message {
         Order::Welcome(id) => {
             Message::Welcome(v1::Welcome { host_id: id.0, domain_key: key.expose().to_vec() })
         }
-        Order::RackView { epoch, members } => Message::RackView(v1::RackView {
+        Order::RackView { epoch, members, open } => Message::RackView(v1::RackView {
             epoch,
             members: members.into_iter().map(member).collect(),
+            open_crossings: open.into_iter().map(|crossing| crossing.0).collect(),
         }),
         Order::PrepareTarget {
             migration,

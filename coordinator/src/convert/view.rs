@@ -73,6 +73,7 @@ fn phase(phase: Phase) -> v1::Phase {
 fn wait(wait: &Wait) -> v1::WaitReason {
     let code = match wait.code {
         WaitCode::SourceBusy => v1::WaitCode::SourceBusy,
+        WaitCode::FleetBusy => v1::WaitCode::FleetBusy,
         WaitCode::TargetBusy => v1::WaitCode::TargetBusy,
         WaitCode::SourceDisconnected => v1::WaitCode::SourceDisconnected,
         WaitCode::TargetDisconnected => v1::WaitCode::TargetDisconnected,

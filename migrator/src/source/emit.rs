@@ -180,7 +180,6 @@ impl<W: AsyncWrite + Unpin> Emitter<W> {
         let start = CpuMoment::now();
         let compressed = match &mut self.compressor {
             Some(zstd) if !s.raw.is_empty() => {
-                zstd.link_is_short(self.flow.link_is_short())?;
                 zstd.compress(s.raw.iter().map(|at| buf.page(*at as usize)))?
             }
             _ => None,

@@ -107,11 +107,6 @@ impl Flow {
         self.changed.notify_waiters();
     }
 
-    /// Is the link what this session waits for? Else it is a core, here or at the target.
-    pub fn link_is_short(&self) -> bool {
-        self.with(|s| s.window.in_flight() * 2 > s.window.limit())
-    }
-
     /// Bytes under way, the window's limit, and what the link carries for this session in bytes per second.
     pub fn link(&self) -> (usize, usize, f64) {
         self.with(|s| (s.window.in_flight(), s.window.limit(), s.window.rate()))

@@ -55,6 +55,10 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Pause between reads while the session waits for its turn.
 const BRAKE: Duration = Duration::from_millis(20);
+/// The part of the VM's limit that its last pages may take at first.
+const PAGES_SHARE: u64 = 4;
+/// A VM that does not converge to that by then may take the whole limit.
+const PAGES_SHARE_PATIENCE: Duration = Duration::from_secs(3);
 /// A switchover slot is asked for again after this long.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
@@ -392,9 +396,7 @@ impl Session {
             }
             Effect::OpenValve => match self.valve {
                 Valve::SwitchoverAck => self.write_return_path(&SWITCHOVER_ACK).await,
-                Valve::DowntimeLimit => {
-                    self.parts.qmp.raise_downtime_limit(self.spec.max_downtime_ms.into()).await?;
-                }
+                Valve::DowntimeLimit => self.raise_downtime_limit().await?,
             },
             Effect::HashMemory => self.hash_memory(),
             Effect::AskCommit => {
@@ -453,6 +455,20 @@ impl Session {
             inputs: self.inputs.clone(),
         };
         self.tasks.spawn(sampler.run());
+        Ok(())
+    }
+
+    /// Lets QEMU stop the VM. It counts the last pages alone, and they share the VM's limit with device state, commit and
+    /// load: so a part first, and all of it only if the VM does not come to that.
+    async fn raise_downtime_limit(&mut self) -> Result<(), QmpError> {
+        let limit = u64::from(self.spec.max_downtime_ms);
+        self.parts.qmp.raise_downtime_limit((limit / PAGES_SHARE).max(1)).await?;
+        let qmp = self.parts.qmp.clone();
+        self.tasks.spawn(async move {
+            tokio::time::sleep(PAGES_SHARE_PATIENCE).await;
+            // After the stop it changes nothing.
+            let _ = qmp.raise_downtime_limit(limit).await;
+        });
         Ok(())
     }
 

@@ -65,7 +65,7 @@ impl Params {
             rate_mib: 4,
             seed: 1,
             heartbeat: Duration::from_millis(20),
-            sweep_kib: 1024,
+            sweep_kib: 256,
         };
         for word in command_line.split_ascii_whitespace() {
             let Some((key, value)) = word.strip_prefix("rf.").and_then(|w| w.split_once('='))

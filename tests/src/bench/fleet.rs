@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::process::Pid;
 use serde_json::{Value, json};
 
@@ -70,6 +70,13 @@ impl<'a> Fleet<'a> {
     /// Boots them through their hosts' agents.
     pub fn boot(&self, site: &Site) -> Result<()> {
         site.boot(&self.places, BOOT_AT_ONCE, BOOT_WAIT)
+    }
+
+    /// Moves all VMs to the other rack, unmeasured.
+    pub fn warm_up(&self, site: &Site) -> Result<()> {
+        let outcome = site.cli_outcome(&["evacuate", RACKS[0], "--to", RACKS[1], "--yes"])?;
+        ensure!(outcome["totals"]["done"] == self.places.len(), "the first move: {outcome}");
+        self.wait_beats()
     }
 
     /// Ends the coordinator and all agents; the VMs go on.

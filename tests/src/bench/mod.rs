@@ -1,6 +1,8 @@
 //! The bench: one set of VMs evacuated in several ways, one after the other, over the same links.
 //!
-//! All VMs boot once, through agents. Rackferry moves them to and fro with different dedup modes; then the
+//! All VMs boot once, through agents, and move once before anything is measured: the first move of an emulated
+//! VM after its boot costs its QEMU several times the CPU of any later one (it goes through a translation buffer that
+//! grew at boot for every piece of dirty memory), and whatever came first would pay for that. Rackferry moves them to and fro with different dedup modes; then the
 //! coordinator and the agents end, their QEMUs live on, and stock QEMU moves the very same VMs. Before each
 //! method all VMs are paused for a moment and an oracle of the bench's own reads their memory: it says what had
 //! to cross the core link at least.
@@ -40,6 +42,8 @@ pub fn run(
     let fleet = Fleet::new(&lab, plan);
     progress(&format!("booting {} VMs", plan.vms()));
     fleet.boot(&site)?;
+    progress("moving them once, unmeasured");
+    fleet.warm_up(&site)?;
     let mut figures = Report::new(plan);
     for method in plan.methods.iter().filter(|method| method.dedup().is_some()) {
         progress(&format!("{method}: looking into the VMs' memory, then moving them"));

@@ -17,6 +17,11 @@ const MULTIFD_CHANNELS: u8 = 2;
 /// Guest memory a host may hand out: a host of the lab is never the limit.
 const HOST_MEMORY_MIB: u64 = 1 << 20;
 
+/// Moves at a time: all hosts of the lab share two cores, and more of them only wait for each other, VMs paused.
+const MOVES: u32 = 4;
+/// What a `busy` guest rewrites, MiB/s: as much as 24 emulated ones can while two cores move them.
+const BUSY_MIB: u32 = 1;
+
 /// A way of moving VMs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -122,14 +127,19 @@ impl Plan {
             if self.profile == Profile::Mixed {
                 def.disk = number % DISKS;
             }
+            def.guest.rate_mib = BUSY_MIB;
             def.memory_mib(self.memory_mib).profile(self.profile)
         };
         (0..self.vms()).map(def).collect()
     }
 
     pub(super) fn settings(&self) -> Settings {
-        let qemu = [self.qemu; 2];
-        Settings { guest_memory_mib: HOST_MEMORY_MIB, qemu, ..Settings::default() }
+        Settings {
+            guest_memory_mib: HOST_MEMORY_MIB,
+            qemu: [self.qemu; 2],
+            moves_total: MOVES,
+            ..Settings::default()
+        }
     }
 }
 

@@ -205,6 +205,7 @@ pub fn wait(reason: &WaitReason) -> String {
     let WaitReason { detail, limit, used, .. } = reason;
     match reason.code() {
         WaitCode::SourceBusy => format!("{used} of {limit} moves leave {detail}"),
+        WaitCode::FleetBusy => format!("{used} of {limit} moves are under way"),
         WaitCode::TargetBusy => format!("{used} of {limit} moves reach {detail}"),
         WaitCode::SourceDisconnected | WaitCode::TargetDisconnected => {
             format!("agent of {detail} is not connected")
