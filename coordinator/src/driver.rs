@@ -16,7 +16,8 @@ use tonic::Status;
 use crate::{
     office::{Away, Office, leads},
     raft::{Metrics, Node},
-    reign::{Reign, Vacated},
+    reign::Reign,
+    term::Vacated,
 };
 
 /// Inputs that may wait: a few for each agent of a few hundred hosts. Agents wait beyond that.

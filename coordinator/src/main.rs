@@ -17,6 +17,7 @@ mod office;
 mod raft;
 mod reign;
 mod service;
+mod term;
 
 use std::path::PathBuf;
 
@@ -29,7 +30,6 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -42,9 +42,17 @@ struct Args {
     config: Option<PathBuf>,
 }
 
+/// What is shown. openraft tells all it does at `info`, and at every try that a peer is away; what matters of
+/// it is told here too. Who wants to see the rest names it.
+fn log_filter(wanted: Option<String>) -> String {
+    let wanted = wanted.unwrap_or_else(|| "info".to_owned());
+    if wanted.contains("openraft") { wanted } else { format!("{wanted},openraft=off") }
+}
+
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let filter = EnvFilter::try_from_env("RACKFERRY_LOG").unwrap_or_else(|_| "info".into());
+    let filter = EnvFilter::try_new(log_filter(std::env::var("RACKFERRY_LOG").ok()))
+        .unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let config = Config::load(args.config.as_deref()).context("reading the settings")?;
     let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
@@ -66,15 +74,18 @@ async fn run(config: Config) -> anyhow::Result<()> {
     tracing::info!(%listen, id = members.id, addr = members.addr, "coordinator starts");
 
     let shutdown = CancellationToken::new();
-    let doors = service::Doors { id: node.id, raft: node.raft.clone(), shutdown: shutdown.clone() };
+    let doors = service::Doors {
+        id: node.id,
+        identity: node.identity.clone(),
+        raft: node.raft.clone(),
+        shutdown: shutdown.clone(),
+    };
     let raft = node.raft.clone();
     let key_path = dir.join("domain.key");
     let (handle, driver) =
         Driver::start(Setup { limits: config.limits.into(), node, key_path }, &shutdown);
     tokio::spawn(stop_on_signal(shutdown.clone())?);
-    service::serve(handle, doors, TcpListenerStream::new(listener))
-        .await
-        .context("serving gRPC")?;
+    service::serve(handle, doors, listener).await.context("serving gRPC")?;
     shutdown.cancel();
     driver.await.context("the driver panicked")??;
     raft.shutdown().await.context("the log panicked")?;

@@ -25,10 +25,6 @@
 use std::collections::HashMap;
 
 use anyhow::Context;
-use openraft::{
-    BasicNode, ChangeMembers,
-    error::{ClientWriteError, RaftError},
-};
 use rackferry_fleet::{Change, Connection, Effect, Event, Fleet, Order};
 use rackferry_proto::refuse_not_leader;
 use tokio::sync::{mpsc, watch};
@@ -38,8 +34,9 @@ use crate::{
     convert,
     driver::{Answer, Driver, Input, Link, Orders, now},
     key::{self, DomainKey},
-    office::{leader_elsewhere, leads},
+    office::leader_elsewhere,
     raft::{Command, Metrics},
+    term::{Term, Vacated},
 };
 
 /// Inputs taken together, so that they share one write.
@@ -48,14 +45,6 @@ const BATCH: usize = 256;
 const CHANGES: usize = 8192;
 /// Records of before Raft in one write.
 const RECORDS: usize = 4096;
-
-/// Why a time in office ended.
-pub enum Vacated {
-    /// There is another leader, or no quorum.
-    Lost(&'static str),
-    /// This coordinator cannot go on.
-    Failed(anyhow::Error),
-}
 
 struct OpenLink {
     orders: Orders,
@@ -98,7 +87,7 @@ impl<'a> Reign<'a> {
                     .map_err(Vacated::Failed)?,
             ),
         };
-        let mut office = Term { raft: node.raft.clone(), metrics: metrics.clone(), term };
+        let mut office = Term::new(node.raft.clone(), metrics.clone(), term);
         office.write(Command::TakeOffice { node: node.id, domain_key }).await?;
         if let Some(records) = &node.unconverted {
             tracing::info!(records = records.len(), "taking over the records of before Raft");
@@ -157,11 +146,7 @@ impl<'a> Reign<'a> {
     }
 
     fn office(&self) -> Term {
-        Term {
-            raft: self.driver.setup.node.raft.clone(),
-            metrics: self.metrics.clone(),
-            term: self.term,
-        }
+        Term::new(self.driver.setup.node.raft.clone(), self.metrics.clone(), self.term)
     }
 
     /// One write, or one barrier; then what came of it leaves. Later records may come earlier than they
@@ -255,84 +240,4 @@ impl<'a> Reign<'a> {
             self.stuck.push(connection);
         }
     }
-}
-
-/// The log, for as long as this coordinator leads in one term.
-struct Term {
-    raft: crate::raft::Raft,
-    metrics: watch::Receiver<Metrics>,
-    term: u64,
-}
-
-impl Term {
-    /// Returns when the office is lost. Cancel safe.
-    async fn lost(&mut self) -> Vacated {
-        let term = self.term;
-        let lost = self.metrics.wait_for(|seen| seen.current_term != term || !leads(seen)).await;
-        match lost {
-            Err(_) => Vacated::Lost("the log has ended"),
-            Ok(seen) => match &seen.running_state {
-                Err(fatal) => Vacated::Failed(anyhow::Error::new(fatal.clone())),
-                Ok(()) if seen.current_leader == Some(seen.id) => Vacated::Lost("no quorum"),
-                Ok(()) => Vacated::Lost("another leader"),
-            },
-        }
-    }
-
-    /// Commits and applies. Not cancel safe: it may be committed or not.
-    async fn write(&mut self, command: Command) -> Result<(), Vacated> {
-        let raft = self.raft.clone();
-        tokio::select! {
-            biased;
-            written = raft.client_write(command) => match written {
-                Ok(_) => Ok(()),
-                Err(RaftError::Fatal(fatal)) => Err(failed(fatal)),
-                Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {
-                    Err(Vacated::Lost("another leader"))
-                }
-                Err(RaftError::APIError(_)) => Err(Vacated::Lost("a write was refused")),
-            },
-            lost = self.lost() => Err(lost),
-        }
-    }
-
-    /// Asks a quorum whether this is still its leader. Cancel safe.
-    async fn confirm(&mut self) -> Result<(), Vacated> {
-        let raft = self.raft.clone();
-        loop {
-            tokio::select! {
-                biased;
-                confirmed = raft.ensure_linearizable() => match confirmed {
-                    Ok(_) => return Ok(()),
-                    Err(RaftError::Fatal(fatal)) => return Err(failed(fatal)),
-                    // Too few answered in time; either they do so next time, or the quorum is lost.
-                    Err(RaftError::APIError(_)) => {}
-                },
-                lost = self.lost() => return Err(lost),
-            }
-            tokio::task::yield_now().await;
-        }
-    }
-
-    /// Tells the others where this coordinator is reached now, if its settings have changed.
-    async fn settle_address(&mut self, id: u64, addr: &str) -> Result<(), Vacated> {
-        let known = self.metrics.borrow().membership_config.membership().get_node(&id).cloned();
-        if known.is_none_or(|node| node.addr == addr) {
-            return Ok(());
-        }
-        let nodes = [(id, BasicNode::new(addr))].into_iter().collect();
-        let raft = self.raft.clone();
-        tokio::select! {
-            changed = raft.change_membership(ChangeMembers::SetNodes(nodes), true) => match changed {
-                Err(RaftError::Fatal(fatal)) => Err(failed(fatal)),
-                // Another change is under way; the next time in office comes.
-                Ok(_) | Err(RaftError::APIError(_)) => Ok(()),
-            },
-            lost = self.lost() => Err(lost),
-        }
-    }
-}
-
-fn failed(fatal: openraft::error::Fatal<u64>) -> Vacated {
-    Vacated::Failed(anyhow::Error::new(fatal))
 }

@@ -310,3 +310,31 @@ async fn members_come_and_go() {
         client.remove_node(RemoveNodeRequest { id: leader as u64 + 1 }).await.unwrap_err();
     assert_eq!(reason_of(&refused), Some(Reason::InvalidArgument));
 }
+
+#[tokio::test]
+async fn clusters_do_not_mix() {
+    let mut site = Site::grow(2).await;
+    // The second was formed by itself before it was told to join.
+    site.kill(1);
+    std::fs::remove_dir_all(site.folder(1)).unwrap();
+    let join = std::mem::take(&mut site.settings[1]);
+    site.settings[1] = join.replace("join = true", "join = false");
+    site.up(1).await;
+    assert_eq!(hosts_at(site.ports[1]).await.unwrap(), names(&[]));
+    site.write("a").await;
+    let mut client = ClusterServiceClient::new(common::channel(site.ports[0]).await);
+    let request = AddNodeRequest { id: 2, addr: site.address(1) };
+    let adding = tokio::spawn(async move { client.add_node(request).await });
+    let log = site.folder(1).join("log");
+    let begin = Instant::now();
+    while !std::fs::read_to_string(&log).unwrap().contains("another cluster") {
+        assert!(begin.elapsed() < common::LIMIT, "the message is refused");
+        sleep(PAUSE).await;
+    }
+    adding.abort();
+    // Neither has lost anything: the one that was not added is only a learner.
+    assert_eq!(hosts_at(site.ports[0]).await.unwrap(), names(&["a"]));
+    assert_eq!(hosts_at(site.ports[1]).await.unwrap(), names(&[]));
+    let mut client = ClusterServiceClient::new(common::channel(site.ports[0]).await);
+    client.remove_node(RemoveNodeRequest { id: 2 }).await.unwrap();
+}

@@ -29,6 +29,7 @@ const VOTE: &str = "vote";
 const COMMITTED: &str = "committed";
 const PURGED: &str = "purged";
 const NODE: &str = "node";
+const CLUSTER: &str = "cluster";
 /// Bytes of entries read at a time for one follower, at least one entry.
 const READ_LIMIT: usize = 2 << 20;
 
@@ -77,6 +78,27 @@ impl LogStore {
     /// As there.
     pub async fn close_records(&self) -> Result<(), DatabaseError> {
         self.blocking(database::close_records).await
+    }
+
+    /// The name of the cluster; see [`identity`](super::identity).
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn cluster(&self) -> Result<Option<String>, DatabaseError> {
+        database::meta(&self.database, CLUSTER)
+    }
+
+    /// Writes it down. Not cancel safe.
+    ///
+    /// # Errors
+    /// If it may not be durable.
+    pub async fn save_cluster(&self, name: String) -> Result<(), DatabaseError> {
+        self.blocking(move |database| {
+            let write = database.begin_write()?;
+            database::put_meta(&write, CLUSTER, &name)?;
+            Ok(write.commit()?)
+        })
+        .await
     }
 
     /// Runs something that waits for the disk where it keeps no task waiting.

@@ -6,12 +6,14 @@
 //!
 //! * [`command`]: what an entry of the log says, with its version.
 //! * [`database`]: the files, and the rows all of them have in common.
+//! * [`identity`]: which cluster this is.
 //! * [`log`]: entries and the vote; one fsync for each append.
 //! * [`state`]: the records, in memory; rebuilt from [`snapshot`] and log at a start.
 //! * [`network`]: how coordinators call each other.
 //! * [`node`]: starting one.
 pub mod command;
 mod database;
+pub mod identity;
 mod log;
 mod network;
 pub mod node;
@@ -24,6 +26,7 @@ use std::io::Cursor;
 
 pub use command::Command;
 pub use database::DatabaseError;
+pub use identity::Identity;
 pub use log::LogStore;
 pub use node::Node;
 pub use state::Applied;

@@ -1,4 +1,5 @@
 //! Calls to other coordinators.
+#![allow(clippy::result_large_err, reason = "the errors are those of openraft's traits")]
 
 use std::{
     collections::HashMap,
@@ -18,11 +19,11 @@ use openraft::{
 use rackferry_proto::v1::{self, raft_service_client::RaftServiceClient};
 use serde::{Serialize, de::DeserializeOwned};
 use tonic::{
-    Code, Response, Status,
+    Status,
     transport::{Channel, Endpoint},
 };
 
-use super::{MESSAGE_LIMIT, MESSAGE_VERSION, NodeId, Types};
+use super::{Identity, MESSAGE_LIMIT, MESSAGE_VERSION, NodeId, Types};
 
 /// Connecting takes no longer on a healthy network.
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
@@ -36,17 +37,28 @@ const RETRY: Duration = Duration::from_millis(200);
 type Failed<E> = RPCError<NodeId, BasicNode, E>;
 
 /// Connections to the other coordinators; one for each address, dialled when needed.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Network {
-    /// Held for a look only, never over an await.
-    channels: Arc<Mutex<HashMap<String, Channel>>>,
+    identity: Identity,
+    /// By address. Held for a look only, never over an await.
+    known: Arc<Mutex<HashMap<String, Known>>>,
+}
+
+struct Known {
+    channel: Channel,
+    /// The last call came to nothing.
+    away: bool,
 }
 
 impl Network {
+    pub fn new(identity: Identity) -> Self {
+        Self { identity, known: Arc::default() }
+    }
+
     fn channel(&self, addr: &str) -> Result<Channel, tonic::transport::Error> {
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = channels.get(addr) {
-            return Ok(channel.clone());
+        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = all.get(addr) {
+            return Ok(known.channel.clone());
         }
         let channel = Endpoint::from_shared(format!("http://{addr}"))?
             .connect_timeout(CONNECT_WITHIN)
@@ -55,8 +67,23 @@ impl Network {
             .keep_alive_while_idle(true)
             .tcp_nodelay(true)
             .connect_lazy();
-        channels.insert(addr.to_owned(), channel.clone());
+        all.insert(addr.to_owned(), Known { channel: channel.clone(), away: false });
         Ok(channel)
+    }
+
+    /// Tells the operator when a coordinator goes or comes, and not with every call.
+    fn note(&self, target: NodeId, addr: &str, failed: Option<&Status>) {
+        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(known) = all.get_mut(addr) else { return };
+        if std::mem::replace(&mut known.away, failed.is_some()) == failed.is_some() {
+            return;
+        }
+        match failed {
+            Some(status) => {
+                tracing::warn!(coordinator = target, addr, why = status.message(), "not reached");
+            }
+            None => tracing::info!(coordinator = target, addr, "reached again"),
+        }
     }
 }
 
@@ -81,30 +108,27 @@ impl Peer {
         Ok(RaftServiceClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT))
     }
 
+    fn cluster(&self) -> String {
+        self.network.identity.name().to_owned()
+    }
+
     /// What the peer's answer says.
-    fn answer<T, E>(&self, answer: &[u8]) -> Result<T, Failed<E>>
+    fn answer<T, E>(&self, answer: Result<Vec<u8>, Status>) -> Result<T, Failed<E>>
     where
         T: DeserializeOwned,
         E: DeserializeOwned + std::error::Error,
     {
+        self.network.note(self.target, &self.addr, answer.as_ref().err());
+        // Whatever it was, it is tried again after a pause.
+        let answer = answer.map_err(|status| Unreachable::new(&status))?;
         let answer: Result<T, E> =
-            serde_json::from_slice(answer).map_err(|error| NetworkError::new(&error))?;
+            serde_json::from_slice(&answer).map_err(|error| NetworkError::new(&error))?;
         answer.map_err(|error| RemoteError::new(self.target, error).into())
     }
 }
 
 fn message(value: &impl Serialize) -> Result<Vec<u8>, NetworkError> {
     serde_json::to_vec(value).map_err(|error| NetworkError::new(&error))
-}
-
-/// A call that came to nothing; one that could not even begin is tried again after a pause.
-fn failed<E: std::error::Error>(status: &Status) -> Failed<E> {
-    match status.code() {
-        Code::Unavailable | Code::Unknown | Code::FailedPrecondition | Code::Unimplemented => {
-            Unreachable::new(status).into()
-        }
-        _ => NetworkError::new(status).into(),
-    }
 }
 
 impl RaftNetwork<Types> for Peer {
@@ -114,10 +138,10 @@ impl RaftNetwork<Types> for Peer {
         _: RPCOption,
     ) -> Result<AppendEntriesResponse<NodeId>, Failed<RaftError<NodeId>>> {
         let message = message(&request)?;
-        let request =
-            v1::AppendEntriesRequest { version: MESSAGE_VERSION, to: self.target, message };
-        let answer = self.client()?.append_entries(request).await.map(Response::into_inner);
-        self.answer(&answer.map_err(|status| failed(&status))?.message)
+        let (version, to, cluster) = (MESSAGE_VERSION, self.target, self.cluster());
+        let request = v1::AppendEntriesRequest { version, to, cluster, message };
+        let answer = self.client()?.append_entries(request).await;
+        self.answer(answer.map(|answer| answer.into_inner().message))
     }
 
     async fn install_snapshot(
@@ -128,10 +152,10 @@ impl RaftNetwork<Types> for Peer {
     {
         let data = std::mem::take(&mut request.data);
         let message = message(&request)?;
-        let request =
-            v1::InstallSnapshotRequest { version: MESSAGE_VERSION, to: self.target, message, data };
-        let answer = self.client()?.install_snapshot(request).await.map(Response::into_inner);
-        self.answer(&answer.map_err(|status| failed(&status))?.message)
+        let (version, to, cluster) = (MESSAGE_VERSION, self.target, self.cluster());
+        let request = v1::InstallSnapshotRequest { version, to, cluster, message, data };
+        let answer = self.client()?.install_snapshot(request).await;
+        self.answer(answer.map(|answer| answer.into_inner().message))
     }
 
     async fn vote(
@@ -140,9 +164,10 @@ impl RaftNetwork<Types> for Peer {
         _: RPCOption,
     ) -> Result<VoteResponse<NodeId>, Failed<RaftError<NodeId>>> {
         let message = message(&request)?;
-        let request = v1::VoteRequest { version: MESSAGE_VERSION, to: self.target, message };
-        let answer = self.client()?.vote(request).await.map(Response::into_inner);
-        self.answer(&answer.map_err(|status| failed(&status))?.message)
+        let (version, to, cluster) = (MESSAGE_VERSION, self.target, self.cluster());
+        let request = v1::VoteRequest { version, to, cluster, message };
+        let answer = self.client()?.vote(request).await;
+        self.answer(answer.map(|answer| answer.into_inner().message))
     }
 
     fn backoff(&self) -> Backoff {

@@ -10,8 +10,8 @@ use rackferry_fleet::Record;
 use thiserror::Error;
 
 use super::{
-    Applied, DatabaseError, LogStore, NodeId, Raft, network::Network, snapshot::SnapshotError,
-    state::StateMachine,
+    Applied, DatabaseError, Identity, LogStore, NodeId, Raft, network::Network,
+    snapshot::SnapshotError, state::StateMachine,
 };
 use crate::config::Members;
 
@@ -42,7 +42,7 @@ pub enum NodeError {
     Snapshot(#[from] SnapshotError),
     /// The settings contradict each other.
     #[error("the settings of the log")]
-    Config(#[from] openraft::ConfigError),
+    Config(#[from] Box<openraft::ConfigError>),
     /// It cannot go on.
     #[error("the log stopped")]
     Fatal(#[from] Fatal<NodeId>),
@@ -59,6 +59,8 @@ pub struct Node {
     pub addr: String,
     /// The log.
     pub raft: Raft,
+    /// Which cluster it is in.
+    pub identity: Identity,
     /// What it has come to.
     pub applied: Applied,
     /// Its file.
@@ -89,8 +91,13 @@ impl Node {
         }
         let state = StateMachine::open(&dir.join("snapshot.redb"))?;
         let applied = state.applied();
+        let identity = Identity::open(&log)?;
+        if !join {
+            identity.form(peers).await?;
+        }
         let config = Arc::new(config(snapshot_entries)?);
-        let raft = Raft::new(*id, config, Network::default(), log.clone(), state).await?;
+        let network = Network::new(identity.clone());
+        let raft = Raft::new(*id, config, network, log.clone(), state).await?;
         if !join && !raft.is_initialized().await? {
             let nodes = peers.iter().map(|(id, addr)| (*id, BasicNode::new(addr)));
             let nodes: std::collections::BTreeMap<_, _> = nodes.collect();
@@ -103,11 +110,11 @@ impl Node {
                 Err(RaftError::Fatal(fatal)) => return Err(fatal.into()),
             }
         }
-        Ok(Self { id: *id, addr: addr.clone(), raft, applied, log, unconverted })
+        Ok(Self { id: *id, addr: addr.clone(), raft, identity, applied, log, unconverted })
     }
 }
 
-fn config(snapshot_entries: u64) -> Result<Config, openraft::ConfigError> {
+fn config(snapshot_entries: u64) -> Result<Config, Box<openraft::ConfigError>> {
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let snapshot_entries = snapshot_entries.max(1);
     let kept = KEPT.min(snapshot_entries);
@@ -124,5 +131,5 @@ fn config(snapshot_entries: u64) -> Result<Config, openraft::ConfigError> {
         replication_lag_threshold: snapshot_entries + kept,
         ..Config::default()
     };
-    config.validate()
+    config.validate().map_err(Box::new)
 }

@@ -19,15 +19,18 @@ use rackferry_proto::{
         migration_service_server::MigrationServiceServer, raft_service_server::RaftServiceServer,
     },
 };
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, transport::Server};
+use tonic::{
+    Status,
+    transport::{Server, server::TcpIncoming},
+};
 
 use crate::{
     convert,
     driver::Handle,
     office::Away,
-    raft::{MESSAGE_LIMIT, NodeId, Raft},
+    raft::{Identity, MESSAGE_LIMIT, NodeId, Raft},
 };
 
 /// How often a silent peer is asked whether it is there, and how long it may take to answer. A peer that
@@ -40,6 +43,8 @@ const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
 pub struct Doors {
     /// Which coordinator this is.
     pub id: NodeId,
+    /// Which cluster it is in.
+    pub identity: Identity,
     /// The log.
     pub raft: Raft,
     /// When they close.
@@ -50,12 +55,8 @@ pub struct Doors {
 ///
 /// # Errors
 /// If the listener fails.
-pub async fn serve(
-    handle: Handle,
-    doors: Doors,
-    listener: TcpListenerStream,
-) -> anyhow::Result<()> {
-    let Doors { id, raft, shutdown } = doors;
+pub async fn serve(handle: Handle, doors: Doors, listener: TcpListener) -> anyhow::Result<()> {
+    let Doors { id, identity, raft, shutdown } = doors;
     let (health, health_service) = tonic_health::server::health_reporter();
     let agents = AgentServiceServer::new(agent::Agents::new(handle.clone(), shutdown.clone()));
     let evacuations = EvacuationServiceServer::new(evacuation::Evacuations::new(
@@ -65,8 +66,8 @@ pub async fn serve(
     let migrations = MigrationServiceServer::new(migration::Migrations::new(handle.clone()));
     let inventory = InventoryServiceServer::new(inventory::Inventory::new(handle.clone()));
     let cluster = ClusterServiceServer::new(cluster::Clusters::new(handle, raft.clone()));
-    let log =
-        RaftServiceServer::new(raft::Log::new(id, raft)).max_decoding_message_size(MESSAGE_LIMIT);
+    let log = RaftServiceServer::new(raft::Log::new(id, identity, raft))
+        .max_decoding_message_size(MESSAGE_LIMIT);
     health.set_serving::<AgentServiceServer<agent::Agents>>().await;
     health.set_serving::<EvacuationServiceServer<evacuation::Evacuations>>().await;
     health.set_serving::<MigrationServiceServer<migration::Migrations>>().await;
@@ -77,8 +78,9 @@ pub async fn serve(
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
+    // Orders are small and waited for: none of them waits for another to fill a packet.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     Server::builder()
-        .tcp_nodelay(true)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
         .add_service(health_service)
@@ -89,7 +91,7 @@ pub async fn serve(
         .add_service(inventory)
         .add_service(cluster)
         .add_service(log)
-        .serve_with_incoming_shutdown(listener, shutdown.cancelled_owned())
+        .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
         .await?;
     Ok(())
 }

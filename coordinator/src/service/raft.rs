@@ -8,23 +8,25 @@ use rackferry_proto::{
 use serde::{Serialize, de::DeserializeOwned};
 use tonic::{Request, Response, Status};
 
-use crate::raft::{MESSAGE_VERSION, NodeId, Raft, SNAPSHOT_LIMIT, Types};
+use crate::raft::{Identity, MESSAGE_VERSION, NodeId, Raft, SNAPSHOT_LIMIT, Types};
 
 /// The door of the log.
 pub struct Log {
     id: NodeId,
+    identity: Identity,
     raft: Raft,
 }
 
 impl Log {
-    pub fn new(id: NodeId, raft: Raft) -> Self {
-        Self { id, raft }
+    pub fn new(id: NodeId, identity: Identity, raft: Raft) -> Self {
+        Self { id, identity, raft }
     }
 
-    fn open<T: DeserializeOwned>(
+    async fn open<T: DeserializeOwned>(
         &self,
         version: u32,
         to: NodeId,
+        cluster: &str,
         message: &[u8],
     ) -> Result<T, Status> {
         if version != MESSAGE_VERSION {
@@ -34,6 +36,10 @@ impl Log {
         if to != self.id {
             let text = format!("this is coordinator {}, not {to}", self.id);
             return Err(refuse(Reason::UnknownNode, text));
+        }
+        if let Err(foreign) = self.identity.check(cluster).await {
+            tracing::warn!(%foreign, "a message of the log is refused");
+            return Err(refuse(Reason::InvalidArgument, foreign.to_string()));
         }
         serde_json::from_slice(message)
             .map_err(|error| refuse(Reason::InvalidArgument, error.to_string()))
@@ -50,8 +56,9 @@ impl RaftService for Log {
         &self,
         request: Request<v1::AppendEntriesRequest>,
     ) -> Result<Response<v1::AppendEntriesResponse>, Status> {
-        let v1::AppendEntriesRequest { version, to, message } = request.into_inner();
-        let answer = self.raft.append_entries(self.open(version, to, &message)?).await;
+        let v1::AppendEntriesRequest { version, to, cluster, message } = request.into_inner();
+        let message = self.open(version, to, &cluster, &message).await?;
+        let answer = self.raft.append_entries(message).await;
         Ok(Response::new(v1::AppendEntriesResponse { message: close(&answer)? }))
     }
 
@@ -59,8 +66,8 @@ impl RaftService for Log {
         &self,
         request: Request<v1::VoteRequest>,
     ) -> Result<Response<v1::VoteResponse>, Status> {
-        let v1::VoteRequest { version, to, message } = request.into_inner();
-        let answer = self.raft.vote(self.open(version, to, &message)?).await;
+        let v1::VoteRequest { version, to, cluster, message } = request.into_inner();
+        let answer = self.raft.vote(self.open(version, to, &cluster, &message).await?).await;
         Ok(Response::new(v1::VoteResponse { message: close(&answer)? }))
     }
 
@@ -68,8 +75,10 @@ impl RaftService for Log {
         &self,
         request: Request<v1::InstallSnapshotRequest>,
     ) -> Result<Response<v1::InstallSnapshotResponse>, Status> {
-        let v1::InstallSnapshotRequest { version, to, message, data } = request.into_inner();
-        let mut part: InstallSnapshotRequest<Types> = self.open(version, to, &message)?;
+        let v1::InstallSnapshotRequest { version, to, cluster, message, data } =
+            request.into_inner();
+        let mut part: InstallSnapshotRequest<Types> =
+            self.open(version, to, &cluster, &message).await?;
         part.data = data;
         // Room is made for everything up to the end of the part.
         if part.offset.saturating_add(part.data.len() as u64) > SNAPSHOT_LIMIT {
