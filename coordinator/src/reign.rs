@@ -12,7 +12,7 @@
 //! 2. **What a turn changes is committed before anything of it leaves.** A write that does not succeed,
 //!    or of which nothing is heard before the quorum is lost, ends the time in office: the fleet is
 //!    dropped, every link and every waiting client with it. Whether that write is in the log is for the next
-//!    fleet to see.
+//!    fleet to see. It names its term, and counts in no other: what came between was not known to who decided it.
 //! 3. **What leaves without a write leaves behind a barrier.** Orders and answers of a turn that changed
 //!    nothing (a commit's answer repeated, `ResumeTarget` after a list, a discard) wait until a quorum has said that
 //!    it still follows this leader ([`Raft::ensure_linearizable`](openraft::Raft::ensure_linearizable)). So when the turn was
@@ -93,7 +93,7 @@ impl<'a> Reign<'a> {
             tracing::info!(records = records.len(), "taking over the records of before Raft");
             for records in records.chunks(RECORDS) {
                 let changes = records.iter().cloned().map(Change::Put).collect();
-                office.write(Command::Write(changes)).await?;
+                office.change(changes).await?;
             }
             let closed = node.log.close_records().await.context("closing the old log");
             closed.map_err(Vacated::Failed)?;
@@ -159,7 +159,7 @@ impl<'a> Reign<'a> {
         let Batch { changes, effects, answers } = self.decide(inputs);
         let orders = effects.iter().any(|effect| matches!(effect, Effect::Send(..)));
         if !changes.is_empty() {
-            office.write(Command::Write(changes)).await?;
+            office.change(changes).await?;
         } else if orders || !answers.is_empty() {
             office.confirm().await?;
         }

@@ -4,6 +4,7 @@ use openraft::{
     BasicNode, ChangeMembers,
     error::{ClientWriteError, Fatal, RaftError},
 };
+use rackferry_fleet::Change;
 use tokio::sync::watch;
 
 use crate::{
@@ -54,7 +55,8 @@ impl Term {
         tokio::select! {
             biased;
             written = raft.client_write(command) => match written {
-                Ok(_) => Ok(()),
+                Ok(written) if written.log_id.leader_id.term == self.term => Ok(()),
+                Ok(_) => Err(Vacated::Lost("a later term")),
                 Err(RaftError::Fatal(fatal)) => Err(failed(fatal)),
                 Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {
                     Err(Vacated::Lost("another leader"))
@@ -63,6 +65,14 @@ impl Term {
             },
             lost = self.lost() => Err(lost),
         }
+    }
+
+    /// Commits and applies what a turn changed. Not cancel safe: it may be committed or not.
+    ///
+    /// # Errors
+    /// If the office is lost, or the log failed.
+    pub async fn change(&mut self, changes: Vec<Change>) -> Result<(), Vacated> {
+        self.write(Command::Write { term: self.term, changes }).await
     }
 
     /// Asks a quorum whether this is still its leader. Cancel safe.

@@ -9,12 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Agent, Coordinator, free_port};
+use common::{Agent, Coordinator, create, free_port, request, up_to_the_commit, vm};
 use rackferry_proto::{
     Reason, leader_of, reason_of,
     v1::{
-        AddNodeRequest, Cluster, GetClusterRequest, ListHostsRequest, NodeRole, RemoveNodeRequest,
-        Welcome, cluster_service_client::ClusterServiceClient, connect_response as down,
+        AddNodeRequest, Cluster, CommitRequest, GetClusterRequest, ListHostsRequest, NodeRole,
+        RemoveNodeRequest, RunState, Welcome, cluster_service_client::ClusterServiceClient,
+        connect_request as up, connect_response as down,
         inventory_service_client::InventoryServiceClient,
     },
 };
@@ -41,7 +42,9 @@ impl Site {
         let settings =
             (1..=count).map(|id| format!("{more}\n[cluster]\nid = {id}\npeers = [{peers}]"));
         let settings = settings.collect();
-        Self::with(ports, settings).await
+        let site = Self::with(ports, settings).await;
+        site.settles().await;
+        site
     }
 
     /// The first by itself; the others wait to be added.
@@ -134,8 +137,34 @@ impl Site {
         panic!("nobody takes {host}");
     }
 
+    /// What the leader knows, whoever that is by then.
     async fn hosts(&self) -> BTreeSet<String> {
-        hosts_at(self.ports[self.leader().await]).await.unwrap()
+        let begin = Instant::now();
+        while begin.elapsed() < common::LIMIT {
+            let leader = self.leader().await;
+            if let Ok(hosts) = hosts_at(self.ports[leader]).await {
+                return hosts;
+            }
+        }
+        panic!("nobody goes on leading");
+    }
+
+    /// Waits until the first elections are over: all see the same leader in the same term, for a while.
+    async fn settles(&self) {
+        let begin = Instant::now();
+        let (mut seen, mut times) = (BTreeSet::new(), 0);
+        while times < 10 {
+            assert!(begin.elapsed() < common::LIMIT, "{seen:?}");
+            let mut now = BTreeSet::new();
+            for n in self.living() {
+                let Cluster { leader_id, term, .. } = self.status(n).await;
+                now.insert((leader_id, term));
+            }
+            let settled = now.len() == 1 && now.iter().all(|&(leader, _)| leader != 0);
+            times = if settled && now == seen { times + 1 } else { 0 };
+            seen = now;
+            sleep(PAUSE).await;
+        }
     }
 
     /// Waits until a coordinator has applied as much as another.
@@ -256,6 +285,35 @@ async fn a_leader_that_was_away_tells_nobody_anything() {
     assert_eq!(reason_of(&refused), Some(Reason::NotLeader), "{refused:?}");
     agent.end().await;
     assert_eq!(site.hosts().await, names(&["a", "b"]));
+}
+
+#[tokio::test]
+async fn a_leader_that_was_away_does_not_repeat_its_commit() {
+    let site = Site::start(3, "").await;
+    let old = site.leader().await;
+    let coordinator = site.nodes[old].as_ref().unwrap();
+    let running = vm("web", RunState::Running, "");
+    let mut source = Agent::connect(coordinator, "a1", "a", vec![running.clone()]).await;
+    let mut target = Agent::connect(coordinator, "b1", "b", vec![]).await;
+    create(coordinator, request("r")).await;
+    let (migration_id, generation) = up_to_the_commit(&mut source, &mut target).await;
+    coordinator.signal("STOP");
+    // What was granted is granted again without a write, by a coordinator that still leads.
+    let commit = CommitRequest { migration_id: migration_id.clone(), generation };
+    source.say(up::Message::CommitRequest(commit)).await;
+
+    // At the next leader the source says that it runs: the commit is undone.
+    let others: Vec<usize> = site.living().filter(|&n| n != old).collect();
+    let new = site.nodes[site.leader_among(&others).await].as_ref().unwrap();
+    let loaded = vm("web", RunState::Loaded, &migration_id);
+    let mut elsewhere = Agent::connect(new, "b1", "b", vec![loaded]).await;
+    let _source = Agent::connect(new, "a1", "a", vec![running]).await;
+    assert!(matches!(elsewhere.hear().await, down::Message::DiscardTarget(_)));
+
+    coordinator.signal("CONT");
+    let heard = source.rest().await;
+    let granted = heard.iter().any(|order| matches!(order, down::Message::CommitDecision(_)));
+    assert!(!granted, "{heard:?}");
 }
 
 #[tokio::test]

@@ -5,55 +5,18 @@ mod common;
 
 use std::os::unix::fs::PermissionsExt;
 
-use common::{Agent, Coordinator, free_port, vm};
+use common::{Agent, Coordinator, create, free_port, request, up_to_the_commit, vm};
 use rackferry_proto::{
     Reason, reason_of,
     v1::{
-        CommitRequest, CreateEvacuationRequest, Evacuation, EvacuationState, ListHostsRequest,
-        ListVmsRequest, MigrationEnded, Outcome, Ownership, RunState, Side, SourceStopped,
-        SwitchoverRequest, TargetReady, TargetRunning, TransferCounters, VmCondition,
-        WatchEvacuationRequest, connect_request as up, connect_response as down,
-        evacuation_service_client::EvacuationServiceClient,
+        CreateEvacuationRequest, Evacuation, EvacuationState, ListHostsRequest, ListVmsRequest,
+        MigrationEnded, Outcome, Ownership, RunState, Side, SourceStopped, TargetRunning,
+        TransferCounters, VmCondition, WatchEvacuationRequest, connect_request as up,
+        connect_response as down, evacuation_service_client::EvacuationServiceClient,
         inventory_service_client::InventoryServiceClient,
     },
 };
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
-
-fn request(request_id: &str) -> CreateEvacuationRequest {
-    CreateEvacuationRequest {
-        sources: vec!["a".to_owned()],
-        targets: vec!["b".to_owned()],
-        request_id: request_id.to_owned(),
-        ..CreateEvacuationRequest::default()
-    }
-}
-
-async fn create(coordinator: &Coordinator, request: CreateEvacuationRequest) -> Evacuation {
-    let mut client = EvacuationServiceClient::new(coordinator.channel().await);
-    client.create_evacuation(request).await.unwrap().into_inner().evacuation.unwrap()
-}
-
-/// Both agents up to a granted commit; the migration's id and generation.
-async fn up_to_the_commit(source: &mut Agent, target: &mut Agent) -> (String, u64) {
-    let down::Message::PrepareTarget(prepare) = target.hear().await else { panic!("not prepare") };
-    assert_eq!(prepare.spec_toml, "memory = '1G'");
-    let migration_id = prepare.migration_id;
-    target.say(up::Message::TargetReady(TargetReady { migration_id: migration_id.clone() })).await;
-    let down::Message::StartSource(start) = source.hear().await else { panic!("not start") };
-    assert_eq!((start.target_host.as_str(), start.target_page_addr.as_str()), ("b1", "b1:7401"));
-    assert_eq!((start.session, start.generation), (prepare.session, prepare.generation));
-    let asked = SwitchoverRequest { migration_id: migration_id.clone(), predicted_stop_ms: 10 };
-    source.say(up::Message::SwitchoverRequest(asked)).await;
-    assert!(matches!(source.hear().await, down::Message::SwitchoverGrant(_)));
-    let generation = start.generation;
-    let commit = CommitRequest { migration_id: migration_id.clone(), generation };
-    source.say(up::Message::CommitRequest(commit)).await;
-    let down::Message::CommitDecision(decision) = source.hear().await else {
-        panic!("not decided")
-    };
-    assert!(decision.granted, "{}", decision.reason);
-    (migration_id, generation)
-}
 
 async fn move_ends(source: &Agent, target: &Agent, migration_id: &str, generation: u64) {
     let running = TargetRunning { migration_id: migration_id.to_owned(), generation };

@@ -22,8 +22,14 @@ pub enum Command {
         /// The key of the dedup domain, if the log has none yet.
         domain_key: Option<DomainKey>,
     },
-    /// Records, changed together.
-    Write(Vec<Change>),
+    /// Records, changed together, as the leader of a term decided. In the log of a later term it says nothing:
+    /// who decided it did not know what came between.
+    Write {
+        /// The leader's term.
+        term: u64,
+        /// What it decided.
+        changes: Vec<Change>,
+    },
 }
 
 /// Version 1 of the body.
@@ -35,7 +41,10 @@ enum Body<C> {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         domain_key: Option<DomainKey>,
     },
-    Write(C),
+    Write {
+        term: u64,
+        changes: C,
+    },
 }
 
 #[derive(Serialize)]
@@ -56,7 +65,7 @@ impl Serialize for Command {
             Self::TakeOffice { node, domain_key } => {
                 Body::TakeOffice { node: *node, domain_key: domain_key.clone() }
             }
-            Self::Write(changes) => Body::Write(changes),
+            Self::Write { term, changes } => Body::Write { term: *term, changes },
         };
         Out { version: VERSION, body }.serialize(serializer)
     }
@@ -73,7 +82,7 @@ impl<'de> Deserialize<'de> for Command {
         let body = serde_json::from_str(body.get()).map_err(de::Error::custom)?;
         Ok(match body {
             Body::TakeOffice { node, domain_key } => Self::TakeOffice { node, domain_key },
-            Body::Write(changes) => Self::Write(changes),
+            Body::Write { term, changes } => Self::Write { term, changes },
         })
     }
 }
@@ -90,7 +99,10 @@ mod tests {
         for command in [
             Command::TakeOffice { node: 3, domain_key: None },
             Command::TakeOffice { node: 3, domain_key: Some(DomainKey::of([9; 32])) },
-            Command::Write(vec![Change::Put(numbers), Change::Remove(Key::Host("a".into()))]),
+            Command::Write {
+                term: 4,
+                changes: vec![Change::Put(numbers), Change::Remove(Key::Host("a".into()))],
+            },
         ] {
             let text = serde_json::to_string(&command).unwrap();
             assert!(text.starts_with(r#"{"version":1,"#), "{text}");
@@ -107,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_record_of_a_later_version_is_refused() {
-        let text = r#"{"version":1,"body":{"write":[{"Put":{"vm.v9":{}}}]}}"#;
+        let text = r#"{"version":1,"body":{"write":{"term":1,"changes":[{"Put":{"vm.v9":{}}}]}}}"#;
         let error = serde_json::from_str::<Command>(text).unwrap_err().to_string();
         assert!(error.contains("vm.v9"), "{error}");
     }

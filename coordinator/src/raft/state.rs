@@ -52,11 +52,14 @@ impl State {
                 // The first key stays: digests of two keys never match.
                 self.domain_key = self.domain_key.take().or(domain_key);
             }
-            EntryPayload::Normal(Command::Write(changes)) => {
+            EntryPayload::Normal(Command::Write { term, changes })
+                if term == entry.log_id.leader_id.term =>
+            {
                 for change in changes {
                     self.change(change);
                 }
             }
+            EntryPayload::Normal(Command::Write { .. }) => {}
         }
     }
 
@@ -208,5 +211,25 @@ async fn blocking<T: Send + 'static>(
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::testing::log_id;
+    use rackferry_fleet::Numbers;
+
+    use super::*;
+
+    #[test]
+    fn a_write_of_an_earlier_term_says_nothing() {
+        let mut state = State::default();
+        for (index, term, expected) in [(1, 3, 0), (2, 4, 1)] {
+            let put = Change::Put(Record::Numbers(Numbers { epoch: term, ..Numbers::default() }));
+            let payload = EntryPayload::Normal(Command::Write { term, changes: vec![put] });
+            state.apply(Entry { log_id: log_id(4, 1, index), payload });
+            assert_eq!(state.records.len(), expected);
+        }
+        assert_eq!(state.last_applied, Some(log_id(4, 1, 2)));
     }
 }

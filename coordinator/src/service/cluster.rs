@@ -1,6 +1,6 @@
 //! Who the coordinators are, and how that changes.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use openraft::{
     BasicNode, ChangeMembers,
@@ -55,6 +55,14 @@ impl Clusters {
         if members.voter_ids().any(|voter| voter == id) {
             return Ok(());
         }
+        let lonely = members.nodes().find(|(_, node)| is_everywhere(&node.addr));
+        if let Some((known, node)) = lonely {
+            let text = format!(
+                "nobody can reach coordinator {known} at {}: give it cluster.peers with its address",
+                node.addr
+            );
+            return Err(refuse(Reason::InvalidArgument, text));
+        }
         self.raft.add_learner(id, BasicNode::new(addr), false).await.map_err(refused)?;
         let mut metrics = self.raft.metrics();
         let close = metrics.wait_for(|seen| matched(seen, id).is_some_and(|at| is_close(seen, at)));
@@ -78,6 +86,11 @@ impl Clusters {
         self.raft.change_membership(change, false).await.map_err(refused)?;
         Ok(())
     }
+}
+
+/// `0.0.0.0` and the like: good for listening, not for calling.
+fn is_everywhere(addr: &str) -> bool {
+    addr.parse::<SocketAddr>().is_ok_and(|addr| addr.ip().is_unspecified())
 }
 
 /// How far a node's log is known to be the leader's.
@@ -178,5 +191,16 @@ impl ClusterService for Clusters {
         let id = request.into_inner().id;
         timeout(CHANGE_WITHIN, self.remove(id)).await.map_err(late)??;
         Ok(Response::new(RemoveNodeResponse { cluster: Some(self.view()) }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_to_listen_on_is_none_to_call() {
+        assert!(is_everywhere("0.0.0.0:7400") && is_everywhere("[::]:7400"));
+        assert!(!is_everywhere("10.0.0.1:7400") && !is_everywhere("c1.example:7400"));
     }
 }

@@ -10,8 +10,10 @@ use std::{
 };
 
 use rackferry_proto::v1::{
-    ConnectRequest, ConnectResponse, Hello, HostReport, RunState, VmState,
+    CommitRequest, ConnectRequest, ConnectResponse, CreateEvacuationRequest, Evacuation, Hello,
+    HostReport, RunState, SwitchoverRequest, TargetReady, VmState,
     agent_service_client::AgentServiceClient, connect_request as up, connect_response as down,
+    evacuation_service_client::EvacuationServiceClient,
 };
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -156,6 +158,15 @@ impl Agent {
         Ok(Self { says, hears })
     }
 
+    /// Everything that still comes until the stream ends.
+    pub async fn rest(&mut self) -> Vec<down::Message> {
+        let mut rest = Vec::new();
+        while let Some(message) = self.try_hear().await {
+            rest.push(message);
+        }
+        rest
+    }
+
     /// What ends the stream; None if it ends without a word.
     pub async fn end(&mut self) -> Option<Status> {
         let end = async {
@@ -212,4 +223,41 @@ pub fn vm(name: &str, run_state: RunState, migration_id: &str) -> VmState {
         spec_toml: "memory = '1G'".to_owned(),
         ..VmState::default()
     }
+}
+
+/// Of rack `a` to rack `b`.
+pub fn request(request_id: &str) -> CreateEvacuationRequest {
+    CreateEvacuationRequest {
+        sources: vec!["a".to_owned()],
+        targets: vec!["b".to_owned()],
+        request_id: request_id.to_owned(),
+        ..CreateEvacuationRequest::default()
+    }
+}
+
+pub async fn create(coordinator: &Coordinator, request: CreateEvacuationRequest) -> Evacuation {
+    let mut client = EvacuationServiceClient::new(coordinator.channel().await);
+    client.create_evacuation(request).await.unwrap().into_inner().evacuation.unwrap()
+}
+
+/// Both agents up to a granted commit; the migration's id and generation.
+pub async fn up_to_the_commit(source: &mut Agent, target: &mut Agent) -> (String, u64) {
+    let down::Message::PrepareTarget(prepare) = target.hear().await else { panic!("not prepare") };
+    assert_eq!(prepare.spec_toml, "memory = '1G'");
+    let migration_id = prepare.migration_id;
+    target.say(up::Message::TargetReady(TargetReady { migration_id: migration_id.clone() })).await;
+    let down::Message::StartSource(start) = source.hear().await else { panic!("not start") };
+    assert_eq!((start.target_host.as_str(), start.target_page_addr.as_str()), ("b1", "b1:7401"));
+    assert_eq!((start.session, start.generation), (prepare.session, prepare.generation));
+    let asked = SwitchoverRequest { migration_id: migration_id.clone(), predicted_stop_ms: 10 };
+    source.say(up::Message::SwitchoverRequest(asked)).await;
+    assert!(matches!(source.hear().await, down::Message::SwitchoverGrant(_)));
+    let generation = start.generation;
+    let commit = CommitRequest { migration_id: migration_id.clone(), generation };
+    source.say(up::Message::CommitRequest(commit)).await;
+    let down::Message::CommitDecision(decision) = source.hear().await else {
+        panic!("not decided")
+    };
+    assert!(decision.granted, "{}", decision.reason);
+    (migration_id, generation)
 }
