@@ -3,11 +3,13 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 6] = [
     "rackferry/v1/agent.proto",
+    "rackferry/v1/cluster.proto",
     "rackferry/v1/evacuation.proto",
     "rackferry/v1/inventory.proto",
     "rackferry/v1/migration.proto",
+    "rackferry/v1/raft.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

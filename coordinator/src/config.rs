@@ -1,6 +1,7 @@
 //! Settings.
 
 use std::{
+    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
@@ -11,6 +12,9 @@ use figment::{
 };
 use rackferry_fleet::Limits;
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::raft::NodeId;
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -22,6 +26,8 @@ pub struct Config {
     pub storage: Storage,
     /// How much may happen at once.
     pub limits: LimitSettings,
+    /// Which coordinator this is, and who the others are.
+    pub cluster: Cluster,
 }
 
 /// Where it listens.
@@ -44,12 +50,69 @@ impl Default for Server {
 pub struct Storage {
     /// The folder.
     pub dir: PathBuf,
+    /// Entries of the log after which a snapshot replaces them.
+    pub snapshot_entries: u64,
 }
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { dir: "/var/lib/rackferry/coordinator".into() }
+        Self { dir: "/var/lib/rackferry/coordinator".into(), snapshot_entries: 10_000 }
     }
+}
+
+/// Which coordinator this is, and who the others are. Without any of it: one, by itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cluster {
+    /// Its number; never another's, and never another one.
+    pub id: NodeId,
+    /// The first members, this one among them; of one that joins only itself.
+    pub peers: Vec<Peer>,
+    /// Wait to be added to a cluster that exists.
+    pub join: bool,
+}
+
+/// A coordinator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// Its number.
+    pub id: NodeId,
+    /// Where agents, clients and the other coordinators reach it: `host:port`.
+    pub addr: String,
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self { id: 1, peers: Vec::new(), join: false }
+    }
+}
+
+/// [`Cluster`], checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Members {
+    /// Which coordinator this is.
+    pub id: NodeId,
+    /// Where it is reached.
+    pub addr: String,
+    /// The first members.
+    pub peers: BTreeMap<NodeId, String>,
+    /// It waits to be added.
+    pub join: bool,
+}
+
+/// [`Cluster`] makes no sense.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum MembersError {
+    /// Where it is reached is not said.
+    #[error("cluster.peers has no entry for this coordinator, {0}")]
+    NotAmongPeers(NodeId),
+    /// A number or an address is there twice.
+    #[error("coordinator {0} has a number or an address of another one in cluster.peers")]
+    Twice(NodeId),
+    /// 0 stands for none.
+    #[error("0 is no number for a coordinator")]
+    Zero,
 }
 
 /// How much may happen at once; see [`Limits`].
@@ -109,6 +172,29 @@ impl From<LimitSettings> for Limits {
 }
 
 impl Config {
+    /// Who takes part in the log.
+    ///
+    /// # Errors
+    /// If the settings contradict each other.
+    pub fn members(&self) -> Result<Members, MembersError> {
+        let Cluster { id, peers, join } = &self.cluster;
+        if *id == 0 || peers.iter().any(|peer| peer.id == 0) {
+            return Err(MembersError::Zero);
+        }
+        let mut members = BTreeMap::new();
+        for Peer { id, addr } in peers {
+            let twice = members.values().any(|known| known == addr);
+            if twice || members.insert(*id, addr.clone()).is_some() {
+                return Err(MembersError::Twice(*id));
+            }
+        }
+        if members.is_empty() && !join {
+            members.insert(*id, self.server.listen.to_string());
+        }
+        let addr = members.get(id).cloned().ok_or(MembersError::NotAmongPeers(*id))?;
+        Ok(Members { id: *id, addr, peers: members, join: *join })
+    }
+
     /// Defaults, then the file, then `RACKFERRY_SECTION__KEY` of the environment.
     ///
     /// # Errors
@@ -151,6 +237,35 @@ mod tests {
     #[test]
     fn a_missing_file_is_refused() {
         assert!(Config::load(Some(Path::new("/nonexistent.toml"))).is_err());
+    }
+
+    #[test]
+    fn one_by_itself_needs_no_settings() {
+        let members = Config::default().members().unwrap();
+        assert_eq!((members.id, members.join), (1, false));
+        assert_eq!(members.peers, BTreeMap::from([(1, "0.0.0.0:7400".to_owned())]));
+    }
+
+    #[test]
+    fn three_know_each_other() {
+        let text = "[cluster]\nid = 2\npeers = [{ id = 1, addr = 'a:1' }, { id = 2, addr = 'b:1' }, \
+                    { id = 3, addr = 'c:1' }]";
+        let members = load(text).unwrap().members().unwrap();
+        assert_eq!((members.id, members.addr.as_str(), members.peers.len()), (2, "b:1", 3));
+    }
+
+    #[test]
+    fn members_that_make_no_sense_are_refused() {
+        for (text, error) in [
+            ("id = 2\npeers = [{ id = 1, addr = 'a:1' }]", MembersError::NotAmongPeers(2)),
+            ("join = true", MembersError::NotAmongPeers(1)),
+            ("peers = [{ id = 1, addr = 'a' }, { id = 1, addr = 'b' }]", MembersError::Twice(1)),
+            ("peers = [{ id = 1, addr = 'a' }, { id = 2, addr = 'a' }]", MembersError::Twice(2)),
+            ("id = 0", MembersError::Zero),
+        ] {
+            let config = load(&format!("[cluster]\n{text}")).unwrap();
+            assert_eq!(config.members(), Err(error), "{text}");
+        }
     }
 
     #[test]

@@ -1,49 +1,51 @@
-//! The one owner of the fleet: takes inputs in turn, makes their records durable, then lets their
-//! effects out.
+//! Inputs from everywhere, and the one task that takes them: in turn while this coordinator leads, and
+//! turning them away while it does not.
 
 use std::{
-    collections::HashMap,
-    thread,
+    path::PathBuf,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context;
-use rackferry_fleet::{
-    Change, Connection, Effect, Event, Fleet, Hello, Limits, Moment, Order, Record, Said,
-};
+use rackferry_fleet::{Connection, Effect, Fleet, Hello, Limits, Moment, Said};
 use rackferry_proto::v1::ConnectResponse;
-use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::{convert, key::DomainKey, storage::Storage};
+use crate::{
+    office::{Away, Office, leads},
+    raft::{Metrics, Node},
+    reign::Reign,
+    term::Vacated,
+};
 
 /// Inputs that may wait: a few for each agent of a few hundred hosts. Agents wait beyond that.
 const INPUTS: usize = 4096;
-/// Inputs taken together, so that they share one write to the disk.
-const BATCH: usize = 256;
 /// Orders an agent may be behind; beyond that its stream is closed, and it starts anew by a Hello.
 pub const ORDERS: usize = 1024;
 /// How often time passes.
 const TICK: Duration = Duration::from_secs(1);
-
-/// The coordinator is going down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("the coordinator is going down")]
-pub struct Gone;
+/// Before an office that was just vacated is taken again.
+const PAUSE: Duration = Duration::from_millis(100);
 
 type Turn = Box<dyn FnOnce(&mut Fleet, Moment, &mut Vec<Effect>) -> Answer + Send>;
 /// Sends what a client asked for, once the effects are out.
-type Answer = Box<dyn FnOnce() + Send>;
+pub type Answer = Box<dyn FnOnce() + Send>;
 /// Where an agent's orders go.
 pub type Orders = mpsc::Sender<Result<ConnectResponse, Status>>;
 
-enum Input {
+/// What the driver takes in turn.
+pub enum Input {
+    /// An agent introduced itself.
     Connected(Box<Hello>, Orders, oneshot::Sender<Link>),
+    /// An agent's stream is gone.
     Disconnected(Connection),
+    /// An agent said something.
     Said(Connection, Box<Said>),
+    /// A client wants something.
     Ask(Turn),
+    /// Time has passed.
     Tick,
 }
 
@@ -61,45 +63,60 @@ pub struct Handle {
     inputs: mpsc::Sender<Input>,
     /// Rises whenever something visible has changed.
     changed: watch::Receiver<u64>,
+    office: Office,
 }
 
 impl Handle {
+    /// Returns when this coordinator leads. Cancel safe.
+    ///
+    /// # Errors
+    /// If it does not; see [`Office::admit`].
+    pub async fn admit(&self) -> Result<(), Away> {
+        self.office.admit().await
+    }
+
+    /// Why an agent's link was closed.
+    pub fn away(&self) -> Away {
+        self.office.away()
+    }
+
     /// Introduces an agent. Not cancel safe: its link would be left open until its stream ends.
     ///
     /// # Errors
-    /// [`Gone`].
-    pub async fn connect(&self, hello: Hello, orders: Orders) -> Result<Link, Gone> {
+    /// [`Away`].
+    pub async fn connect(&self, hello: Hello, orders: Orders) -> Result<Link, Away> {
         let (reply, link) = oneshot::channel();
         self.put(Input::Connected(Box::new(hello), orders, reply)).await?;
-        link.await.map_err(|_| Gone)
+        link.await.map_err(|_| self.away())
     }
 
     /// A link's stream is gone. Cancel safe.
     ///
     /// # Errors
-    /// [`Gone`].
-    pub async fn disconnect(&self, connection: Connection) -> Result<(), Gone> {
+    /// [`Away`].
+    pub async fn disconnect(&self, connection: Connection) -> Result<(), Away> {
         self.put(Input::Disconnected(connection)).await
     }
 
     /// Passes on what an agent said. Cancel safe: said or not said.
     ///
     /// # Errors
-    /// [`Gone`].
-    pub async fn said(&self, connection: Connection, said: Said) -> Result<(), Gone> {
+    /// [`Away`].
+    pub async fn said(&self, connection: Connection, said: Said) -> Result<(), Away> {
         self.put(Input::Said(connection, Box::new(said))).await
     }
 
-    /// Runs a turn on the fleet and returns its value after its effects are durable and out. Cancel
+    /// Runs a turn on the fleet and returns its value after its effects are committed and out. Cancel
     /// safe: the turn runs or it does not.
     ///
     /// # Errors
-    /// [`Gone`].
-    pub async fn ask<T, F>(&self, turn: F) -> Result<T, Gone>
+    /// [`Away`]; the turn may have been committed all the same.
+    pub async fn ask<T, F>(&self, turn: F) -> Result<T, Away>
     where
         T: Send + 'static,
         F: FnOnce(&mut Fleet, Moment, &mut Vec<Effect>) -> T + Send + 'static,
     {
+        self.admit().await?;
         let (reply, value) = oneshot::channel();
         let turn: Turn = Box::new(move |fleet, now, out| {
             let value = turn(fleet, now, out);
@@ -109,7 +126,7 @@ impl Handle {
             })
         });
         self.put(Input::Ask(turn)).await?;
-        value.await.map_err(|_| Gone)
+        value.await.map_err(|_| self.away())
     }
 
     /// Changes whenever something visible has changed.
@@ -117,172 +134,122 @@ impl Handle {
         self.changed.clone()
     }
 
-    async fn put(&self, input: Input) -> Result<(), Gone> {
-        self.inputs.send(input).await.map_err(|_| Gone)
+    async fn put(&self, input: Input) -> Result<(), Away> {
+        self.inputs.send(input).await.map_err(|_| self.away())
     }
 }
 
-struct OpenLink {
-    orders: Orders,
-    _closes: DropGuard,
+/// What the driver needs.
+pub struct Setup {
+    /// How much may happen at once.
+    pub limits: Limits,
+    /// This coordinator's part in the log.
+    pub node: Node,
+    /// Where the key of the dedup domain is, or will be made if the log has none.
+    pub key_path: PathBuf,
 }
 
-/// The owner of the fleet, on its own thread.
+/// The task that owns the fleet while there is one.
 pub struct Driver {
-    fleet: Fleet,
-    storage: Storage,
-    key: DomainKey,
-    links: HashMap<Connection, OpenLink>,
-    last_connection: Connection,
-    changed: watch::Sender<u64>,
-    /// Links whose agents do not take their orders.
-    stuck: Vec<Connection>,
-}
-
-/// The driver's thread.
-pub struct Running {
-    ended: oneshot::Receiver<anyhow::Result<()>>,
-}
-
-impl Running {
-    /// Waits for its end. Not cancel safe.
-    ///
-    /// # Errors
-    /// Why the log failed.
-    pub async fn join(self) -> anyhow::Result<()> {
-        self.ended.await.context("the driver panicked")?
-    }
+    pub setup: Setup,
+    pub last_connection: Connection,
+    pub changed: watch::Sender<u64>,
+    office: watch::Sender<bool>,
+    shutdown: CancellationToken,
 }
 
 impl Driver {
     /// Starts the driver; it stops with `shutdown`, and cancels it when it fails.
-    ///
-    /// # Errors
-    /// If there can be no thread.
     pub fn start(
-        limits: Limits,
-        storage: Storage,
-        records: Vec<Record>,
-        key: DomainKey,
+        setup: Setup,
         shutdown: &CancellationToken,
-    ) -> anyhow::Result<(Handle, Running)> {
+    ) -> (Handle, tokio::task::JoinHandle<anyhow::Result<()>>) {
         let (inputs, received) = mpsc::channel(INPUTS);
         let (changed, changes) = watch::channel(0);
-        let driver = Self {
-            fleet: Fleet::new(limits, records, now()),
-            storage,
-            key,
-            links: HashMap::new(),
-            last_connection: Connection(0),
-            changed,
-            stuck: Vec::new(),
-        };
-        let (end, ended) = oneshot::channel();
-        let stop = shutdown.clone();
-        thread::Builder::new().name("driver".to_owned()).spawn(move || {
-            let _stops = stop.clone().drop_guard();
-            let _ = end.send(driver.run(received, &stop));
-        })?;
+        let (office, open) = watch::channel(false);
+        let look = Office::new(setup.node.raft.metrics(), open, shutdown.clone());
+        let last_connection = Connection(0);
+        let driver = Self { setup, last_connection, changed, office, shutdown: shutdown.clone() };
         tokio::spawn(tick(inputs.clone(), shutdown.clone()));
-        Ok((Handle { inputs, changed: changes }, Running { ended }))
-    }
-
-    fn run(
-        mut self,
-        mut inputs: mpsc::Receiver<Input>,
-        stop: &CancellationToken,
-    ) -> anyhow::Result<()> {
-        let mut batch = Vec::with_capacity(BATCH);
-        // The ticker keeps it awake, so that it sees the stop.
-        while !stop.is_cancelled() && inputs.blocking_recv_many(&mut batch, BATCH) > 0 {
-            self.turn(batch.drain(..)).inspect_err(|error| {
+        let stop = shutdown.clone();
+        let running = tokio::spawn(async move {
+            let _stops = stop.drop_guard();
+            driver.run(received).await.inspect_err(|error| {
                 tracing::error!(error = format!("{error:#}"), "the log failed");
-            })?;
-        }
-        Ok(())
+            })
+        });
+        (Handle { inputs, changed: changes, office: look }, running)
     }
 
-    /// One batch. Everything in it is durable before any of its effects leaves: later records may come
-    /// earlier than they must, never the other way.
-    fn turn(&mut self, inputs: impl Iterator<Item = Input>) -> anyhow::Result<()> {
-        let mut effects = Vec::new();
-        let mut answers: Vec<Answer> = Vec::new();
-        for connection in std::mem::take(&mut self.stuck) {
-            self.fleet.handle(Event::Disconnected(connection), now(), &mut effects);
-        }
-        for input in inputs {
-            answers.extend(self.take(input, &mut effects));
-        }
-        let mut changes: Vec<Change> = Vec::new();
-        for effect in &mut effects {
-            if let Effect::Persist(more) = effect {
-                changes.append(more);
+    async fn run(mut self, mut inputs: mpsc::Receiver<Input>) -> anyhow::Result<()> {
+        let mut metrics = self.setup.node.raft.metrics();
+        let shutdown = self.shutdown.clone();
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Ok(()),
+                term = elected(&mut metrics) => {
+                    self.serve(term?, &mut inputs).await?;
+                    tokio::time::sleep(PAUSE).await;
+                }
+                // Whoever put it finds that nobody answers, and why.
+                input = inputs.recv() => drop(input),
             }
         }
-        if !changes.is_empty() {
-            self.storage.commit(&changes).context("writing the log")?;
-        }
-        let mut publish = false;
-        for effect in effects {
-            match effect {
-                Effect::Persist(_) => {}
-                Effect::Send(connection, order) => self.send(connection, order),
-                Effect::Publish => publish = true,
-                Effect::Log(notice) if notice.urgent => tracing::error!("{}", notice.text),
-                Effect::Log(notice) => tracing::info!("{}", notice.text),
-            }
-        }
-        for answer in answers {
-            answer();
-        }
-        if publish {
-            self.changed.send_modify(|changes| *changes += 1);
-        }
-        Ok(())
     }
 
-    fn take(&mut self, input: Input, effects: &mut Vec<Effect>) -> Option<Answer> {
-        let event = match input {
-            Input::Connected(hello, orders, reply) => {
-                self.last_connection.0 += 1;
-                let connection = self.last_connection;
-                let closed = CancellationToken::new();
-                let link = OpenLink { orders, _closes: closed.clone().drop_guard() };
-                self.links.insert(connection, link);
-                tracing::info!(host = %hello.host, rack = %hello.rack, vms = hello.vms.len(), "agent");
-                // A reader that went away finds its stream closed.
-                let _ = reply.send(Link { connection, closed });
-                Event::Connected(connection, *hello)
+    /// One time in office.
+    async fn serve(&mut self, term: u64, inputs: &mut mpsc::Receiver<Input>) -> anyhow::Result<()> {
+        let shutdown = self.shutdown.clone();
+        let vacated = {
+            let reign = tokio::select! {
+                reign = Reign::begin(self, term) => reign,
+                () = shutdown.cancelled() => return Ok(()),
+            };
+            match reign {
+                Ok(mut reign) => {
+                    reign.open(true);
+                    let vacated = tokio::select! {
+                        vacated = reign.run(inputs) => vacated,
+                        () = shutdown.cancelled() => return Ok(()),
+                    };
+                    reign.end();
+                    vacated
+                }
+                Err(vacated) => vacated,
             }
-            Input::Disconnected(connection) => {
-                self.links.remove(&connection);
-                Event::Disconnected(connection)
-            }
-            Input::Said(connection, said) => Event::Said(connection, *said),
-            Input::Ask(turn) => return Some(turn(&mut self.fleet, now(), effects)),
-            Input::Tick => Event::Tick,
         };
-        self.fleet.handle(event, now(), effects);
-        None
+        match vacated {
+            Vacated::Failed(error) => Err(error),
+            Vacated::Lost(why) => {
+                tracing::warn!(term, why, "no longer leading");
+                Ok(())
+            }
+        }
     }
 
-    fn send(&mut self, connection: Connection, order: Order) {
-        let Some(link) = self.links.get(&connection) else { return };
-        let response = convert::order(order, &self.key);
-        if link.orders.try_send(Ok(response)).is_err() {
-            self.links.remove(&connection);
-            self.stuck.push(connection);
-        }
+    /// Opens or closes the office for everybody who wants something.
+    pub fn open(&self, open: bool) {
+        self.office.send_replace(open);
+        self.changed.send_modify(|changes| *changes += 1);
     }
 }
 
-/// Lets time pass until the driver is gone; once more at the shutdown, to wake it.
+/// The term this coordinator was elected for.
+async fn elected(metrics: &mut watch::Receiver<Metrics>) -> anyhow::Result<u64> {
+    let seen = metrics.wait_for(|seen| seen.running_state.is_err() || leads(seen));
+    let seen = seen.await.context("the log has ended")?;
+    seen.running_state.clone().context("the log has stopped")?;
+    Ok(seen.current_term)
+}
+
+/// Lets time pass until the driver is gone.
 async fn tick(inputs: mpsc::Sender<Input>, shutdown: CancellationToken) {
     let mut interval = tokio::time::interval(TICK);
-    while !shutdown.is_cancelled() {
+    loop {
         tokio::select! {
             _ = interval.tick() => {}
-            () = shutdown.cancelled() => {}
+            () = shutdown.cancelled() => return,
         }
         if inputs.send(Input::Tick).await.is_err() {
             return;
@@ -290,7 +257,8 @@ async fn tick(inputs: mpsc::Sender<Input>, shutdown: CancellationToken) {
     }
 }
 
-fn now() -> Moment {
+/// The time of day.
+pub fn now() -> Moment {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Moment(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }

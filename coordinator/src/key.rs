@@ -9,14 +9,20 @@ use std::{
 };
 
 use rand::{TryRngCore, rngs::OsRng};
+use serde::{Deserialize, Serialize};
 
 const LENGTH: usize = 32;
 
-/// The key of a dedup domain.
-#[derive(Clone, PartialEq, Eq)]
+/// The key of a dedup domain. It is written to the log, so that every coordinator has the same.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DomainKey([u8; LENGTH]);
 
 impl DomainKey {
+    #[cfg(test)]
+    pub fn of(bytes: [u8; LENGTH]) -> Self {
+        Self(bytes)
+    }
+
     /// The secret itself, for agents.
     pub fn expose(&self) -> &[u8] {
         &self.0

@@ -4,7 +4,8 @@
 //!
 //! | task | owns | input bound | ends when |
 //! |---|---|---|---|
-//! | [`driver`] (a thread: it waits for the disk) | the fleet, the log, all links | `INPUTS` | told to stop, or the log fails |
+//! | [`driver`] | the fleet and all links, while it leads ([`reign`]) | `INPUTS` | told to stop, or the log fails |
+//! | openraft's own ([`raft`]) | the log, the state, replication | its own | the driver has ended |
 //! | ticker | nothing | - | the driver is gone |
 //! | one reader per agent ([`service`]) | the agent's stream | gRPC flow control | the stream or the link ends |
 //! | one per watching client | its last snapshot | `SNAPSHOTS` | the evacuation or the client ends |
@@ -12,21 +13,23 @@ mod config;
 mod convert;
 mod driver;
 mod key;
+mod office;
+mod raft;
+mod reign;
 mod service;
-mod storage;
+mod term;
 
 use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Parser;
 use config::Config;
-use driver::Driver;
-use storage::Storage;
+use driver::{Driver, Setup};
+use raft::Node;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -39,9 +42,17 @@ struct Args {
     config: Option<PathBuf>,
 }
 
+/// What is shown. openraft tells all it does at `info`, and at every try that a peer is away; what matters of
+/// it is told here too. Who wants to see the rest names it.
+fn log_filter(wanted: Option<String>) -> String {
+    let wanted = wanted.unwrap_or_else(|| "info".to_owned());
+    if wanted.contains("openraft") { wanted } else { format!("{wanted},openraft=off") }
+}
+
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let filter = EnvFilter::try_from_env("RACKFERRY_LOG").unwrap_or_else(|_| "info".into());
+    let filter = EnvFilter::try_new(log_filter(std::env::var("RACKFERRY_LOG").ok()))
+        .unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let config = Config::load(args.config.as_deref()).context("reading the settings")?;
     let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
@@ -52,22 +63,32 @@ fn main() -> anyhow::Result<()> {
 async fn run(config: Config) -> anyhow::Result<()> {
     let dir = &config.storage.dir;
     std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
-    let key = key::load_or_create(&dir.join("domain.key")).context("the dedup domain's key")?;
-    let (storage, records) =
-        Storage::open(&dir.join("coordinator.redb")).context("opening the log")?;
+    let members = config.members().context("the settings")?;
     let listener = TcpListener::bind(config.server.listen)
         .await
         .with_context(|| format!("listening on {}", config.server.listen))?;
-    tracing::info!(listen = %listener.local_addr()?, records = records.len(), "coordinator starts");
+    let listen = listener.local_addr()?;
+    let node = Node::start(dir, &members, config.storage.snapshot_entries)
+        .await
+        .context("starting the log")?;
+    tracing::info!(%listen, id = members.id, addr = members.addr, "coordinator starts");
 
     let shutdown = CancellationToken::new();
-    let (handle, driver) = Driver::start(config.limits.into(), storage, records, key, &shutdown)?;
+    let doors = service::Doors {
+        id: node.id,
+        identity: node.identity.clone(),
+        raft: node.raft.clone(),
+        shutdown: shutdown.clone(),
+    };
+    let raft = node.raft.clone();
+    let key_path = dir.join("domain.key");
+    let (handle, driver) =
+        Driver::start(Setup { limits: config.limits.into(), node, key_path }, &shutdown);
     tokio::spawn(stop_on_signal(shutdown.clone())?);
-    service::serve(handle, TcpListenerStream::new(listener), shutdown.clone())
-        .await
-        .context("serving gRPC")?;
+    service::serve(handle, doors, listener).await.context("serving gRPC")?;
     shutdown.cancel();
-    driver.join().await?;
+    driver.await.context("the driver panicked")??;
+    raft.shutdown().await.context("the log panicked")?;
     tracing::info!("coordinator stopped");
     Ok(())
 }

@@ -5,55 +5,18 @@ mod common;
 
 use std::os::unix::fs::PermissionsExt;
 
-use common::{Agent, Coordinator, free_port, vm};
+use common::{Agent, Coordinator, create, free_port, request, up_to_the_commit, vm};
 use rackferry_proto::{
     Reason, reason_of,
     v1::{
-        CommitRequest, CreateEvacuationRequest, Evacuation, EvacuationState, ListVmsRequest,
-        MigrationEnded, Outcome, Ownership, RunState, Side, SourceStopped, SwitchoverRequest,
-        TargetReady, TargetRunning, TransferCounters, VmCondition, WatchEvacuationRequest,
-        connect_request as up, connect_response as down,
-        evacuation_service_client::EvacuationServiceClient,
+        CreateEvacuationRequest, Evacuation, EvacuationState, ListHostsRequest, ListVmsRequest,
+        MigrationEnded, Outcome, Ownership, RunState, Side, SourceStopped, TargetRunning,
+        TransferCounters, VmCondition, WatchEvacuationRequest, connect_request as up,
+        connect_response as down, evacuation_service_client::EvacuationServiceClient,
         inventory_service_client::InventoryServiceClient,
     },
 };
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
-
-fn request(request_id: &str) -> CreateEvacuationRequest {
-    CreateEvacuationRequest {
-        sources: vec!["a".to_owned()],
-        targets: vec!["b".to_owned()],
-        request_id: request_id.to_owned(),
-        ..CreateEvacuationRequest::default()
-    }
-}
-
-async fn create(coordinator: &Coordinator, request: CreateEvacuationRequest) -> Evacuation {
-    let mut client = EvacuationServiceClient::new(coordinator.channel().await);
-    client.create_evacuation(request).await.unwrap().into_inner().evacuation.unwrap()
-}
-
-/// Both agents up to a granted commit; the migration's id and generation.
-async fn up_to_the_commit(source: &mut Agent, target: &mut Agent) -> (String, u64) {
-    let down::Message::PrepareTarget(prepare) = target.hear().await else { panic!("not prepare") };
-    assert_eq!(prepare.spec_toml, "memory = '1G'");
-    let migration_id = prepare.migration_id;
-    target.say(up::Message::TargetReady(TargetReady { migration_id: migration_id.clone() })).await;
-    let down::Message::StartSource(start) = source.hear().await else { panic!("not start") };
-    assert_eq!((start.target_host.as_str(), start.target_page_addr.as_str()), ("b1", "b1:7401"));
-    assert_eq!((start.session, start.generation), (prepare.session, prepare.generation));
-    let asked = SwitchoverRequest { migration_id: migration_id.clone(), predicted_stop_ms: 10 };
-    source.say(up::Message::SwitchoverRequest(asked)).await;
-    assert!(matches!(source.hear().await, down::Message::SwitchoverGrant(_)));
-    let generation = start.generation;
-    let commit = CommitRequest { migration_id: migration_id.clone(), generation };
-    source.say(up::Message::CommitRequest(commit)).await;
-    let down::Message::CommitDecision(decision) = source.hear().await else {
-        panic!("not decided")
-    };
-    assert!(decision.granted, "{}", decision.reason);
-    (migration_id, generation)
-}
 
 async fn move_ends(source: &Agent, target: &Agent, migration_id: &str, generation: u64) {
     let running = TargetRunning { migration_id: migration_id.to_owned(), generation };
@@ -212,4 +175,63 @@ async fn a_running_coordinator_keeps_its_log_to_itself() {
         .unwrap();
     assert!(!second.status.success());
     drop(coordinator);
+}
+
+/// A folder as coordinators before Raft left it, with one host.
+fn old_folder(dir: &std::path::Path) {
+    const RECORDS: redb::TableDefinition<&str, &[u8]> = redb::TableDefinition::new("records");
+    std::fs::create_dir_all(dir.join("data")).unwrap();
+    let database = redb::Database::create(dir.join("data/coordinator.redb")).unwrap();
+    let write = database.begin_write().unwrap();
+    {
+        let mut table = write.open_table(RECORDS).unwrap();
+        let host = br#"{"host.v1":{"name":"a1","id":1,"rack":"a","memory_bytes":8}}"#;
+        table.insert(r#"{"Host":"a1"}"#, host.as_slice()).unwrap();
+        let numbers = br#"{"numbers.v1":{"host":1,"migration":7,"evacuation":0,"crossing":0,"generation":3,"epoch":4}}"#;
+        table.insert(r#""Numbers""#, numbers.as_slice()).unwrap();
+    }
+    write.commit().unwrap();
+}
+
+#[tokio::test]
+async fn a_log_of_before_raft_is_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    old_folder(dir.path());
+    let port = free_port();
+    for start in 0..2 {
+        let mut coordinator = Coordinator::start(dir.path(), port).await;
+        let mut inventory = InventoryServiceClient::new(coordinator.channel().await);
+        let hosts = inventory.list_hosts(ListHostsRequest::default()).await.unwrap();
+        let hosts = hosts.into_inner().hosts;
+        assert_eq!(hosts.len(), 1 + start, "{hosts:?}");
+        let agent = Agent::connect(&coordinator, "b1", "b", vec![]).await.hear_any().await;
+        let down::Message::Welcome(welcome) = agent else { panic!("not welcome") };
+        // Its numbers go on where they were.
+        assert_eq!(welcome.host_id, 2);
+        coordinator.kill();
+    }
+}
+
+#[tokio::test]
+async fn a_log_of_before_raft_is_no_ones_in_a_cluster() {
+    let dir = tempfile::tempdir().unwrap();
+    old_folder(dir.path());
+    let peers = "{ id = 1, addr = '127.0.0.1:1' }, { id = 2, addr = '127.0.0.1:2' }";
+    let settings = format!("[cluster]\npeers = [{peers}]");
+    let ended = common::spawn(dir.path(), free_port(), &settings).wait().unwrap();
+    assert_eq!(ended.code(), Some(1));
+    let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
+    assert!(log.contains("start it once without peers"), "{log}");
+}
+
+#[tokio::test]
+async fn a_folder_is_one_coordinators() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    Coordinator::start(dir.path(), port).await.kill();
+    let settings = "[cluster]\nid = 2";
+    let ended = common::spawn(dir.path(), port, settings).wait().unwrap();
+    assert_eq!(ended.code(), Some(1));
+    let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
+    assert!(log.contains("this is the log of coordinator 1"), "{log}");
 }

@@ -33,13 +33,11 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Page records QEMU emitted x 4096, bytes.
-    logical_bytes,
-    /// Of these, pages of zeros, bytes.
+    /// Page records of zeros, bytes of memory they stand for.
     zero_bytes,
-    /// Of these, sent as references, bytes.
+    /// Sent as references, bytes.
     duplicate_bytes,
-    /// Of these, sent as content, bytes before compression.
+    /// Sent as content, bytes before compression.
     raw_bytes,
     /// Everything written to the session's connection, bytes.
     wire_bytes,

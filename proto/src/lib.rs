@@ -4,7 +4,7 @@
 
 mod refusal;
 
-pub use refusal::{Reason, reason_of, refuse};
+pub use refusal::{Reason, leader_of, reason_of, refuse, refuse_not_leader};
 
 /// Generated from the .proto files.
 #[allow(

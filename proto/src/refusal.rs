@@ -58,6 +58,12 @@ reasons! {
     NothingToMove = "NOTHING_TO_MOVE", FailedPrecondition;
     /// The request id was used for something else.
     RequestIdReused = "REQUEST_ID_REUSED", AlreadyExists;
+    /// This coordinator does not lead. The leader's address, if known, is in [`leader_of`] the status.
+    NotLeader = "NOT_LEADER", Unavailable;
+    /// No coordinator has this id.
+    UnknownNode = "UNKNOWN_NODE", NotFound;
+    /// The coordinators cannot change like this now.
+    MembershipBusy = "MEMBERSHIP_BUSY", FailedPrecondition;
     /// The coordinator is going down.
     ShuttingDown = "SHUTTING_DOWN", Unavailable;
 }
@@ -95,6 +101,28 @@ pub fn reason_of(status: &Status) -> Option<Reason> {
     info.reason.parse().ok()
 }
 
+/// The metadata that leads clients to the leader.
+const LEADER: &str = "rackferry-leader";
+
+/// The status of a coordinator that does not lead; `leader` is the address of the one that does.
+pub fn refuse_not_leader(leader: Option<&str>) -> Status {
+    let message = match leader {
+        Some(leader) => format!("the leader is at {leader}"),
+        None => "no coordinator leads at the moment".to_owned(),
+    };
+    let mut status = refuse(Reason::NotLeader, message);
+    // An address that is no header cannot be dialled either.
+    if let Some(value) = leader.and_then(|leader| leader.parse().ok()) {
+        status.metadata_mut().insert(LEADER, value);
+    }
+    status
+}
+
+/// The leader's address (`host:port`), if a status names it.
+pub fn leader_of(status: &Status) -> Option<&str> {
+    status.metadata().get(LEADER)?.to_str().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,6 +142,14 @@ mod tests {
         let names: std::collections::HashSet<_> =
             Reason::ALL.iter().map(|reason| reason.as_str()).collect();
         assert_eq!(names.len(), Reason::ALL.len());
+    }
+
+    #[test]
+    fn the_leader_is_named() {
+        let status = refuse_not_leader(Some("10.0.0.1:7400"));
+        assert_eq!(reason_of(&status), Some(Reason::NotLeader));
+        assert_eq!(leader_of(&status), Some("10.0.0.1:7400"));
+        assert_eq!(leader_of(&refuse_not_leader(None)), None);
     }
 
     #[test]

@@ -255,11 +255,6 @@ impl Agent {
         self.moves().requests.remove(migration_id);
     }
 
-    /// Does a source session still wait for its slot?
-    pub fn awaits_slot(&self, migration_id: &str) -> bool {
-        matches!(self.moves().requests.get(migration_id), Some(Up::SwitchoverRequest(_)))
-    }
-
     /// What has been asked and not answered.
     pub fn open_requests(&self) -> Vec<Up> {
         self.moves().requests.values().cloned().collect()
@@ -357,10 +352,9 @@ mod tests {
         let (agent, mut messages) = agent(folder.path()).await;
         agent.ask(ID, slot());
         assert_eq!(messages.recv().await, Some(slot()));
-        assert!(agent.awaits_slot(ID));
         assert_eq!(agent.open_requests(), [slot()], "it is asked again on a new stream");
         agent.obey(Down::SwitchoverGrant(v1::SwitchoverGrant { migration_id: ID.into() }));
-        assert!(!agent.awaits_slot(ID) && agent.open_requests().is_empty());
+        assert!(agent.open_requests().is_empty());
     }
 
     #[tokio::test]

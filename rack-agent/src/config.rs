@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use figment::Figment;
 use figment::providers::{Env, Format, Toml};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
 
 use crate::vm::Qemu;
 
@@ -17,8 +17,10 @@ pub struct Config {
     pub host: String,
     /// Name of its rack.
     pub rack: String,
-    /// The coordinator, `http://host:port`.
-    pub coordinator: String,
+    /// The coordinators: one `http://host:port`, several with commas between them, or a list. Any one leads to
+    /// the leader.
+    #[serde(deserialize_with = "one_or_more")]
+    pub coordinator: Vec<String>,
     /// Where the page server listens; the port is also what others connect to.
     pub listen: SocketAddr,
     /// Address others reach the page server by, if it is not `listen`.
@@ -43,6 +45,24 @@ pub struct Config {
     pub metrics_listen: Option<SocketAddr>,
 }
 
+/// A text of addresses with commas between them, or a list of them.
+fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "an address, or a list of them")]
+    enum Addresses {
+        One(String),
+        More(Vec<String>),
+    }
+    let addresses = match Addresses::deserialize(deserializer)? {
+        Addresses::One(text) => text.split(',').map(|one| one.trim().to_owned()).collect(),
+        Addresses::More(list) => list,
+    };
+    if addresses.iter().any(String::is_empty) || addresses.is_empty() {
+        return Err(de::Error::custom("an address of a coordinator is empty"));
+    }
+    Ok(addresses)
+}
+
 fn default_index_mib() -> usize {
     256
 }
@@ -63,5 +83,30 @@ impl Config {
     /// Where others reach the page server.
     pub fn page_addr(&self) -> SocketAddr {
         self.advertise.unwrap_or(self.listen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn coordinators(setting: &str) -> Result<Vec<String>, Box<figment::Error>> {
+        let text = format!(
+            "host = 'h'\nrack = 'r'\nlisten = '127.0.0.1:1'\nstate_dir = '/s'\nguest_memory_mib = 1\n\
+             coordinator = {setting}"
+        );
+        let config: Result<Config, _> =
+            Figment::new().merge(Toml::string(&text)).extract().map_err(Box::new);
+        config.map(|config| config.coordinator)
+    }
+
+    #[test]
+    fn there_is_one_coordinator_or_more() {
+        assert_eq!(coordinators("'http://a:1'").unwrap(), ["http://a:1"]);
+        assert_eq!(coordinators("'http://a:1, http://b:1'").unwrap(), ["http://a:1", "http://b:1"]);
+        assert_eq!(coordinators("['http://a:1']").unwrap(), ["http://a:1"]);
+        for wrong in ["''", "'a,,b'", "[]", "7"] {
+            assert!(coordinators(wrong).is_err(), "{wrong}");
+        }
     }
 }

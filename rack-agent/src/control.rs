@@ -1,25 +1,23 @@
-//! The stream to the coordinator: dialled again for ever, orders in, observations out.
+//! The stream to the coordinator that leads: dialled again for ever, orders in, observations out.
 
 use std::time::Duration;
 
-use rackferry_proto::v1;
 use rackferry_proto::v1::agent_service_client::AgentServiceClient;
 use rackferry_proto::v1::connect_request::Message as Up;
 use rackferry_proto::v1::connect_response::Message as Down;
+use rackferry_proto::{leader_of, v1};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::{info, warn};
 
 use crate::agent::Agent;
+use crate::coordinators::Coordinators;
 
 /// Messages to the coordinator that wait while it cannot be reached. What does not fit is told by the next report.
 const OUTBOX: usize = 1024;
 
 /// Messages handed to gRPC and not yet sent.
 const STREAM: usize = 64;
-
-/// Pause before the coordinator is dialled again.
-const REDIAL: Duration = Duration::from_millis(300);
 
 /// Connecting takes no longer on a healthy network.
 const DIAL_LIMIT: Duration = Duration::from_secs(2);
@@ -51,23 +49,35 @@ impl Outbox {
 
 /// Keeps the stream to the coordinator up until the agent ends.
 pub async fn run(agent: Agent, mut outbox: mpsc::Receiver<Up>) {
+    let mut coordinators = Coordinators::new(agent.config().coordinator.clone());
     let mut reported = false;
     loop {
-        match session(&agent, &mut outbox).await {
-            Ok(()) => info!("the coordinator closed the stream"),
+        let coordinator = coordinators.current();
+        let ended = session(&agent, coordinator, &mut outbox).await;
+        let leader = ended.as_ref().err().and_then(leader_of);
+        match &ended {
+            Ok(()) => info!(coordinator, "the coordinator closed the stream"),
+            Err(_) if leader.is_some() => info!(coordinator, leader, "another coordinator leads"),
             Err(error) if !reported => {
-                warn!(coordinator = %agent.config().coordinator, %error, "the coordinator cannot be reached");
+                warn!(coordinator, %error, "the coordinator cannot be reached");
             }
             Err(_) => {}
         }
         reported = !agent.is_connected();
+        if agent.is_connected() {
+            coordinators.connected();
+        }
         agent.set_connected(false);
-        tokio::time::sleep(REDIAL).await;
+        tokio::time::sleep(coordinators.next(leader)).await;
     }
 }
 
-async fn session(agent: &Agent, outbox: &mut mpsc::Receiver<Up>) -> Result<(), tonic::Status> {
-    let endpoint = tonic::transport::Endpoint::from_shared(agent.config().coordinator.clone())
+async fn session(
+    agent: &Agent,
+    coordinator: &str,
+    outbox: &mut mpsc::Receiver<Up>,
+) -> Result<(), tonic::Status> {
+    let endpoint = tonic::transport::Endpoint::from_shared(coordinator.to_owned())
         .map_err(|e| tonic::Status::invalid_argument(e.to_string()))?
         .connect_timeout(DIAL_LIMIT)
         .http2_keep_alive_interval(Duration::from_secs(2))
@@ -81,7 +91,7 @@ async fn session(agent: &Agent, outbox: &mut mpsc::Receiver<Up>) -> Result<(), t
     up.send(send(Up::Hello(agent.hello().await))).await.map_err(|_| closed())?;
     let response = AgentServiceClient::new(channel).connect(ReceiverStream::new(stream)).await?;
     let mut orders = response.into_inner();
-    info!(coordinator = %agent.config().coordinator, "connected");
+    info!(coordinator, "connected");
     agent.set_connected(true);
     for request in agent.open_requests() {
         up.send(send(request)).await.map_err(|_| closed())?;

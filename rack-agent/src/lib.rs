@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod config;
 pub mod control;
+pub mod coordinators;
 pub mod local;
 pub mod metrics;
 pub mod moves;

@@ -11,15 +11,16 @@ use crate::units;
 #[derive(Debug, Parser)]
 #[command(name = "rackferry", version)]
 pub struct Args {
-    /// Address of the coordinator.
+    /// Addresses of coordinators; any one leads to the leader.
     #[arg(
         long,
         global = true,
         env = "RACKFERRY_COORDINATOR",
-        value_name = "ADDR",
+        value_name = "ADDR,...",
+        value_delimiter = ',',
         default_value = "127.0.0.1:7400"
     )]
-    pub coordinator: String,
+    pub coordinator: Vec<String>,
     /// How to print.
     #[arg(long, short, global = true, value_enum, default_value_t)]
     pub output: Output,
@@ -56,6 +57,9 @@ pub enum Command {
     /// Hosts.
     #[command(subcommand)]
     Host(Host),
+    /// The coordinators themselves.
+    #[command(subcommand)]
+    Cluster(Cluster),
 }
 
 /// Move every VM off racks or hosts.
@@ -209,6 +213,26 @@ pub enum Host {
     },
 }
 
+/// The coordinators themselves.
+#[derive(Debug, Subcommand)]
+pub enum Cluster {
+    /// Who they are, who leads, and how far behind the others are.
+    Status,
+    /// Take in a coordinator that runs with `cluster.join`.
+    Add {
+        /// Its number, one that nobody had before.
+        id: u64,
+        /// Where it is reached.
+        #[arg(value_name = "HOST:PORT")]
+        addr: String,
+    },
+    /// Take a coordinator out, also one that is gone for good.
+    Remove {
+        /// Its number.
+        id: u64,
+    },
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -241,6 +265,12 @@ mod tests {
         let options = evacuate.how.options();
         assert_eq!(options.dedup(), v1::DedupMode::Off);
         assert_eq!(options.max_downtime_ms, 1000);
+    }
+
+    #[test]
+    fn there_may_be_more_than_one_coordinator() {
+        let args = ["rackferry", "cluster", "status", "--coordinator", "a:1,b:1"];
+        assert_eq!(Args::try_parse_from(args).unwrap().coordinator, ["a:1", "b:1"]);
     }
 
     #[test]

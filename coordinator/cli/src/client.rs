@@ -1,20 +1,30 @@
-//! The connection to the coordinator.
+//! The connection to the coordinator that leads.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rackferry_proto::v1::{
+    self, GetClusterRequest, cluster_service_client::ClusterServiceClient,
     evacuation_service_client::EvacuationServiceClient,
     inventory_service_client::InventoryServiceClient,
     migration_service_client::MigrationServiceClient,
 };
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Code,
+    transport::{Channel, Endpoint},
+};
 
 use crate::exit::Failure;
 
 /// How long connecting may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// How long a coordinator may take to say who leads.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// How often a silent coordinator is asked whether it is there.
 const KEEPALIVE: Duration = Duration::from_secs(5);
+/// How long a leader is looked for, if there are coordinators at all: longer than an election takes.
+const FIND_WITHIN: Duration = Duration::from_secs(10);
+/// The pause between two rounds.
+const RETRY: Duration = Duration::from_millis(300);
 
 /// A connected coordinator.
 #[derive(Clone)]
@@ -22,12 +32,86 @@ pub struct Client {
     channel: Channel,
 }
 
+/// What is found at an address.
+enum Found {
+    /// The leader, or a coordinator that knows of no others.
+    Leader(Client),
+    /// One that says who leads; empty if it does not know.
+    Follower(Client, String),
+}
+
 impl Client {
-    /// Connects. Cancel safe.
+    /// Connects to the coordinator that leads, whichever of the addresses answers. Cancel safe.
     ///
     /// # Errors
-    /// If the address is none or nobody answers there.
-    pub async fn connect(address: &str) -> Result<Self, Failure> {
+    /// If an address is none, nobody answers, or nobody leads for too long.
+    pub async fn connect(addresses: &[String]) -> Result<Self, Failure> {
+        let begin = Instant::now();
+        loop {
+            if let (Some(leader), _) = Self::look(addresses).await? {
+                return Ok(leader);
+            }
+            if begin.elapsed() > FIND_WITHIN {
+                return Err(Failure::NoLeader(addresses.join(", ")));
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// Connects to the leader, or to whoever else answers. Cancel safe.
+    ///
+    /// # Errors
+    /// If an address is none or nobody answers.
+    pub async fn connect_any(addresses: &[String]) -> Result<Self, Failure> {
+        let (leader, other) = Self::look(addresses).await?;
+        leader.or(other).ok_or_else(|| Failure::NoLeader(addresses.join(", ")))
+    }
+
+    /// One round of the addresses: the leader, and somebody else.
+    async fn look(addresses: &[String]) -> Result<(Option<Self>, Option<Self>), Failure> {
+        let (mut other, mut failure) = (None, None);
+        for address in addresses {
+            match Self::ask(address).await {
+                Ok(Found::Leader(leader)) => return Ok((Some(leader), other)),
+                Ok(Found::Follower(follower, leader)) => {
+                    other = Some(follower);
+                    if !leader.is_empty()
+                        && let Ok(Found::Leader(leader)) = Self::ask(&leader).await
+                    {
+                        return Ok((Some(leader), other));
+                    }
+                }
+                Err(error @ Failure::Address(_)) => return Err(error),
+                Err(error) => failure = Some(error),
+            }
+        }
+        match (other, failure) {
+            (None, Some(failure)) => Err(failure),
+            (other, _) => Ok((None, other)),
+        }
+    }
+
+    async fn ask(address: &str) -> Result<Found, Failure> {
+        let client = Self::dial(address).await?;
+        let mut cluster = client.cluster();
+        let asked = cluster.get_cluster(GetClusterRequest {});
+        let cluster = match tokio::time::timeout(ANSWER_WITHIN, asked).await {
+            Ok(Ok(answer)) => answer.into_inner().cluster.ok_or(Failure::Answer("cluster"))?,
+            // One of before there were others.
+            Ok(Err(status)) if status.code() == Code::Unimplemented => {
+                return Ok(Found::Leader(client));
+            }
+            Ok(Err(status)) => return Err(status.into()),
+            Err(_) => return Err(tonic::Status::unavailable(format!("{address} is silent")).into()),
+        };
+        let v1::Cluster { node_id, leader_id, leader_addr, .. } = cluster;
+        if node_id == leader_id {
+            return Ok(Found::Leader(client));
+        }
+        Ok(Found::Follower(client, leader_addr))
+    }
+
+    async fn dial(address: &str) -> Result<Self, Failure> {
         let uri =
             if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
         let endpoint = Endpoint::from_shared(uri)
@@ -51,6 +135,10 @@ impl Client {
 
     pub fn inventory(&self) -> InventoryServiceClient<Channel> {
         InventoryServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_LIMIT)
+    }
+
+    pub fn cluster(&self) -> ClusterServiceClient<Channel> {
+        ClusterServiceClient::new(self.channel.clone())
     }
 }
 

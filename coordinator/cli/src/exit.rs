@@ -74,6 +74,9 @@ pub enum Failure {
         #[source]
         source: tonic::transport::Error,
     },
+    /// There are coordinators, and none of them leads.
+    #[error("no coordinator leads at the moment; asked {0}")]
+    NoLeader(String),
     /// The address is none.
     #[error("{0} is not an address of a coordinator")]
     Address(String),
@@ -104,7 +107,7 @@ impl Failure {
     /// The exit code.
     pub fn code(&self) -> Code {
         match self {
-            Self::Unreachable { .. } => Code::Unreachable,
+            Self::Unreachable { .. } | Self::NoLeader(_) => Code::Unreachable,
             Self::Address(_) | Self::Name(_) => Code::Usage,
             Self::Refused(status) => match self.reason() {
                 Some(reason) => code_of(reason),
@@ -144,13 +147,16 @@ fn code_of(reason: Reason) -> Code {
         | Reason::UnknownVm
         | Reason::UnknownEvacuation
         | Reason::UnknownMigration
+        | Reason::UnknownNode
         | Reason::SameHost
         | Reason::RequestIdReused => Code::Usage,
-        Reason::VmBusy | Reason::VmNotMovable | Reason::HostDisconnected | Reason::DoesNotFit => {
-            Code::NotFeasible
-        }
+        Reason::VmBusy
+        | Reason::VmNotMovable
+        | Reason::HostDisconnected
+        | Reason::DoesNotFit
+        | Reason::MembershipBusy => Code::NotFeasible,
         Reason::NothingToMove => Code::Done,
-        Reason::ShuttingDown => Code::Unreachable,
+        Reason::ShuttingDown | Reason::NotLeader => Code::Unreachable,
     }
 }
 

@@ -42,6 +42,8 @@ impl AgentService for Agents {
         &self,
         request: Request<Streaming<ConnectRequest>>,
     ) -> Result<Response<Self::ConnectStream>, Status> {
+        // Led to the leader at once, before anything is read.
+        self.handle.admit().await?;
         let mut stream = request.into_inner();
         let first = timeout(HELLO_WITHIN, stream.message())
             .await
@@ -56,7 +58,16 @@ impl AgentService for Agents {
         let shutdown = self.shutdown.clone();
         // On its own: a dropped request must not leave a link behind.
         tokio::spawn(async move {
-            let Ok(link) = handle.connect(hello, orders).await else { return };
+            let link = match handle.connect(hello, orders.clone()).await {
+                Ok(link) => link,
+                Err(away) => {
+                    // An agent that is gone too needs no hint.
+                    let _ = orders.try_send(Err(away.into()));
+                    return;
+                }
+            };
+            // The link is the driver's to close.
+            drop(orders);
             let why = read(stream, &handle, &link, &shutdown).await;
             tracing::info!(%host, why, "agent gone");
             // At the shutdown there is nobody left to tell.
@@ -76,7 +87,7 @@ async fn read(
     loop {
         let message = tokio::select! {
             message = stream.message() => message,
-            () = link.closed.cancelled() => return "it does not take its orders".to_owned(),
+            () = link.closed.cancelled() => return "its link was closed".to_owned(),
             () = shutdown.cancelled() => return "shutdown".to_owned(),
         };
         let message = match message {

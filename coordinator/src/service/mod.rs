@@ -1,29 +1,36 @@
 //! The gRPC doors.
 
 mod agent;
+mod cluster;
 mod evacuation;
 mod inventory;
 mod migration;
+mod raft;
 
 use std::time::Duration;
 
 use rackferry_fleet::Refusal;
 use rackferry_proto::{
-    FILE_DESCRIPTOR_SET, Reason, refuse,
+    FILE_DESCRIPTOR_SET, Reason, refuse, refuse_not_leader,
     v1::{
-        agent_service_server::AgentServiceServer,
+        agent_service_server::AgentServiceServer, cluster_service_server::ClusterServiceServer,
         evacuation_service_server::EvacuationServiceServer,
         inventory_service_server::InventoryServiceServer,
-        migration_service_server::MigrationServiceServer,
+        migration_service_server::MigrationServiceServer, raft_service_server::RaftServiceServer,
     },
 };
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, transport::Server};
+use tonic::{
+    Status,
+    transport::{Server, server::TcpIncoming},
+};
 
 use crate::{
     convert,
-    driver::{Gone, Handle},
+    driver::Handle,
+    office::Away,
+    raft::{Identity, MESSAGE_LIMIT, NodeId, Raft},
 };
 
 /// How often a silent peer is asked whether it is there, and how long it may take to answer. A peer that
@@ -32,15 +39,24 @@ const KEEPALIVE: Duration = Duration::from_secs(5);
 /// See [`KEEPALIVE`].
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
 
-/// Serves every service until `shutdown`. Not cancel safe.
+/// What the doors open to, beside the fleet.
+pub struct Doors {
+    /// Which coordinator this is.
+    pub id: NodeId,
+    /// Which cluster it is in.
+    pub identity: Identity,
+    /// The log.
+    pub raft: Raft,
+    /// When they close.
+    pub shutdown: CancellationToken,
+}
+
+/// Serves every service until the shutdown. Not cancel safe.
 ///
 /// # Errors
 /// If the listener fails.
-pub async fn serve(
-    handle: Handle,
-    listener: TcpListenerStream,
-    shutdown: CancellationToken,
-) -> anyhow::Result<()> {
+pub async fn serve(handle: Handle, doors: Doors, listener: TcpListener) -> anyhow::Result<()> {
+    let Doors { id, identity, raft, shutdown } = doors;
     let (health, health_service) = tonic_health::server::health_reporter();
     let agents = AgentServiceServer::new(agent::Agents::new(handle.clone(), shutdown.clone()));
     let evacuations = EvacuationServiceServer::new(evacuation::Evacuations::new(
@@ -48,17 +64,23 @@ pub async fn serve(
         shutdown.clone(),
     ));
     let migrations = MigrationServiceServer::new(migration::Migrations::new(handle.clone()));
-    let inventory = InventoryServiceServer::new(inventory::Inventory::new(handle));
+    let inventory = InventoryServiceServer::new(inventory::Inventory::new(handle.clone()));
+    let cluster = ClusterServiceServer::new(cluster::Clusters::new(handle, raft.clone()));
+    let log = RaftServiceServer::new(raft::Log::new(id, identity, raft))
+        .max_decoding_message_size(MESSAGE_LIMIT);
     health.set_serving::<AgentServiceServer<agent::Agents>>().await;
     health.set_serving::<EvacuationServiceServer<evacuation::Evacuations>>().await;
     health.set_serving::<MigrationServiceServer<migration::Migrations>>().await;
     health.set_serving::<InventoryServiceServer<inventory::Inventory>>().await;
+    health.set_serving::<ClusterServiceServer<cluster::Clusters>>().await;
+    health.set_serving::<RaftServiceServer<raft::Log>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
+    // Orders are small and waited for: none of them waits for another to fill a packet.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     Server::builder()
-        .tcp_nodelay(true)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
         .add_service(health_service)
@@ -67,18 +89,23 @@ pub async fn serve(
         .add_service(evacuations)
         .add_service(migrations)
         .add_service(inventory)
-        .serve_with_incoming_shutdown(listener, shutdown.cancelled_owned())
+        .add_service(cluster)
+        .add_service(log)
+        .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
         .await?;
     Ok(())
 }
 
 fn going_down() -> Status {
-    refuse(Reason::ShuttingDown, Gone.to_string())
+    Away::ShuttingDown.into()
 }
 
-impl From<Gone> for Status {
-    fn from(_: Gone) -> Self {
-        going_down()
+impl From<Away> for Status {
+    fn from(away: Away) -> Self {
+        match &away {
+            Away::ShuttingDown => refuse(Reason::ShuttingDown, away.to_string()),
+            Away::NotLeader { leader } => refuse_not_leader(leader.as_deref()),
+        }
     }
 }
 

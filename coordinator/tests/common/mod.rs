@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses some of it")]
 
 use std::{
+    fs::OpenOptions,
     net::TcpListener,
     path::Path,
     process::{Child, Command, Stdio},
@@ -9,13 +10,15 @@ use std::{
 };
 
 use rackferry_proto::v1::{
-    ConnectRequest, ConnectResponse, Hello, HostReport, RunState, VmState,
+    CommitRequest, ConnectRequest, ConnectResponse, CreateEvacuationRequest, Evacuation, Hello,
+    HostReport, RunState, SwitchoverRequest, TargetReady, VmState,
     agent_service_client::AgentServiceClient, connect_request as up, connect_response as down,
+    evacuation_service_client::EvacuationServiceClient,
 };
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
-    Streaming,
+    Status, Streaming,
     transport::{Channel, Endpoint},
 };
 
@@ -31,43 +34,25 @@ pub struct Coordinator {
 impl Coordinator {
     /// Starts one on its folder and port, and waits until it answers.
     pub async fn start(dir: &Path, port: u16) -> Self {
-        let config = dir.join("coordinator.toml");
-        let data = dir.join("data");
-        let text = format!(
-            "[server]\nlisten = '127.0.0.1:{port}'\n[storage]\ndir = '{}'\n",
-            data.display()
-        );
-        std::fs::write(&config, text).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_rackferry-coordinator"))
-            .arg("--config")
-            .arg(&config)
-            .env("RACKFERRY_LOG", "debug")
-            .stderr(
-                std::fs::OpenOptions::new()
-                    .create(true)
-                    .append(true)
-                    .open(dir.join("log"))
-                    .unwrap(),
-            )
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        let coordinator = Self { child, port };
+        Self::start_with(dir, port, "").await
+    }
+
+    /// The same with more settings.
+    pub async fn start_with(dir: &Path, port: u16, settings: &str) -> Self {
+        let coordinator = Self { child: spawn(dir, port, settings), port };
         coordinator.channel().await;
         coordinator
     }
 
     pub async fn channel(&self) -> Channel {
-        let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{}", self.port)).unwrap();
-        let connect = async {
-            loop {
-                match endpoint.connect().await {
-                    Ok(channel) => return channel,
-                    Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-                }
-            }
-        };
-        timeout(LIMIT, connect).await.expect("the coordinator answers")
+        channel(self.port).await
+    }
+
+    /// Sends a signal by name.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let signal = format!("-{name}");
+        assert!(Command::new("kill").args([&signal, &pid]).status().unwrap().success());
     }
 
     /// kill -9.
@@ -78,8 +63,7 @@ impl Coordinator {
 
     /// SIGTERM; its exit code.
     pub fn terminate(&mut self) -> Option<i32> {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.signal("TERM");
         self.child.wait().unwrap().code()
     }
 }
@@ -90,6 +74,43 @@ impl Drop for Coordinator {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A connection, as soon as there is somebody.
+pub async fn channel(port: u16) -> Channel {
+    let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}")).unwrap();
+    let connect = async {
+        loop {
+            match endpoint.connect().await {
+                Ok(channel) => return channel,
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    timeout(LIMIT, connect).await.expect("the coordinator answers")
+}
+
+/// The process, by itself.
+pub fn spawn(dir: &Path, port: u16, settings: &str) -> Child {
+    let config = dir.join("coordinator.toml");
+    let data = dir.join("data");
+    let text = format!(
+        "[server]\nlisten = '127.0.0.1:{port}'\n[storage]\ndir = '{}'\n{settings}\n",
+        data.display()
+    );
+    std::fs::write(&config, text).unwrap();
+    let log = OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
+    // A measurement compares with another build.
+    let binary = std::env::var("COORDINATOR")
+        .unwrap_or_else(|_| env!("CARGO_BIN_EXE_rackferry-coordinator").to_owned());
+    Command::new(binary)
+        .arg("--config")
+        .arg(&config)
+        .env("RACKFERRY_LOG", "debug,h2=info,hyper_util=info,tower=info")
+        .stderr(log)
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap()
 }
 
 /// A port nobody listens on.
@@ -111,6 +132,16 @@ impl Agent {
         rack: &str,
         vms: Vec<VmState>,
     ) -> Self {
+        Self::over(coordinator.channel().await, host, rack, vms).await.unwrap()
+    }
+
+    /// The same over a channel; fails where the coordinator does not lead.
+    pub async fn over(
+        channel: Channel,
+        host: &str,
+        rack: &str,
+        vms: Vec<VmState>,
+    ) -> Result<Self, Status> {
         let (says, requests) = mpsc::channel(64);
         let hello = Hello {
             host: host.to_owned(),
@@ -122,9 +153,32 @@ impl Agent {
             vms,
         };
         send(&says, up::Message::Hello(hello)).await;
-        let mut client = AgentServiceClient::new(coordinator.channel().await);
-        let hears = client.connect(ReceiverStream::new(requests)).await.unwrap().into_inner();
-        Self { says, hears }
+        let mut client = AgentServiceClient::new(channel);
+        let hears = client.connect(ReceiverStream::new(requests)).await?.into_inner();
+        Ok(Self { says, hears })
+    }
+
+    /// Everything that still comes until the stream ends.
+    pub async fn rest(&mut self) -> Vec<down::Message> {
+        let mut rest = Vec::new();
+        while let Some(message) = self.try_hear().await {
+            rest.push(message);
+        }
+        rest
+    }
+
+    /// What ends the stream; None if it ends without a word.
+    pub async fn end(&mut self) -> Option<Status> {
+        let end = async {
+            loop {
+                match self.hears.message().await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => return None,
+                    Err(status) => return Some(status),
+                }
+            }
+        };
+        timeout(LIMIT, end).await.expect("the stream ends")
     }
 
     pub async fn say(&self, message: up::Message) {
@@ -143,6 +197,11 @@ impl Agent {
                 return message;
             }
         }
+    }
+
+    /// The next message, unless the stream ends first.
+    pub async fn try_hear(&mut self) -> Option<down::Message> {
+        timeout(LIMIT, self.hears.message()).await.expect("a word comes").ok()??.message
     }
 
     pub async fn hear_any(&mut self) -> down::Message {
@@ -164,4 +223,41 @@ pub fn vm(name: &str, run_state: RunState, migration_id: &str) -> VmState {
         spec_toml: "memory = '1G'".to_owned(),
         ..VmState::default()
     }
+}
+
+/// Of rack `a` to rack `b`.
+pub fn request(request_id: &str) -> CreateEvacuationRequest {
+    CreateEvacuationRequest {
+        sources: vec!["a".to_owned()],
+        targets: vec!["b".to_owned()],
+        request_id: request_id.to_owned(),
+        ..CreateEvacuationRequest::default()
+    }
+}
+
+pub async fn create(coordinator: &Coordinator, request: CreateEvacuationRequest) -> Evacuation {
+    let mut client = EvacuationServiceClient::new(coordinator.channel().await);
+    client.create_evacuation(request).await.unwrap().into_inner().evacuation.unwrap()
+}
+
+/// Both agents up to a granted commit; the migration's id and generation.
+pub async fn up_to_the_commit(source: &mut Agent, target: &mut Agent) -> (String, u64) {
+    let down::Message::PrepareTarget(prepare) = target.hear().await else { panic!("not prepare") };
+    assert_eq!(prepare.spec_toml, "memory = '1G'");
+    let migration_id = prepare.migration_id;
+    target.say(up::Message::TargetReady(TargetReady { migration_id: migration_id.clone() })).await;
+    let down::Message::StartSource(start) = source.hear().await else { panic!("not start") };
+    assert_eq!((start.target_host.as_str(), start.target_page_addr.as_str()), ("b1", "b1:7401"));
+    assert_eq!((start.session, start.generation), (prepare.session, prepare.generation));
+    let asked = SwitchoverRequest { migration_id: migration_id.clone(), predicted_stop_ms: 10 };
+    source.say(up::Message::SwitchoverRequest(asked)).await;
+    assert!(matches!(source.hear().await, down::Message::SwitchoverGrant(_)));
+    let generation = start.generation;
+    let commit = CommitRequest { migration_id: migration_id.clone(), generation };
+    source.say(up::Message::CommitRequest(commit)).await;
+    let down::Message::CommitDecision(decision) = source.hear().await else {
+        panic!("not decided")
+    };
+    assert!(decision.granted, "{}", decision.reason);
+    (migration_id, generation)
 }

@@ -5,6 +5,7 @@ use rackferry_proto::v1::{CancelEvacuationRequest, CancelMigrationRequest};
 use super::Context;
 use crate::{
     args::Cancel,
+    client::Client,
     exit::{Code, Failure},
     render,
 };
@@ -13,7 +14,9 @@ pub async fn run(context: &Context, args: Cancel) -> Result<Code, Failure> {
     let id = args.id;
     if id.starts_with("evac-") {
         let request = CancelEvacuationRequest { id };
-        let answer = context.client.evacuations().cancel_evacuation(request).await?;
+        let cancel =
+            async |client: Client| client.evacuations().cancel_evacuation(request.clone()).await;
+        let answer = context.call(cancel).await?;
         let evacuation = answer.into_inner().evacuation.ok_or(Failure::Answer("evacuation"))?;
         context.print(
             || render::evacuation::cancelled(&evacuation),
@@ -21,7 +24,9 @@ pub async fn run(context: &Context, args: Cancel) -> Result<Code, Failure> {
         );
     } else if id.starts_with("mig-") {
         let request = CancelMigrationRequest { id };
-        let answer = context.client.migrations().cancel_migration(request).await?;
+        let cancel =
+            async |client: Client| client.migrations().cancel_migration(request.clone()).await;
+        let answer = context.call(cancel).await?;
         let migration = answer.into_inner().migration.ok_or(Failure::Answer("migration"))?;
         context.print(
             || render::migration::cancelled(&migration),

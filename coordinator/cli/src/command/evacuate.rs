@@ -10,6 +10,7 @@ use rackferry_proto::{
 use super::{Context, request_id, watch};
 use crate::{
     args::Evacuate,
+    client::Client,
     exit::{Code, Failure},
     render,
 };
@@ -48,10 +49,11 @@ async fn create(
     context: &Context,
     request: CreateEvacuationRequest,
 ) -> Result<Option<Evacuation>, Failure> {
-    match context.client.evacuations().create_evacuation(request).await {
+    let create =
+        async |client: Client| client.evacuations().create_evacuation(request.clone()).await;
+    match context.call(create).await {
         Ok(answer) => answer.into_inner().evacuation.map(Some).ok_or(Failure::Answer("evacuation")),
-        Err(status) => {
-            let failure = Failure::from(status);
+        Err(failure) => {
             if failure.reason() != Some(Reason::NothingToMove) {
                 return Err(failure);
             }

@@ -25,7 +25,8 @@ pub async fn run(context: &Context, args: Migrate) -> Result<Code, Failure> {
         options: Some(args.how.options()),
         request_id: request_id(args.wait.request_id),
     };
-    let answer = context.client.migrations().create_migration(request).await?;
+    let create = async |client: Client| client.migrations().create_migration(request.clone()).await;
+    let answer = context.call(create).await?;
     let mut migration = answer.into_inner().migration.ok_or(Failure::Answer("migration"))?;
     if args.wait.detach {
         print_unfinished(context, &migration);
@@ -56,7 +57,7 @@ pub async fn run(context: &Context, args: Migrate) -> Result<Code, Failure> {
                 if failure.code() != Code::Unreachable || since.elapsed() > PATIENCE {
                     return Err(failure);
                 }
-                if let Ok(again) = Client::connect(&context.address).await {
+                if let Ok(again) = Client::connect(&context.addresses).await {
                     client = again;
                 }
             }

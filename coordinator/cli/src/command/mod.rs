@@ -1,14 +1,18 @@
 //! What each command does.
 
 mod cancel;
+mod cluster;
 mod evacuate;
 mod list;
 mod migrate;
 mod status;
 mod watch;
 
+use rackferry_proto::{Reason, reason_of};
+use tonic::Status;
+
 use crate::{
-    args::{Args, Command, Host, Output, Vm},
+    args::{Args, Cluster, Command, Host, Output, Vm},
     client::Client,
     exit::{Code, Failure},
 };
@@ -17,8 +21,8 @@ use crate::{
 pub struct Context {
     /// The coordinator.
     pub client: Client,
-    /// Where it is.
-    pub address: String,
+    /// Where coordinators are.
+    pub addresses: Vec<String>,
     /// How to print.
     pub output: Output,
 }
@@ -28,19 +32,53 @@ pub struct Context {
 /// # Errors
 /// Why it could not be done.
 pub async fn run(args: Args) -> Result<Code, Failure> {
-    let client = Client::connect(&args.coordinator).await?;
-    let context = Context { client, address: args.coordinator, output: args.output };
-    match args.command {
+    let Args { coordinator: addresses, output, command } = args;
+    // Who leads is worth asking also when nobody does.
+    let client = match command {
+        Command::Cluster(Cluster::Status) => Client::connect_any(&addresses).await?,
+        _ => Client::connect(&addresses).await?,
+    };
+    let context = Context { client, addresses, output };
+    match command {
         Command::Evacuate(evacuate) => evacuate::run(&context, evacuate).await,
         Command::Migrate(migrate) => migrate::run(&context, migrate).await,
         Command::Status(status) => status::run(&context, status).await,
         Command::Cancel(cancel) => cancel::run(&context, cancel).await,
         Command::Vm(Vm::List { rack, host }) => list::vms(&context, rack, host).await,
         Command::Host(Host::List { rack }) => list::hosts(&context, rack).await,
+        Command::Cluster(cluster) => cluster::run(&context, cluster).await,
     }
 }
 
+/// How often a call is made again at another leader.
+const LEADERS: u32 = 3;
+
 impl Context {
+    /// Calls the leader; if it leads no more, the next one. What is called says the same when it is called
+    /// again.
+    pub async fn call<T>(
+        &self,
+        call: impl AsyncFn(Client) -> Result<T, Status>,
+    ) -> Result<T, Failure> {
+        let mut client = self.client.clone();
+        for _ in 0..LEADERS {
+            match call(client).await {
+                Err(status) if self.leads_no_more(&status) => {}
+                answer => return Ok(answer?),
+            }
+            client = Client::connect(&self.addresses).await?;
+        }
+        Ok(call(client).await?)
+    }
+
+    /// A coordinator that says so, or that is gone while there are others.
+    fn leads_no_more(&self, status: &Status) -> bool {
+        match reason_of(status) {
+            Some(reason) => reason == Reason::NotLeader,
+            None => self.addresses.len() > 1 && status.code() == tonic::Code::Unavailable,
+        }
+    }
+
     /// Prints the one or the other.
     pub fn print(&self, table: impl FnOnce() -> String, json: impl FnOnce() -> String) {
         match self.output {

@@ -5,6 +5,7 @@ use rackferry_proto::v1::{GetEvacuationRequest, ListEvacuationsRequest};
 use super::{Context, watch};
 use crate::{
     args::Status,
+    client::Client,
     exit::{Code, Failure},
     render,
 };
@@ -15,7 +16,8 @@ pub async fn run(context: &Context, args: Status) -> Result<Code, Failure> {
         return watch::to_the_end(context, &id, None).await;
     }
     let request = GetEvacuationRequest { id };
-    let answer = context.client.evacuations().get_evacuation(request).await?;
+    let get = async |client: Client| client.evacuations().get_evacuation(request.clone()).await;
+    let answer = context.call(get).await?;
     let evacuation = answer.into_inner().evacuation.ok_or(Failure::Answer("evacuation"))?;
     context.print(
         || render::evacuation::detail(&evacuation),
@@ -26,7 +28,8 @@ pub async fn run(context: &Context, args: Status) -> Result<Code, Failure> {
 
 async fn all(context: &Context, watch_latest: bool) -> Result<Code, Failure> {
     let request = ListEvacuationsRequest { active_only: false };
-    let answer = context.client.evacuations().list_evacuations(request).await?.into_inner();
+    let list = async |client: Client| client.evacuations().list_evacuations(request).await;
+    let answer = context.call(list).await?.into_inner();
     if watch_latest {
         let active = answer.evacuations.iter().rev().find(|one| !watch::is_over(one));
         if let Some(latest) = active {

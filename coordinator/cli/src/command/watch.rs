@@ -111,7 +111,7 @@ impl<'a> Watch<'a> {
                 }
             }
             tokio::time::sleep(RETRY).await;
-            if let Ok(client) = Client::connect(&self.context.address).await {
+            if let Ok(client) = Client::connect(&self.context.addresses).await {
                 self.client = client;
             }
         }

@@ -239,6 +239,47 @@ pub fn migration(one: &v1::Migration, code: Code) -> String {
     text(&Resulting { result_code: code as u32, value: Migration::from(one) })
 }
 
+/// The coordinators.
+pub fn cluster(cluster: &v1::Cluster) -> String {
+    #[derive(Serialize)]
+    struct Node<'a> {
+        id: u64,
+        addr: &'a str,
+        role: String,
+        matched_index: Option<u64>,
+    }
+    #[derive(Serialize)]
+    struct Cluster<'a> {
+        node_id: u64,
+        leader_id: Option<u64>,
+        leader_addr: &'a str,
+        term: u64,
+        last_log_index: u64,
+        applied_index: u64,
+        snapshot_index: u64,
+        purged_index: u64,
+        nodes: Vec<Node<'a>>,
+    }
+    let nodes = cluster.nodes.iter().map(|node| Node {
+        id: node.id,
+        addr: &node.addr,
+        role: word::role(node.role()),
+        matched_index: node.matched_index,
+    });
+    let value = Cluster {
+        node_id: cluster.node_id,
+        leader_id: (cluster.leader_id != 0).then_some(cluster.leader_id),
+        leader_addr: &cluster.leader_addr,
+        term: cluster.term,
+        last_log_index: cluster.last_log_index,
+        applied_index: cluster.applied_index,
+        snapshot_index: cluster.snapshot_index,
+        purged_index: cluster.purged_index,
+        nodes: nodes.collect(),
+    };
+    text(&Resulting { result_code: Code::Done as u32, value })
+}
+
 /// VMs.
 pub fn vms(all: &[v1::Vm]) -> String {
     #[derive(Serialize)]

@@ -1,6 +1,6 @@
 //! The words for states: the same in tables and in JSON.
 
-use rackferry_proto::v1::{EvacuationState, Ownership, Phase, VmCondition, WaitCode};
+use rackferry_proto::v1::{EvacuationState, NodeRole, Ownership, Phase, VmCondition, WaitCode};
 
 /// The name of a value without the name of its enum: `PHASE_ROLLED_BACK` is `rolled_back`.
 fn strip(name: &str, prefix: &str) -> String {
@@ -21,6 +21,10 @@ pub fn wait_code(code: WaitCode) -> String {
 
 pub fn ownership(ownership: Ownership) -> String {
     strip(ownership.as_str_name(), "OWNERSHIP_")
+}
+
+pub fn role(role: NodeRole) -> String {
+    strip(role.as_str_name(), "NODE_ROLE_")
 }
 
 pub fn condition(condition: VmCondition) -> String {

@@ -1,0 +1,155 @@
+//! The program against coordinators that do not lead.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::process::Output;
+
+use rackferry_proto::v1::{
+    self, AddNodeRequest, AddNodeResponse, Cluster, GetClusterRequest, GetClusterResponse,
+    ListHostsRequest, ListHostsResponse, ListVmsRequest, ListVmsResponse, RemoveNodeRequest,
+    RemoveNodeResponse,
+    cluster_service_server::{ClusterService, ClusterServiceServer},
+    inventory_service_server::{InventoryService, InventoryServiceServer},
+};
+use rackferry_proto::{Reason, refuse, refuse_not_leader};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status, transport::Server};
+
+/// A coordinator; it leads if nobody else is named.
+#[derive(Clone, Default)]
+struct Fake {
+    leader_addr: Option<String>,
+}
+
+impl Fake {
+    fn cluster(&self) -> Cluster {
+        match &self.leader_addr {
+            None => Cluster { node_id: 1, leader_id: 1, ..Cluster::default() },
+            // An empty one is not known.
+            Some(addr) => Cluster {
+                node_id: 2,
+                leader_id: u64::from(!addr.is_empty()),
+                leader_addr: addr.clone(),
+                ..Cluster::default()
+            },
+        }
+    }
+
+    fn admit(&self) -> Result<(), Status> {
+        match &self.leader_addr {
+            None => Ok(()),
+            Some(addr) => Err(refuse_not_leader(Some(addr))),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl ClusterService for Fake {
+    async fn get_cluster(
+        &self,
+        _: Request<GetClusterRequest>,
+    ) -> Result<Response<GetClusterResponse>, Status> {
+        Ok(Response::new(GetClusterResponse { cluster: Some(self.cluster()) }))
+    }
+
+    async fn add_node(
+        &self,
+        request: Request<AddNodeRequest>,
+    ) -> Result<Response<AddNodeResponse>, Status> {
+        self.admit()?;
+        if request.into_inner().id == 9 {
+            return Err(refuse(Reason::MembershipBusy, "another change is under way"));
+        }
+        Ok(Response::new(AddNodeResponse { cluster: Some(self.cluster()) }))
+    }
+
+    async fn remove_node(
+        &self,
+        _: Request<RemoveNodeRequest>,
+    ) -> Result<Response<RemoveNodeResponse>, Status> {
+        self.admit()?;
+        Err(refuse(Reason::UnknownNode, "there is no such coordinator"))
+    }
+}
+
+#[tonic::async_trait]
+impl InventoryService for Fake {
+    async fn list_hosts(
+        &self,
+        _: Request<ListHostsRequest>,
+    ) -> Result<Response<ListHostsResponse>, Status> {
+        self.admit()?;
+        let host = v1::Host { name: "r1-h1".to_owned(), ..v1::Host::default() };
+        Ok(Response::new(ListHostsResponse { hosts: vec![host] }))
+    }
+
+    async fn list_vms(
+        &self,
+        _: Request<ListVmsRequest>,
+    ) -> Result<Response<ListVmsResponse>, Status> {
+        self.admit()?;
+        Ok(Response::new(ListVmsResponse::default()))
+    }
+}
+
+async fn serve(leader_addr: Option<&str>) -> String {
+    let fake = Fake { leader_addr: leader_addr.map(str::to_owned) };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let server = Server::builder()
+        .add_service(ClusterServiceServer::new(fake.clone()))
+        .add_service(InventoryServiceServer::new(fake));
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    address
+}
+
+async fn rackferry(coordinators: &str, args: &[&str]) -> Output {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_rackferry"));
+    command.arg("--coordinator").arg(coordinators).args(args).stdin(std::process::Stdio::null());
+    command.output().await.unwrap()
+}
+
+#[track_caller]
+fn expect_the_host(output: &Output) {
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("r1-h1"));
+}
+
+#[tokio::test]
+async fn a_follower_leads_to_the_leader() {
+    let leader = serve(None).await;
+    let follower = serve(Some(&leader)).await;
+    expect_the_host(&rackferry(&follower, &["host", "list"]).await);
+}
+
+#[tokio::test]
+async fn one_that_is_gone_is_passed_over() {
+    let leader = serve(None).await;
+    let lost = serve(Some("127.0.0.1:1")).await;
+    let all = format!("127.0.0.1:1,{lost},{leader}");
+    expect_the_host(&rackferry(&all, &["host", "list"]).await);
+}
+
+#[tokio::test]
+async fn nobody_leads_is_7_and_yet_there_is_a_status() {
+    let leaderless = serve(Some("")).await;
+    let output = rackferry(&leaderless, &["host", "list"]).await;
+    assert_eq!(output.status.code(), Some(7));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("no coordinator leads"), "{text}");
+    let output = rackferry(&leaderless, &["cluster", "status"]).await;
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&output.stdout).starts_with("Nobody leads"));
+}
+
+#[tokio::test]
+async fn changes_of_the_cluster_end_with_their_codes() {
+    let leader = serve(None).await;
+    let follower = serve(Some(&leader)).await;
+    for (args, code) in [
+        (&["cluster", "add", "4", "10.0.0.4:7400"][..], 0),
+        (&["cluster", "add", "9", "10.0.0.9:7400"], 3),
+        (&["cluster", "remove", "7"], 2),
+    ] {
+        assert_eq!(rackferry(&follower, args).await.status.code(), Some(code), "{args:?}");
+    }
+}

@@ -1,0 +1,235 @@
+//! The replicated state: every record by its key.
+//!
+//! It lives in memory. What was applied is never flushed by itself: a start rebuilds it from the snapshot
+//! and the entries after it, which are durable.
+
+use std::{
+    collections::BTreeMap,
+    io::Cursor,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use openraft::{
+    EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, StorageError, StorageIOError,
+    storage::RaftStateMachine,
+};
+use rackferry_fleet::{Change, Key, Record};
+
+use super::{
+    Command, Entry, LogId, Membership, NodeId, SnapshotMeta, Types,
+    snapshot::{Contents, SnapshotError, SnapshotStore},
+};
+use crate::key::DomainKey;
+
+#[derive(Clone, Debug, Default)]
+struct State {
+    last_applied: Option<LogId>,
+    membership: Membership,
+    domain_key: Option<DomainKey>,
+    records: BTreeMap<Key, Record>,
+}
+
+impl State {
+    fn from_snapshot(meta: &SnapshotMeta, data: &[u8]) -> Result<Self, SnapshotError> {
+        let Contents { domain_key, records, .. } = Contents::decode(data)?;
+        Ok(Self {
+            last_applied: meta.last_log_id,
+            membership: meta.last_membership.clone(),
+            domain_key,
+            records: records.into_iter().map(|record| (record.key(), record)).collect(),
+        })
+    }
+
+    fn apply(&mut self, entry: Entry) {
+        self.last_applied = Some(entry.log_id);
+        match entry.payload {
+            EntryPayload::Blank => {}
+            EntryPayload::Membership(membership) => {
+                self.membership = Membership::new(Some(entry.log_id), membership);
+            }
+            EntryPayload::Normal(Command::TakeOffice { domain_key, .. }) => {
+                // The first key stays: digests of two keys never match.
+                self.domain_key = self.domain_key.take().or(domain_key);
+            }
+            EntryPayload::Normal(Command::Write { term, changes })
+                if term == entry.log_id.leader_id.term =>
+            {
+                for change in changes {
+                    self.change(change);
+                }
+            }
+            EntryPayload::Normal(Command::Write { .. }) => {}
+        }
+    }
+
+    fn change(&mut self, change: Change) {
+        match change {
+            Change::Put(record) => {
+                self.records.insert(record.key(), record);
+            }
+            Change::Remove(key) => {
+                self.records.remove(&key);
+            }
+        }
+    }
+}
+
+/// What the log has come to, for reading.
+#[derive(Clone)]
+pub struct Applied {
+    /// Held for a copy or an apply, never over an await.
+    state: Arc<Mutex<State>>,
+}
+
+impl Applied {
+    /// Every record.
+    pub fn records(&self) -> Vec<Record> {
+        self.state().records.values().cloned().collect()
+    }
+
+    /// The key of the dedup domain, once a leader has written it down.
+    pub fn domain_key(&self) -> Option<DomainKey> {
+        self.state().domain_key.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The state machine of openraft.
+pub struct StateMachine {
+    applied: Applied,
+    snapshots: Arc<SnapshotStore>,
+}
+
+impl StateMachine {
+    /// Opens or makes the file of the snapshot and takes up what is in it.
+    ///
+    /// # Errors
+    /// If another process has it open, it is damaged, or a later coordinator wrote it.
+    pub fn open(path: &Path) -> Result<Self, SnapshotError> {
+        let snapshots = SnapshotStore::open(path)?;
+        let state = match snapshots.kept()? {
+            Some(Snapshot { meta, snapshot }) => State::from_snapshot(&meta, snapshot.get_ref())?,
+            None => State::default(),
+        };
+        let applied = Applied { state: Arc::new(Mutex::new(state)) };
+        Ok(Self { applied, snapshots: Arc::new(snapshots) })
+    }
+
+    /// For reading.
+    pub fn applied(&self) -> Applied {
+        self.applied.clone()
+    }
+}
+
+impl RaftStateMachine<Types> for StateMachine {
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, Membership), StorageError<NodeId>> {
+        let state = self.applied.state();
+        Ok((state.last_applied, state.membership.clone()))
+    }
+
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<()>, StorageError<NodeId>>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut state = self.applied.state();
+        Ok(entries.into_iter().map(|entry| state.apply(entry)).collect())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder { state: self.applied.state().clone(), snapshots: self.snapshots.clone() }
+    }
+
+    async fn begin_receiving_snapshot(
+        &mut self,
+    ) -> Result<Box<Cursor<Vec<u8>>>, StorageError<NodeId>> {
+        Ok(Box::default())
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: Box<Cursor<Vec<u8>>>,
+    ) -> Result<(), StorageError<NodeId>> {
+        let (snapshots, known) = (self.snapshots.clone(), meta.clone());
+        let installed = blocking(move || {
+            let state = State::from_snapshot(&known, snapshot.get_ref())?;
+            snapshots.keep(&known, snapshot.get_ref())?;
+            Ok(state)
+        });
+        let state = installed
+            .await
+            .map_err(|error| StorageIOError::write_snapshot(Some(meta.signature()), &error))?;
+        *self.applied.state() = state;
+        Ok(())
+    }
+
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> Result<Option<Snapshot<Types>>, StorageError<NodeId>> {
+        let snapshots = self.snapshots.clone();
+        let kept = blocking(move || Ok(snapshots.kept()?)).await;
+        Ok(kept.map_err(|error| StorageIOError::read_snapshot(None, &error))?)
+    }
+}
+
+/// Makes a snapshot of the state as it was.
+pub struct Builder {
+    state: State,
+    snapshots: Arc<SnapshotStore>,
+}
+
+impl RaftSnapshotBuilder<Types> for Builder {
+    async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, StorageError<NodeId>> {
+        let State { last_applied, membership, domain_key, records } =
+            std::mem::take(&mut self.state);
+        let snapshot_id = last_applied.map_or_else(|| "none".to_owned(), |id| id.to_string());
+        let meta =
+            SnapshotMeta { last_log_id: last_applied, last_membership: membership, snapshot_id };
+        let (snapshots, known) = (self.snapshots.clone(), meta.clone());
+        let built = blocking(move || {
+            let data = Contents::new(domain_key, records.into_values().collect()).encode()?;
+            snapshots.keep(&known, &data)?;
+            Ok(data)
+        });
+        let data = built
+            .await
+            .map_err(|error| StorageIOError::write_snapshot(Some(meta.signature()), &error))?;
+        Ok(Snapshot { meta, snapshot: Box::new(Cursor::new(data)) })
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SnapshotError> + Send + 'static,
+) -> Result<T, SnapshotError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::testing::log_id;
+    use rackferry_fleet::Numbers;
+
+    use super::*;
+
+    #[test]
+    fn a_write_of_an_earlier_term_says_nothing() {
+        let mut state = State::default();
+        for (index, term, expected) in [(1, 3, 0), (2, 4, 1)] {
+            let put = Change::Put(Record::Numbers(Numbers { epoch: term, ..Numbers::default() }));
+            let payload = EntryPayload::Normal(Command::Write { term, changes: vec![put] });
+            state.apply(Entry { log_id: log_id(4, 1, index), payload });
+            assert_eq!(state.records.len(), expected);
+        }
+        assert_eq!(state.last_applied, Some(log_id(4, 1, 2)));
+    }
+}

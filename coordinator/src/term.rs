@@ -1,0 +1,123 @@
+//! The log as its leader uses it, in one term.
+
+use openraft::{
+    BasicNode, ChangeMembers,
+    error::{ClientWriteError, Fatal, RaftError},
+};
+use rackferry_fleet::Change;
+use tokio::sync::watch;
+
+use crate::{
+    office::leads,
+    raft::{Command, Metrics, NodeId, Raft},
+};
+
+/// Why a time in office ended.
+pub enum Vacated {
+    /// There is another leader, or no quorum.
+    Lost(&'static str),
+    /// This coordinator cannot go on.
+    Failed(anyhow::Error),
+}
+
+/// The log, for as long as this coordinator leads in one term.
+pub struct Term {
+    raft: Raft,
+    metrics: watch::Receiver<Metrics>,
+    term: u64,
+}
+
+impl Term {
+    pub fn new(raft: Raft, metrics: watch::Receiver<Metrics>, term: u64) -> Self {
+        Self { raft, metrics, term }
+    }
+
+    /// Returns when the office is lost. Cancel safe.
+    pub async fn lost(&mut self) -> Vacated {
+        let term = self.term;
+        let lost = self.metrics.wait_for(|seen| seen.current_term != term || !leads(seen)).await;
+        match lost {
+            Err(_) => Vacated::Lost("the log has ended"),
+            Ok(seen) => match &seen.running_state {
+                Err(fatal) => Vacated::Failed(anyhow::Error::new(fatal.clone())),
+                Ok(()) if seen.current_leader == Some(seen.id) => Vacated::Lost("no quorum"),
+                Ok(()) => Vacated::Lost("another leader"),
+            },
+        }
+    }
+
+    /// Commits and applies. Not cancel safe: it may be committed or not.
+    ///
+    /// # Errors
+    /// If the office is lost, or the log failed.
+    pub async fn write(&mut self, command: Command) -> Result<(), Vacated> {
+        let raft = self.raft.clone();
+        tokio::select! {
+            biased;
+            written = raft.client_write(command) => match written {
+                Ok(written) if written.log_id.leader_id.term == self.term => Ok(()),
+                Ok(_) => Err(Vacated::Lost("a later term")),
+                Err(RaftError::Fatal(fatal)) => Err(failed(fatal)),
+                Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {
+                    Err(Vacated::Lost("another leader"))
+                }
+                Err(RaftError::APIError(_)) => Err(Vacated::Lost("a write was refused")),
+            },
+            lost = self.lost() => Err(lost),
+        }
+    }
+
+    /// Commits and applies what a turn changed. Not cancel safe: it may be committed or not.
+    ///
+    /// # Errors
+    /// If the office is lost, or the log failed.
+    pub async fn change(&mut self, changes: Vec<Change>) -> Result<(), Vacated> {
+        self.write(Command::Write { term: self.term, changes }).await
+    }
+
+    /// Asks a quorum whether this is still its leader. Cancel safe.
+    ///
+    /// # Errors
+    /// If the office is lost, or the log failed.
+    pub async fn confirm(&mut self) -> Result<(), Vacated> {
+        let raft = self.raft.clone();
+        loop {
+            tokio::select! {
+                biased;
+                confirmed = raft.ensure_linearizable() => match confirmed {
+                    Ok(_) => return Ok(()),
+                    Err(RaftError::Fatal(fatal)) => return Err(failed(fatal)),
+                    // Too few answered in time; either they do so next time, or the quorum is lost.
+                    Err(RaftError::APIError(_)) => {}
+                },
+                lost = self.lost() => return Err(lost),
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Tells the others where this coordinator is reached now, if its settings have changed.
+    ///
+    /// # Errors
+    /// If the office is lost, or the log failed.
+    pub async fn settle_address(&mut self, id: NodeId, addr: &str) -> Result<(), Vacated> {
+        let known = self.metrics.borrow().membership_config.membership().get_node(&id).cloned();
+        if known.is_none_or(|node| node.addr == addr) {
+            return Ok(());
+        }
+        let nodes = [(id, BasicNode::new(addr))].into_iter().collect();
+        let raft = self.raft.clone();
+        tokio::select! {
+            changed = raft.change_membership(ChangeMembers::SetNodes(nodes), true) => match changed {
+                Err(RaftError::Fatal(fatal)) => Err(failed(fatal)),
+                // Another change is under way; the next time in office comes.
+                Ok(_) | Err(RaftError::APIError(_)) => Ok(()),
+            },
+            lost = self.lost() => Err(lost),
+        }
+    }
+}
+
+fn failed(fatal: Fatal<NodeId>) -> Vacated {
+    Vacated::Failed(anyhow::Error::new(fatal))
+}
