@@ -110,7 +110,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
 /// Both halves of a page connection.
 pub type Framed = (FrameReader<OwnedReadHalf>, FrameWriter<OwnedWriteHalf>);
 
-/// Splits a connected socket; a peer that vanished without a word shows as an error after [`SILENCE_LIMIT`].
+/// Splits a connected socket; a peer that vanished without a word shows as an error after 20 s.
 pub fn framed(stream: TcpStream) -> std::io::Result<Framed> {
     stream.set_nodelay(true)?;
     sockopt::set_socket_keepalive(&stream, true)?;
