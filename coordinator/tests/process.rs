@@ -4,6 +4,7 @@
 mod common;
 
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use common::{Agent, Coordinator, create, free_port, request, up_to_the_commit, vm};
 use rackferry_proto::{
@@ -234,4 +235,21 @@ async fn a_folder_is_one_coordinators() {
     assert_eq!(ended.code(), Some(1));
     let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
     assert!(log.contains("this is the log of coordinator 1"), "{log}");
+}
+
+/// At its first start it makes everything it has: killed in the middle, the next start goes on from there.
+#[tokio::test]
+async fn a_coordinator_killed_at_its_first_start_starts_again() {
+    for round in 0..24 {
+        let dir = tempfile::tempdir().unwrap();
+        for part in 0..3 {
+            let mut child = common::spawn(dir.path(), free_port(), "");
+            tokio::time::sleep(Duration::from_millis(round + 5 * part)).await;
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        Coordinator::start(dir.path(), free_port()).await.kill();
+        let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
+        assert!(!log.contains("Error:"), "round {round}: {log}");
+    }
 }

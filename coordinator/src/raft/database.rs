@@ -70,14 +70,31 @@ impl<E: Into<redb::Error>> From<E> for DatabaseError {
 
 /// Opens or makes a database that only its owner may read: it holds the key of the dedup domain.
 ///
+/// A new one gets its name when it is whole: a coordinator that is killed while it makes one leaves nothing that
+/// the next cannot read.
+///
 /// # Errors
 /// If another process has it open, or it is damaged.
 pub fn open(path: &Path) -> Result<Database, DatabaseError> {
+    if !path.exists() {
+        make(path)?;
+    }
     let failed = |source| DatabaseError::File { path: path.to_owned(), source };
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    let file: File = options.open(path).map_err(failed)?;
+    let file = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
     Ok(Database::builder().create_file(file)?)
+}
+
+fn make(path: &Path) -> Result<(), DatabaseError> {
+    let new = path.with_extension("new");
+    let failed = |source| DatabaseError::File { path: new.clone(), source };
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(true).mode(0o600);
+    let file = options.open(&new).map_err(failed)?;
+    drop(Database::builder().create_file(file.try_clone().map_err(failed)?)?);
+    file.sync_all().map_err(failed)?;
+    std::fs::rename(&new, path).map_err(failed)?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
 }
 
 /// The records of a coordinator before Raft, if the log is still one of its.
