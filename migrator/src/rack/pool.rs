@@ -20,7 +20,8 @@ impl Pool {
     /// An empty ring. Takes host memory only as it fills.
     pub(super) fn new(lap: u32) -> Result<Self, MemoryError> {
         let bytes = u64::from(POOL_PAGES) * PAGE_SIZE as u64;
-        let memory = GuestMemory::create("rackferry-pool", bytes, None)?;
+        // No guest's memory can have this name: those begin with "rackferry-".
+        let memory = GuestMemory::create("rackferry.pool", bytes, None)?;
         Ok(Self { memory: memory.into(), lap, last_lap: None, next: 0 })
     }
 
