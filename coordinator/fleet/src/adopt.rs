@@ -68,6 +68,10 @@ impl Fleet {
         if owns {
             self.tell(host, Order::ResumeTarget(migration.id, migration.generation));
         } else {
+            #[cfg(feature = "planted-bugs")]
+            if self.has(crate::PlantedBug::LeavesCopies) {
+                return;
+            }
             self.tell(host, Order::DiscardTarget(migration.id, "it is over".to_owned()));
         }
     }

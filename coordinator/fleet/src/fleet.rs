@@ -96,6 +96,11 @@ pub struct Fleet {
     /// Something changed that may let a queued migration start.
     pub(crate) dispatch_due: bool,
     pub(crate) outbox: Outbox,
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) planted: Option<crate::PlantedBug>,
+    /// What a planted bug writes too late.
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) held: Vec<crate::Change>,
 }
 
 /// What leaves at the end of the turn, after the records.
@@ -125,6 +130,10 @@ impl Fleet {
             now,
             dispatch_due: true,
             outbox: Outbox::default(),
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
+            #[cfg(feature = "planted-bugs")]
+            held: Vec::new(),
         }
     }
 
@@ -161,7 +170,12 @@ impl Fleet {
             self.grant_slots();
             self.close_evacuations();
         }
-        let changes = self.store.take_changes();
+        #[cfg_attr(not(feature = "planted-bugs"), expect(unused_mut, reason = "only a bug changes it"))]
+        let mut changes = self.store.take_changes();
+        #[cfg(feature = "planted-bugs")]
+        if self.has(crate::PlantedBug::CommitWrittenLate) {
+            self.hold_commits(&mut changes);
+        }
         let Outbox { orders, notices, publish } = std::mem::take(&mut self.outbox);
         let publish = publish || !changes.is_empty();
         if !changes.is_empty() {

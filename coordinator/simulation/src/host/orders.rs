@@ -1,0 +1,340 @@
+//! Orders, carried out in tasks of their own: each takes its time, and any may be overtaken by a later one.
+
+use rackferry_fleet::{
+    Counters, Generation, MigrationId, Order, Outcome, Said, SessionEnd, VmName,
+};
+use rackferry_migrator_protocol::session::{source, target};
+
+use super::qemu::{Copy, Mark, Qemu, Role, Side, Step};
+use crate::clock::MS;
+use crate::net::ConnId;
+use crate::world::World;
+
+/// Something an agent does after a while, if it lives then.
+#[derive(Clone, Debug)]
+pub enum Chore {
+    /// Looks for what earlier agents left.
+    Adopt,
+    /// Looks again at a QEMU that did not answer.
+    LookAgain(usize),
+    /// Dials the coordinator.
+    Dial,
+    /// Empties the outbox.
+    Drain,
+    /// Says something.
+    Tell(Box<Said>),
+    /// Sends its list, as often as this stream wants it, or once.
+    Report(Option<ConnId>),
+    /// Begins to prepare a VM.
+    Prepare(MigrationId, VmName, Generation),
+    /// The QEMU of an arriving VM has started.
+    Booted(MigrationId, usize, Generation),
+    /// Begins to discard what arrives by a migration.
+    Discard(u64),
+    /// Kills it; the number is that of the copy it has found.
+    Kill(u64, Option<(usize, u64)>),
+    /// Lets a loaded VM run, as the log says.
+    Resume(u64),
+    /// It has answered `cont`; copy as found.
+    Resumed(u64, usize, u64),
+    /// Ends or resumes a VM that left.
+    Release(u64, bool),
+    /// Begins to move a VM away.
+    Start(Start),
+    /// Its call was answered by nobody.
+    CallFailed(u64),
+    /// A session's event.
+    Session(SessionEvent),
+    /// A source session looks how far QEMU is.
+    Sample(u64),
+    /// The last things after a source session.
+    SourceOver(u64, Outcome),
+}
+
+/// The order to move a VM away.
+#[derive(Clone, Copy, Debug)]
+pub struct Start {
+    /// The migration.
+    pub migration: u64,
+    /// The VM.
+    pub vm: usize,
+    /// Of the target's ownership.
+    pub generation: Generation,
+    /// Where to.
+    pub target: usize,
+}
+
+/// An event of one of an agent's sessions.
+#[derive(Clone, Debug)]
+pub enum SessionEvent {
+    /// Of a source.
+    Source(u64, source::Event),
+    /// Of a target.
+    Target(u64, target::Event),
+}
+
+impl World {
+    /// An agent carries something out.
+    pub fn chore(&mut self, host: usize, life: u64, chore: Chore) {
+        if self.agent(host, life).is_none() {
+            return;
+        }
+        match chore {
+            Chore::Adopt => self.adopt(host),
+            Chore::LookAgain(vm) => self.look_again(host, vm),
+            Chore::Dial => self.dial_coordinator(host),
+            Chore::Drain => self.drain(host),
+            Chore::Tell(said) => self.tell(host, *said),
+            Chore::Report(every) => self.report(host, every),
+            Chore::Prepare(id, vm, generation) => self.prepare(host, id, &vm, generation),
+            Chore::Booted(id, vm, generation) => {
+                if let Some(agent) = &mut self.hosts[host].agent {
+                    agent.booting.remove(&vm);
+                }
+                self.list_changed(host);
+                self.prepared(host, id, generation);
+            }
+            Chore::Discard(id) => self.discard(host, id),
+            Chore::Kill(id, found) => self.kill_incoming(host, id, found),
+            Chore::Resume(id) => self.resume_loaded(host, id),
+            Chore::Resumed(id, vm, serial) => self.resumed(host, id, vm, serial),
+            Chore::Release(id, resume) => self.release_source(host, id, resume),
+            Chore::Start(start) => self.start_source(host, start),
+            Chore::CallFailed(id) => self.call_failed(host, id),
+            Chore::Session(SessionEvent::Source(id, event)) => self.source_event(host, id, event),
+            Chore::Session(SessionEvent::Target(id, event)) => self.target_event(host, id, event),
+            Chore::Sample(id) => self.sample(host, id),
+            Chore::SourceOver(id, outcome) => self.source_over(host, id, outcome),
+        }
+    }
+
+    /// An order has arrived.
+    pub(super) fn obey(&mut self, host: usize, order: Order) {
+        self.trace.say(self.clock.now, || {
+            let short = match &order {
+                Order::RackView { .. } => "RackView".to_owned(),
+                Order::PrepareTarget { migration, vm, generation, .. } => {
+                    format!("PrepareTarget {migration} {vm} generation {generation}")
+                }
+                Order::StartSource { migration, vm, generation, target, .. } => {
+                    format!("StartSource {migration} {vm} to {} generation {generation}", target.host)
+                }
+                order => format!("{order:?}"),
+            };
+            format!("{} takes {short}", self.hosts[host].name)
+        });
+        // A task begins at once, most of the time.
+        let soon = if self.dice.chance(900) { MS } else { 200 * MS };
+        let pause = self.dice.below(soon);
+        match order {
+            Order::Welcome(_) => {
+                if let Some(agent) = &mut self.hosts[host].agent {
+                    agent.welcomed = true;
+                }
+            }
+            Order::RackView { .. } => {}
+            Order::PrepareTarget { migration, vm, generation, .. } => {
+                self.later(host, pause, Chore::Prepare(migration, vm, generation));
+            }
+            Order::StartSource { migration, vm, generation, target, .. } => {
+                let target = self.hosts.iter().position(|host| host.name == target.host);
+                let (Some(target), Some(vm)) = (target, vm_number(&vm)) else { return };
+                let start = Start { migration: migration.0, vm, generation, target };
+                self.later(host, pause, Chore::Start(start));
+            }
+            Order::SwitchoverGrant(id) => {
+                self.answered_request(host, id.0);
+                self.source_command(host, id.0, source::Event::SlotGranted);
+            }
+            Order::CommitDecision { migration, refusal, .. } => {
+                self.answered_request(host, migration.0);
+                let granted = refusal.is_none();
+                let reason = refusal.unwrap_or_default();
+                let decision = source::Event::Decision { granted, reason };
+                self.source_command(host, migration.0, decision);
+            }
+            Order::Cancel(id, why) => {
+                self.source_command(host, id.0, source::Event::Cancel(why));
+            }
+            Order::ResumeTarget(id, _) => {
+                if !self.target_command(host, id.0, target::Event::Go) {
+                    self.later(host, pause, Chore::Resume(id.0));
+                }
+            }
+            Order::DiscardTarget(id, why) => {
+                if !self.target_command(host, id.0, target::Event::Discard(why)) {
+                    self.later(host, pause, Chore::Discard(id.0));
+                }
+            }
+            Order::ReleaseSource { migration, resume, .. } => {
+                self.later(host, pause, Chore::Release(migration.0, resume));
+            }
+        }
+    }
+
+    fn answered_request(&mut self, host: usize, migration: u64) {
+        if let Some(agent) = &mut self.hosts[host].agent {
+            agent.requests.remove(&migration);
+        }
+    }
+
+    fn prepare(&mut self, host: usize, id: MigrationId, vm: &VmName, generation: Generation) {
+        let Some(vm) = vm_number(vm) else { return };
+        let state = &self.hosts[host];
+        let Some(agent) = &state.agent else { return };
+        let failed = |why: &str| Said::Ended(id, ended(Outcome::RolledBack, why));
+        if !agent.welcomed {
+            return self.tell(host, failed("not welcomed yet"));
+        }
+        if let Some(copy) = &state.copies[vm] {
+            let mark = copy.mark.is_some_and(|mark| mark.migration == id.0);
+            let known = copy.role == Role::Incoming && mark;
+            // Whoever starts it will say so.
+            return match (known, agent.booting.contains(&vm)) {
+                (true, true) => {}
+                (true, false) if !agent.unreachable.contains(&vm) => {
+                    self.prepared(host, id, generation);
+                }
+                _ => self.tell(host, failed("the name is taken")),
+            };
+        }
+        if state.full || state.free(self.plan.room) == 0 {
+            return self.tell(host, failed("no memory, or no disk"));
+        }
+        self.copy_count += 1;
+        let mark = Some(Mark { migration: id.0, side: Side::Target });
+        let serial = self.copy_count;
+        let copy =
+            Copy { serial, qemu: Qemu::Incoming, role: Role::Incoming, mark, deaf_until: 0 };
+        let state = &mut self.hosts[host];
+        state.copies[vm] = Some(copy);
+        if let Some(agent) = &mut state.agent {
+            agent.booting.insert(vm);
+        }
+        let pause = self.dice.between(20, 600) * MS;
+        self.later(host, pause, Chore::Booted(id, vm, generation));
+    }
+
+    fn prepared(&mut self, host: usize, id: MigrationId, generation: Generation) {
+        if let Some(agent) = &mut self.hosts[host].agent {
+            agent.expected.insert(id.0, generation.0);
+        }
+        self.tell(host, Said::TargetReady(id));
+        self.step_of_session(host, "prepared");
+    }
+
+    /// Looks for what arrives by a migration, then kills it. Says so also if there is nothing.
+    pub(super) fn discard(&mut self, host: usize, id: u64) {
+        let state = &mut self.hosts[host];
+        let Some(agent) = &mut state.agent else { return };
+        agent.expected.remove(&id);
+        let vm = state.copy_in(id, Side::Target);
+        let agent = state.agent.as_ref();
+        let listed = |vm: &usize| agent.is_some_and(|agent| !agent.booting.contains(vm));
+        let found = vm.filter(listed).and_then(|vm| {
+            let copy = state.copies[vm].as_ref()?;
+            (copy.role == Role::Incoming).then_some((vm, copy.serial))
+        });
+        let pause = self.dice.between(1, 60) * MS;
+        self.later(host, pause, Chore::Kill(id, found));
+    }
+
+    fn kill_incoming(&mut self, host: usize, id: u64, found: Option<(usize, u64)>) {
+        if let Some((vm, serial)) = found
+            && let Some(copy) = self.hosts[host].copies[vm].clone()
+        {
+            let agent = self.hosts[host].agent.as_ref();
+            let unreachable = agent.is_some_and(|agent| agent.unreachable.contains(&vm));
+            let other = copy.serial != serial || copy.role != Role::Incoming;
+            if unreachable || other || copy.qemu == Qemu::Running {
+                return;
+            }
+            self.remove_copy(host, vm);
+        }
+        self.tell(host, Said::TargetDiscarded(MigrationId(id)));
+    }
+
+    pub(super) fn remove_copy(&mut self, host: usize, vm: usize) {
+        self.qemu_dies(host, vm);
+        self.hosts[host].copies[vm] = None;
+        self.list_changed(host);
+    }
+
+    fn resume_loaded(&mut self, host: usize, id: u64) {
+        let Some(vm) = self.hosts[host].copy_in(id, Side::Target) else { return };
+        let agent = self.hosts[host].agent.as_ref();
+        if agent.is_some_and(|agent| agent.unreachable.contains(&vm)) {
+            return;
+        }
+        let Some(copy) = &self.hosts[host].copies[vm] else { return };
+        let serial = copy.serial;
+        if matches!(copy.qemu, Qemu::Running | Qemu::Loaded) {
+            let pause = self.dice.between(1, 40) * MS;
+            self.qemu_later(host, vm, pause, Step::Cont);
+            self.later(host, pause + MS, Chore::Resumed(id, vm, serial));
+        }
+    }
+
+    fn resumed(&mut self, host: usize, id: u64, vm: usize, serial: u64) {
+        let copy = self.hosts[host].copies[vm].as_ref().filter(|copy| copy.serial == serial);
+        if copy.is_some_and(|copy| copy.qemu == Qemu::Running) {
+            self.now_owned(host, vm);
+            self.tell(host, Said::TargetRunning(MigrationId(id)));
+        }
+    }
+
+    /// Writes down that a VM belongs here, if the disk takes it.
+    pub(super) fn now_owned(&mut self, host: usize, vm: usize) {
+        if self.hosts[host].full {
+            return;
+        }
+        if let Some(copy) = &mut self.hosts[host].copies[vm] {
+            copy.role = Role::Run;
+            copy.mark = None;
+        }
+        self.list_changed(host);
+    }
+
+    fn release_source(&mut self, host: usize, id: u64, resume: bool) {
+        let Some(vm) = self.hosts[host].copy_in(id, Side::Source) else { return };
+        let agent = self.hosts[host].agent.as_ref();
+        if agent.is_some_and(|agent| agent.unreachable.contains(&vm)) {
+            return;
+        }
+        if !resume {
+            return self.release(host, vm);
+        }
+        let Some(copy) = &self.hosts[host].copies[vm] else { return };
+        match copy.qemu {
+            Qemu::Postmigrate => self.qemu_steps(host, vm, copy.serial, Step::Cont),
+            Qemu::Running | Qemu::Sending => {}
+            _ => return,
+        }
+        self.now_owned(host, vm);
+    }
+
+    /// Ends a QEMU whose VM has left or died; any other may be the only copy.
+    pub(super) fn release(&mut self, host: usize, vm: usize) {
+        let qemu = self.hosts[host].copies[vm].as_ref().map(|copy| copy.qemu);
+        if matches!(qemu, Some(Qemu::Postmigrate | Qemu::Dead)) {
+            self.remove_copy(host, vm);
+        }
+    }
+}
+
+/// The number of a VM.
+pub fn vm_number(name: &VmName) -> Option<usize> {
+    name.as_str().strip_prefix('v')?.parse().ok()
+}
+
+/// The end of a session, without figures.
+pub fn ended(outcome: Outcome, reason: &str) -> SessionEnd {
+    SessionEnd {
+        outcome,
+        reason: reason.to_owned(),
+        counters: Counters::default(),
+        qemu_downtime_ms: 0,
+        blackout_ms: 0,
+        memory_digest: String::new(),
+    }
+}
