@@ -262,6 +262,10 @@ impl Fleet {
         let waiting: Vec<MigrationId> = self.slots.waiting().collect();
         for id in waiting {
             let Some((migration, _)) = self.active(id) else { continue };
+            // It would not hear of it, and when it is back its slot may be another's.
+            if !self.agents.contains_key(&migration.source) {
+                continue;
+            }
             let room = self.slot_usage().room(&migration.source, &migration.target);
             #[cfg(feature = "planted-bugs")]
             let room = room.or_else(|full| {

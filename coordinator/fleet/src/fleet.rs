@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     Connection, Effect, Event, HostName, MigrationId, Moment, Notice, Order, Progress, Record,
-    VmName, VmReport, Wait,
+    Standing, VmName, VmReport, Wait,
     ownership::{Source, Target},
     placement::{Placer, Spread},
     slots::Slots,
@@ -118,6 +118,13 @@ impl Fleet {
         let silent_since = store.hosts().keys().map(|host| (host.clone(), now)).collect();
         let unfinished = store.migrations().values().filter(|migration| migration.is_active());
         let live = unfinished.map(|migration| (migration.id, Live::default())).collect();
+        let mut slots = Slots::default();
+        // Committed, their VMs are paused, whoever granted that.
+        for vm in store.vms().values() {
+            if let Standing::Committed { migration, .. } = vm.standing {
+                slots.seize(migration);
+            }
+        }
         Self {
             limits,
             placer: Box::new(Spread),
@@ -125,7 +132,7 @@ impl Fleet {
             agents: BTreeMap::new(),
             silent_since,
             live,
-            slots: Slots::default(),
+            slots,
             astray: BTreeMap::new(),
             now,
             dispatch_due: true,
