@@ -160,6 +160,8 @@ pub async fn discard(agent: Agent, migration_id: String) {
             return;
         }
     }
+    // A repeated order to prepare may have come in between.
+    agent.forget_expected(&migration_id);
     agent.tell(Up::TargetDiscarded(v1::TargetDiscarded { migration_id }));
 }
 
