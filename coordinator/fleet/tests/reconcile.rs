@@ -339,6 +339,36 @@ fn what_is_left_of_a_target_is_removed_when_it_comes_back() {
 }
 
 #[test]
+fn a_copy_that_died_is_removed_so_that_its_name_is_free() {
+    // At the target, after the move was rolled back while its agent was away.
+    let (mut desk, a, b) = started();
+    desk.handle(Event::Disconnected(b));
+    desk.say(a, Said::Ended(M1, ended(Outcome::RolledBack)));
+    desk.told();
+    desk.connect("b1", "b", "boot-b", list(RunState::Dead));
+    let told = orders(&mut desk);
+    assert!(told.iter().any(|order| matches!(order, Order::DiscardTarget(M1, _))), "{told:?}");
+    // At the source, after the move.
+    let (mut desk, a, b) = committed();
+    desk.say(a, Said::SourceStopped(M1));
+    desk.say(b, Said::TargetRunning(M1));
+    desk.told();
+    desk.connect("a1", "a", "boot-a", list(RunState::Dead));
+    let release =
+        Order::ReleaseSource { migration: M1, generation: generation(&desk), resume: false };
+    assert_eq!(orders(&mut desk), [release]);
+}
+
+#[test]
+fn a_vm_that_died_where_it_belongs_is_left_to_its_user() {
+    let (mut desk, a, _) = started();
+    desk.say(a, Said::Ended(M1, ended(Outcome::VmLost)));
+    desk.told();
+    desk.report(a, list(RunState::Dead));
+    assert_eq!(orders(&mut desk), []);
+}
+
+#[test]
 fn an_unreachable_qemu_is_not_gone() {
     let (mut desk, _, b) = committed();
     desk.connect("a1", "a", "boot-a2", list(RunState::Unknown));
