@@ -177,7 +177,10 @@ impl Fleet {
             self.grant_slots();
             self.close_evacuations();
         }
-        #[cfg_attr(not(feature = "planted-bugs"), expect(unused_mut, reason = "only a bug changes it"))]
+        #[cfg_attr(
+            not(feature = "planted-bugs"),
+            expect(unused_mut, reason = "only a bug changes it")
+        )]
         let mut changes = self.store.take_changes();
         #[cfg(feature = "planted-bugs")]
         if self.has(crate::PlantedBug::CommitWrittenLate) {

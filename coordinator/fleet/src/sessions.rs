@@ -102,9 +102,7 @@ impl Fleet {
         }
         match self.standing(id) {
             #[cfg(feature = "planted-bugs")]
-            Some(Standing::Committed { .. })
-                if self.has(crate::PlantedBug::AskedAgainRefused) =>
-            {
+            Some(Standing::Committed { .. }) if self.has(crate::PlantedBug::AskedAgainRefused) => {
                 Some("asked before".to_owned())
             }
             // Said again, the answer is the same.

@@ -115,11 +115,7 @@ impl fmt::Display for Coverage {
             "elections {}, leaders deposed {}, acts of the operator {}",
             self.elections, self.deposed, self.acts
         )?;
-        writeln!(
-            f,
-            "commits {}, undone {}, refused {}",
-            self.commits, self.aborts, self.refused
-        )?;
+        writeln!(f, "commits {}, undone {}, refused {}", self.commits, self.aborts, self.refused)?;
         writeln!(
             f,
             "sessions: moved {}, rolled back {}, VM lost {}, left stopped to the log {}",

@@ -147,7 +147,11 @@ impl World {
         let leading = (0..self.nodes.len()).find(|&node| self.nodes[node].leader().is_some());
         let leader = leading.unwrap_or(some_node);
         self.trace.say(self.clock.now, || {
-            format!("FAULT {} ({} / c{some_node}, c{leader} leads)", kind.name(), self.hosts[host].name)
+            format!(
+                "FAULT {} ({} / c{some_node}, c{leader} leads)",
+                kind.name(),
+                self.hosts[host].name
+            )
         });
         let pause = self.while_broken();
         match kind {

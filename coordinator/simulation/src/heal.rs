@@ -14,9 +14,13 @@ impl World {
     /// Plays the whole life.
     pub fn live(&mut self) {
         self.run_until(START + self.plan.troubled_ns);
-        self.heal();
-        self.come_to_rest();
-        self.evacuate_for_good();
+        if self.violation.is_none() {
+            self.heal();
+            self.come_to_rest();
+        }
+        if self.violation.is_none() {
+            self.evacuate_for_good();
+        }
         self.coverage.worlds = 1;
         self.coverage.virtual_ns = self.clock.now - START;
     }
@@ -62,9 +66,6 @@ impl World {
 
     /// Nothing is broken: whatever lives in one rack must come to the other, at the first attempt.
     fn evacuate_for_good(&mut self) {
-        if self.violation.is_some() {
-            return;
-        }
         let racks = self.plan.hosts_per_rack;
         let lives = |host: &crate::host::Host| {
             host.copies.iter().flatten().any(|copy| copy.qemu == Qemu::Running)
@@ -73,6 +74,8 @@ impl World {
         if !from_a && !self.hosts[racks..].iter().any(lives) {
             return;
         }
+        // The leader hears the last lists.
+        self.run_until(self.clock.now + 5 * SECOND);
         let call = self.evacuate(from_a);
         self.come_to_rest();
         let reply = self.operator.calls[call].reply.clone();

@@ -102,7 +102,8 @@ impl World {
                 self.evacuate(from_a);
             }
             4 | 5 => {
-                let (vm, host) = (self.dice.index(self.plan.vms), self.dice.index(self.hosts.len()));
+                let (vm, host) =
+                    (self.dice.index(self.plan.vms), self.dice.index(self.hosts.len()));
                 let request = MigrationRequest {
                     request: format!("request-{}", self.operator.calls.len()),
                     vm: vm_name(vm).as_str().into(),
@@ -176,9 +177,8 @@ impl World {
     }
 
     /// An answer leaves a coordinator.
-    pub fn answer(&mut self, node: usize, id: CallId, reply: Reply) {
+    pub fn answer(&mut self, id: CallId, reply: Reply) {
         let pause = self.dice.between(MS / 10, self.plan.delay_ns);
-        let _ = node;
         self.clock.after(pause, Happening::Answered(id, reply));
     }
 

@@ -45,7 +45,6 @@ impl World {
         state.life += 1;
         state.agent = Some(Agent {
             boot: BootId::new(format!("{}-{}", state.name, state.life)),
-            adopted: false,
             stream: None,
             taken: false,
             welcomed: false,
@@ -75,9 +74,6 @@ impl World {
                 self.later(host, SECOND, Chore::LookAgain(vm));
             }
         }
-        if let Some(agent) = &mut self.hosts[host].agent {
-            agent.adopted = true;
-        }
         self.later(host, MS, Chore::Dial);
     }
 
@@ -102,6 +98,10 @@ impl World {
         }
         if copy.deaf_until > now {
             return false;
+        }
+        // What could not be written is not known any more.
+        if let Some((role, mark)) = copy.stale.take() {
+            (copy.role, copy.mark) = (role, mark);
         }
         match copy.qemu {
             Qemu::Receiving(true) => copy.qemu = Qemu::Loaded,

@@ -103,7 +103,8 @@ impl World {
 
     fn drain_soon(&mut self, host: usize) {
         let Some(agent) = &mut self.hosts[host].agent else { return };
-        if agent.taken && !agent.outbox.is_empty() && !std::mem::replace(&mut agent.draining, true) {
+        if agent.taken && !agent.outbox.is_empty() && !std::mem::replace(&mut agent.draining, true)
+        {
             // A list that is being made holds it up.
             let longest = if self.dice.chance(50) { 300 * MS } else { MS };
             let pause = self.dice.below(longest);
@@ -127,8 +128,7 @@ impl World {
         let stream = self.hosts[host].agent.as_ref().and_then(|agent| agent.stream);
         let Some(id) = stream else { return };
         if !matches!(said, Said::Report { .. } | Said::Progress(..)) {
-            self.trace
-                .say(self.clock.now, || format!("{} says {said:?}", self.hosts[host].name));
+            self.trace.say(self.clock.now, || format!("{} says {said:?}", self.hosts[host].name));
         }
         self.send(id, 0, Frame::Said(Box::new(said)));
     }

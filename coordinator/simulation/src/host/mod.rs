@@ -1,6 +1,7 @@
 //! A host: QEMUs and a state directory, which last, and an agent process, which comes and goes.
 
 mod adopt;
+mod chores;
 mod control;
 mod orders;
 pub mod qemu;
@@ -17,7 +18,7 @@ use crate::operator::vm_name;
 use crate::world::{Happening, World};
 use qemu::{Copy, Qemu, Role};
 
-pub use orders::Chore;
+pub use chores::Chore;
 pub use source::SourceSession;
 pub use target::TargetSession;
 
@@ -48,8 +49,6 @@ pub struct Host {
 pub struct Agent {
     /// This start.
     pub boot: BootId,
-    /// It has looked for what earlier agents left, and dials.
-    pub adopted: bool,
     /// Its stream to a coordinator.
     pub stream: Option<ConnId>,
     /// The coordinator takes what it says.
@@ -164,6 +163,7 @@ impl World {
                 qemu: Qemu::Running,
                 role: Role::Run,
                 mark: None,
+                stale: None,
                 deaf_until: 0,
             };
             self.hosts[host].copies[vm] = Some(copy);

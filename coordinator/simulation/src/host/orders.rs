@@ -5,109 +5,12 @@ use rackferry_fleet::{
 };
 use rackferry_migrator_protocol::session::{source, target};
 
+use super::chores::{Chore, Start};
 use super::qemu::{Copy, Mark, Qemu, Role, Side, Step};
 use crate::clock::MS;
-use crate::net::ConnId;
 use crate::world::World;
 
-/// Something an agent does after a while, if it lives then.
-#[derive(Clone, Debug)]
-pub enum Chore {
-    /// Looks for what earlier agents left.
-    Adopt,
-    /// Looks again at a QEMU that did not answer.
-    LookAgain(usize),
-    /// Dials the coordinator.
-    Dial,
-    /// Empties the outbox.
-    Drain,
-    /// Says something.
-    Tell(Box<Said>),
-    /// Sends its list, as often as this stream wants it, or once.
-    Report(Option<ConnId>),
-    /// Begins to prepare a VM.
-    Prepare(MigrationId, VmName, Generation),
-    /// The QEMU of an arriving VM has started.
-    Booted(MigrationId, usize, Generation),
-    /// Begins to discard what arrives by a migration.
-    Discard(u64),
-    /// Kills it; the number is that of the copy it has found.
-    Kill(u64, Option<(usize, u64)>),
-    /// Lets a loaded VM run, as the log says.
-    Resume(u64),
-    /// It has answered `cont`; copy as found.
-    Resumed(u64, usize, u64),
-    /// Ends or resumes a VM that left.
-    Release(u64, bool),
-    /// Begins to move a VM away.
-    Start(Start),
-    /// Its call was answered by nobody.
-    CallFailed(u64),
-    /// A session's event.
-    Session(SessionEvent),
-    /// A source session looks how far QEMU is.
-    Sample(u64),
-    /// The last things after a source session.
-    SourceOver(u64, Outcome),
-}
-
-/// The order to move a VM away.
-#[derive(Clone, Copy, Debug)]
-pub struct Start {
-    /// The migration.
-    pub migration: u64,
-    /// The VM.
-    pub vm: usize,
-    /// Of the target's ownership.
-    pub generation: Generation,
-    /// Where to.
-    pub target: usize,
-}
-
-/// An event of one of an agent's sessions.
-#[derive(Clone, Debug)]
-pub enum SessionEvent {
-    /// Of a source.
-    Source(u64, source::Event),
-    /// Of a target.
-    Target(u64, target::Event),
-}
-
 impl World {
-    /// An agent carries something out.
-    pub fn chore(&mut self, host: usize, life: u64, chore: Chore) {
-        if self.agent(host, life).is_none() {
-            return;
-        }
-        match chore {
-            Chore::Adopt => self.adopt(host),
-            Chore::LookAgain(vm) => self.look_again(host, vm),
-            Chore::Dial => self.dial_coordinator(host),
-            Chore::Drain => self.drain(host),
-            Chore::Tell(said) => self.tell(host, *said),
-            Chore::Report(every) => self.report(host, every),
-            Chore::Prepare(id, vm, generation) => self.prepare(host, id, &vm, generation),
-            Chore::Booted(id, vm, generation) => {
-                if let Some(agent) = &mut self.hosts[host].agent {
-                    agent.booting.remove(&vm);
-                }
-                self.list_changed(host);
-                self.prepared(host, id, generation);
-            }
-            Chore::Discard(id) => self.discard(host, id),
-            Chore::Kill(id, found) => self.kill_incoming(host, id, found),
-            Chore::Resume(id) => self.resume_loaded(host, id),
-            Chore::Resumed(id, vm, serial) => self.resumed(host, id, vm, serial),
-            Chore::Release(id, resume) => self.release_source(host, id, resume),
-            Chore::Start(start) => self.start_source(host, start),
-            Chore::CallFailed(id) => self.call_failed(host, id),
-            Chore::Session(SessionEvent::Source(id, event)) => self.source_event(host, id, event),
-            Chore::Session(SessionEvent::Target(id, event)) => self.target_event(host, id, event),
-            Chore::Sample(id) => self.sample(host, id),
-            Chore::SourceOver(id, outcome) => self.source_over(host, id, outcome),
-        }
-    }
-
     /// An order has arrived.
     pub(super) fn obey(&mut self, host: usize, order: Order) {
         self.trace.say(self.clock.now, || {
@@ -117,7 +20,10 @@ impl World {
                     format!("PrepareTarget {migration} {vm} generation {generation}")
                 }
                 Order::StartSource { migration, vm, generation, target, .. } => {
-                    format!("StartSource {migration} {vm} to {} generation {generation}", target.host)
+                    format!(
+                        "StartSource {migration} {vm} to {} generation {generation}",
+                        target.host
+                    )
                 }
                 order => format!("{order:?}"),
             };
@@ -178,7 +84,13 @@ impl World {
         }
     }
 
-    fn prepare(&mut self, host: usize, id: MigrationId, vm: &VmName, generation: Generation) {
+    pub(super) fn prepare(
+        &mut self,
+        host: usize,
+        id: MigrationId,
+        vm: &VmName,
+        generation: Generation,
+    ) {
         let Some(vm) = vm_number(vm) else { return };
         let state = &self.hosts[host];
         let Some(agent) = &state.agent else { return };
@@ -204,8 +116,14 @@ impl World {
         self.copy_count += 1;
         let mark = Some(Mark { migration: id.0, side: Side::Target });
         let serial = self.copy_count;
-        let copy =
-            Copy { serial, qemu: Qemu::Incoming, role: Role::Incoming, mark, deaf_until: 0 };
+        let copy = Copy {
+            serial,
+            qemu: Qemu::Incoming,
+            role: Role::Incoming,
+            mark,
+            stale: None,
+            deaf_until: 0,
+        };
         let state = &mut self.hosts[host];
         state.copies[vm] = Some(copy);
         if let Some(agent) = &mut state.agent {
@@ -215,8 +133,10 @@ impl World {
         self.later(host, pause, Chore::Booted(id, vm, generation));
     }
 
-    fn prepared(&mut self, host: usize, id: MigrationId, generation: Generation) {
-        if let Some(agent) = &mut self.hosts[host].agent {
+    pub(super) fn prepared(&mut self, host: usize, id: MigrationId, generation: Generation) {
+        if let Some(agent) = &mut self.hosts[host].agent
+            && !agent.targets.contains_key(&id.0)
+        {
             agent.expected.insert(id.0, generation.0);
         }
         self.tell(host, Said::TargetReady(id));
@@ -239,7 +159,7 @@ impl World {
         self.later(host, pause, Chore::Kill(id, found));
     }
 
-    fn kill_incoming(&mut self, host: usize, id: u64, found: Option<(usize, u64)>) {
+    pub(super) fn kill_incoming(&mut self, host: usize, id: u64, found: Option<(usize, u64)>) {
         if let Some((vm, serial)) = found
             && let Some(copy) = self.hosts[host].copies[vm].clone()
         {
@@ -251,6 +171,9 @@ impl World {
             }
             self.remove_copy(host, vm);
         }
+        if let Some(agent) = &mut self.hosts[host].agent {
+            agent.expected.remove(&id);
+        }
         self.tell(host, Said::TargetDiscarded(MigrationId(id)));
     }
 
@@ -260,7 +183,7 @@ impl World {
         self.list_changed(host);
     }
 
-    fn resume_loaded(&mut self, host: usize, id: u64) {
+    pub(super) fn resume_loaded(&mut self, host: usize, id: u64) {
         let Some(vm) = self.hosts[host].copy_in(id, Side::Target) else { return };
         let agent = self.hosts[host].agent.as_ref();
         if agent.is_some_and(|agent| agent.unreachable.contains(&vm)) {
@@ -275,7 +198,7 @@ impl World {
         }
     }
 
-    fn resumed(&mut self, host: usize, id: u64, vm: usize, serial: u64) {
+    pub(super) fn resumed(&mut self, host: usize, id: u64, vm: usize, serial: u64) {
         let copy = self.hosts[host].copies[vm].as_ref().filter(|copy| copy.serial == serial);
         if copy.is_some_and(|copy| copy.qemu == Qemu::Running) {
             self.now_owned(host, vm);
@@ -283,19 +206,16 @@ impl World {
         }
     }
 
-    /// Writes down that a VM belongs here, if the disk takes it.
+    /// Writes down that a VM belongs here.
     pub(super) fn now_owned(&mut self, host: usize, vm: usize) {
-        if self.hosts[host].full {
-            return;
-        }
+        let full = self.hosts[host].full;
         if let Some(copy) = &mut self.hosts[host].copies[vm] {
-            copy.role = Role::Run;
-            copy.mark = None;
+            copy.write_down(Role::Run, None, full);
         }
         self.list_changed(host);
     }
 
-    fn release_source(&mut self, host: usize, id: u64, resume: bool) {
+    pub(super) fn release_source(&mut self, host: usize, id: u64, resume: bool) {
         let Some(vm) = self.hosts[host].copy_in(id, Side::Source) else { return };
         let agent = self.hosts[host].agent.as_ref();
         if agent.is_some_and(|agent| agent.unreachable.contains(&vm)) {

@@ -3,7 +3,7 @@
 use rackferry_fleet::RunState;
 use rackferry_migrator_protocol::session::{source, target};
 
-use super::{Chore, orders::SessionEvent};
+use super::chores::{Chore, SessionEvent};
 use crate::clock::MS;
 use crate::world::{Happening, World};
 
@@ -76,15 +76,27 @@ pub struct Copy {
     pub serial: u64,
     /// What it does.
     pub qemu: Qemu,
-    /// On disk.
+    /// Written down.
     pub role: Role,
-    /// On disk.
+    /// Written down.
     pub mark: Option<Mark>,
+    /// What is on disk, if the latest could not be written.
+    pub stale: Option<(Role, Option<Mark>)>,
     /// It does not answer a new agent until then.
     pub deaf_until: u64,
 }
 
 impl Copy {
+    /// Writes down something that is so, whether the disk takes it or not.
+    pub fn write_down(&mut self, role: Role, mark: Option<Mark>, full: bool) {
+        if full {
+            self.stale.get_or_insert((self.role, self.mark));
+        } else {
+            self.stale = None;
+        }
+        (self.role, self.mark) = (role, mark);
+    }
+
     /// What its agent says of it.
     pub fn told(&self, unreachable: bool) -> RunState {
         match self.qemu {
@@ -109,7 +121,7 @@ pub enum Step {
     Settle,
     /// It has read everything.
     Load,
-    /// It obeys `cont`; true: the target's session waits for it.
+    /// It obeys `cont`.
     Cont,
 }
 
@@ -191,9 +203,8 @@ impl World {
             (Step::Cont, Qemu::Running) => {
                 target.map(|id| SessionEvent::Target(id, target::Event::Resumed))
             }
-            (Step::Cont, _) => target.map(|id| {
-                SessionEvent::Target(id, target::Event::QemuFailed("cont".to_owned()))
-            }),
+            (Step::Cont, _) => target
+                .map(|id| SessionEvent::Target(id, target::Event::QemuFailed("cont".to_owned()))),
             _ => None,
         };
         if let Some(event) = event {

@@ -3,8 +3,8 @@
 use rackferry_fleet::{Activity, Generation, MigrationId, Outcome, Progress, Said};
 use rackferry_migrator_protocol::session::source::{self, Effect, Event, Phase, Source};
 
-use super::Chore;
-use super::orders::{SessionEvent, Start, ended};
+use super::chores::{Chore, SessionEvent, Start};
+use super::orders::ended;
 use super::qemu::{Mark, Qemu, Side, Step};
 use crate::clock::{MS, SECOND};
 use crate::net::{ConnId, Frame, Purpose};
@@ -66,7 +66,7 @@ impl World {
             let end = ended(Outcome::RolledBack, "the move did not begin");
             return self.tell(host, Said::Ended(id, end));
         };
-        copy.mark = Some(Mark { migration, side: Side::Source });
+        copy.write_down(copy.role, Some(Mark { migration, side: Side::Source }), false);
         self.list_changed(host);
         let session = SourceSession {
             machine: Source::new(self.plan.verify),
@@ -261,8 +261,7 @@ impl World {
     pub(super) fn sample(&mut self, host: usize, id: u64) {
         let now = self.clock.now;
         let Some(session) = self.source_mut(host, id).filter(|s| !s.over) else { return };
-        let switching =
-            !matches!(session.machine.phase(), Phase::Copying | Phase::AwaitingSlot);
+        let switching = !matches!(session.machine.phase(), Phase::Copying | Phase::AwaitingSlot);
         let done = (now - session.began_at) as f64 / session.copy_ns as f64;
         let (vm, has_valve) = (session.vm, session.has_valve);
         let activity = if switching { Activity::Switching } else { Activity::Copying };
@@ -307,16 +306,16 @@ impl World {
         let vm = session.vm;
         match outcome {
             Outcome::Moved | Outcome::VmLost => self.release(host, vm),
-            Outcome::RolledBack if !self.hosts[host].full => {
+            Outcome::RolledBack => {
+                let full = self.hosts[host].full;
                 let copy = self.hosts[host].copies[vm].as_mut();
-                if let Some(copy) =
-                    copy.filter(|c| c.mark.is_some_and(|mark| mark.migration == id))
+                if let Some(copy) = copy.filter(|c| c.mark.is_some_and(|mark| mark.migration == id))
                 {
-                    copy.mark = None;
+                    copy.write_down(copy.role, None, full);
                 }
                 self.list_changed(host);
             }
-            _ => {}
+            Outcome::Stopped => {}
         }
         let end = ended(outcome, "as its session says");
         self.tell(host, Said::Ended(MigrationId(id), end));
@@ -345,7 +344,7 @@ fn name_of(phase: &Phase) -> &'static str {
         Phase::Switching => "switching",
         Phase::Verifying { .. } => "verifying",
         Phase::Committing { .. } => "committing",
-        Phase::Stopping => "stopping",
+        Phase::Stopping { .. } => "stopping",
         Phase::Handed { .. } => "handed over",
         Phase::RollingBack { .. } => "rolling back",
         Phase::Ended => "ended",

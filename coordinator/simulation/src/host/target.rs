@@ -3,8 +3,8 @@
 use rackferry_fleet::{MigrationId, Outcome, Said};
 use rackferry_migrator_protocol::session::target::{Effect, Event, Target};
 
-use super::Chore;
-use super::orders::{SessionEvent, ended};
+use super::chores::{Chore, SessionEvent};
+use super::orders::ended;
 use super::qemu::{Qemu, Side, Step};
 use crate::clock::MS;
 use crate::net::{ConnId, Frame};

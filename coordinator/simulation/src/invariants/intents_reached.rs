@@ -17,6 +17,12 @@ pub(super) fn check(world: &World) -> Option<String> {
     {
         return Some(format!("{} has no stream", host.name));
     }
+    let unreachable = |host: &&crate::host::Host| {
+        host.agent.as_ref().is_some_and(|agent| !agent.unreachable.is_empty())
+    };
+    if let Some(host) = world.hosts.iter().find(unreachable) {
+        return Some(format!("a QEMU of {} does not answer", host.name));
+    }
     if let Some(view) = fleet.migrations().find(|view| view.record.is_active()) {
         let (record, wait) = (view.record, view.wait);
         return Some(format!(

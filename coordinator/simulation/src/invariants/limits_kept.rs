@@ -67,11 +67,17 @@ fn slots(world: &mut World, node: usize, id: MigrationId) -> Option<String> {
         return None;
     }
     let record = fleet.migration(id)?.record;
-    let holds = |other: &&&MigrationRecord| {
-        let committed = fleet.vm(&other.vm).is_some_and(|vm| {
+    let committed = |other: &MigrationRecord| {
+        fleet.vm(&other.vm).is_some_and(|vm| {
             matches!(vm.standing, Standing::Committed { migration, .. } if migration == other.id)
-        });
-        other.id != id && (committed || leader.limits.slots.contains(&other.id))
+        })
+    };
+    // Its QEMU stopped it without being told, and nobody asks whether it may.
+    if committed(record) {
+        return None;
+    }
+    let holds = |other: &&&MigrationRecord| {
+        other.id != id && (committed(other) || leader.limits.slots.contains(&other.id))
     };
     let all = under_way(fleet);
     let others: Vec<&&MigrationRecord> = all.iter().filter(holds).collect();

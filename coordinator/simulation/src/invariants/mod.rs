@@ -12,7 +12,7 @@ mod told_by_the_log;
 
 use std::collections::BTreeMap;
 
-use rackferry_fleet::{Connection, Generation, Order, VmName};
+use rackferry_fleet::{Generation, Order, VmName};
 
 use crate::host::qemu::Qemu;
 use crate::world::World;
@@ -84,8 +84,8 @@ impl World {
         let mut found = one_running_copy::check(self).map(|what| ("one running copy", what));
         found = found.or_else(|| nobody_lost::check(self).map(|what| ("nobody lost", what)));
         if std::mem::take(&mut self.truth_changed) {
-            found =
-                found.or_else(|| answers_durable::check(self).map(|what| ("answers durable", what)));
+            found = found
+                .or_else(|| answers_durable::check(self).map(|what| ("answers durable", what)));
         }
         if let Some((invariant, what)) = found {
             self.violated(invariant, what);
@@ -101,12 +101,11 @@ impl World {
     }
 
     /// A leader's fleet has decided to give an order.
-    pub fn watch_decision(&mut self, node: usize, connection: Connection, order: &Order) {
+    pub fn watch_decision(&mut self, node: usize, order: &Order) {
         *self.coverage.orders.entry(order_name(order)).or_default() += 1;
         if matches!(order, Order::CommitDecision { refusal: Some(_), .. }) {
             self.coverage.refused += 1;
         }
-        let _ = connection;
         if let Some(what) = told_by_the_log::decided(self, node, order) {
             self.violated("told by the log", what);
         }

@@ -1,8 +1,11 @@
 //! Once faults heal and intents are reached, nothing of a move is left: no QEMU, session, expectation or question at any
 //! host, no connection between hosts.
 
-use crate::host::qemu::{Qemu, Role};
+use rackferry_fleet::{Key, Record, VmName};
+
+use crate::host::qemu::Qemu;
 use crate::net::Purpose;
+use crate::operator::vm_name;
 use crate::world::World;
 
 pub(super) fn check(world: &World) -> Option<String> {
@@ -24,8 +27,16 @@ pub(super) fn check(world: &World) -> Option<String> {
         }
         let copies = host.copies.iter().enumerate();
         let mut copies = copies.filter_map(|(vm, copy)| Some((vm, copy.as_ref()?)));
-        let left = copies.find(|(_, copy)| {
-            copy.qemu != Qemu::Running && !(copy.qemu == Qemu::Dead && copy.role == Role::Run)
+        // A VM that died where it belongs is its user's to remove.
+        let belongs = |vm: usize| {
+            let record = world.truth.records.get(&Key::Vm(VmName::new(vm_name(vm))));
+            match record {
+                Some(Record::Vm(record)) => record.owner == *name,
+                _ => true,
+            }
+        };
+        let left = copies.find(|(vm, copy)| {
+            copy.qemu != Qemu::Running && !(copy.qemu == Qemu::Dead && belongs(*vm))
         });
         left.map(|(vm, copy)| format!("v{vm} is {:?} on {name}", copy.qemu))
     })

@@ -11,7 +11,8 @@ pub(super) fn check(world: &World) -> Option<String> {
         if world.hosts.iter().filter(runs).count() < 2 {
             return None;
         }
-        let at: Vec<&str> = world.hosts.iter().filter(runs).map(|host| host.name.as_str()).collect();
+        let at: Vec<&str> =
+            world.hosts.iter().filter(runs).map(|host| host.name.as_str()).collect();
         Some(format!("v{vm} runs, or can by itself, on {}", at.join(" and ")))
     })
 }

@@ -31,9 +31,8 @@ pub(super) fn decided(world: &World, node: usize, order: &Order) -> Option<Strin
                 && (standing == stopped || standing == Standing::Stable)
         }),
         Order::DiscardTarget(..) => {
-            let theirs = standing.is_some_and(|(owner, now, _)| {
-                owner == record.target && now == record.generation
-            });
+            let theirs = standing
+                .is_some_and(|(owner, now, _)| owner == record.target && now == record.generation);
             let lost = matches!(record.stage, Stage::Ended { end: End::Lost, .. });
             lost || !(committed || theirs && record.is_ordered())
         }

@@ -2,21 +2,18 @@
 //! leaves before the write is committed. An order that bears on ownership and came without a write waits until a
 //! majority has confirmed that this node still leads.
 
+mod out;
+
 use std::collections::{BTreeMap, VecDeque};
-use std::rc::Rc;
 
-use rackferry_fleet::{Change, Connection, Effect, Event, Fleet, Hello, Moment, Order, Said};
+use rackferry_fleet::{Connection, Effect, Event, Fleet, Hello, Moment, Said};
 
-use crate::Bug;
 use crate::clock::{MICROSECOND, SECOND};
 use crate::invariants::{LimitsKept, ProgressForward};
 use crate::net::{ConnId, Frame, Purpose};
 use crate::operator::{CallId, Reply};
-use crate::raft::{Entry, Followers};
+use crate::raft::Followers;
 use crate::world::{Happening, World};
-
-/// A leader whose write is not committed by then gives up.
-const WRITE_PATIENCE: u64 = 3 * SECOND;
 
 /// Something for the fleet.
 pub enum Input {
@@ -30,20 +27,6 @@ pub enum Input {
     Call(CallId),
     /// Time passes.
     Tick,
-}
-
-enum Until {
-    Written(usize),
-    Confirmed(u64),
-}
-
-/// What leaves together.
-struct Batch {
-    sends: Vec<(Connection, Order)>,
-    answers: Vec<(CallId, Reply)>,
-    until: Until,
-    /// Entries committed by anybody when it was decided, and those this node knew of.
-    knew: (usize, usize),
 }
 
 /// A node's leadership.
@@ -62,7 +45,7 @@ pub struct Leader {
     pub shown: ProgressForward,
     inbox: VecDeque<Input>,
     links: BTreeMap<Connection, ConnId>,
-    batch: Option<Batch>,
+    batch: Option<out::Batch>,
     batches: u64,
     turn_due: bool,
     last_connection: u64,
@@ -95,17 +78,6 @@ impl Leader {
     pub fn is_idle(&self) -> bool {
         self.inbox.is_empty() && self.batch.is_none()
     }
-}
-
-/// Does an order change what may run where?
-fn bears_on_ownership(order: &Order) -> bool {
-    matches!(
-        order,
-        Order::CommitDecision { .. }
-            | Order::ResumeTarget(..)
-            | Order::DiscardTarget(..)
-            | Order::ReleaseSource { .. }
-    )
 }
 
 impl World {
@@ -152,7 +124,8 @@ impl World {
     pub fn turn(&mut self, node: usize, term: u64) {
         let most = self.dice.between(1, 8) as usize;
         let knew = (self.truth.terms.len(), self.nodes[node].commit);
-        let Some(leader) = self.nodes[node].leader_mut().filter(|leader| leader.term == term) else {
+        let Some(leader) = self.nodes[node].leader_mut().filter(|leader| leader.term == term)
+        else {
             return;
         };
         leader.turn_due = false;
@@ -173,12 +146,13 @@ impl World {
                     Effect::Send(connection, order) => sends.push((connection, order)),
                     Effect::Publish => published = true,
                     Effect::Log(notice) => {
-                        self.trace.say(self.clock.now, || format!("c{node} notes: {}", notice.text));
+                        self.trace
+                            .say(self.clock.now, || format!("c{node} notes: {}", notice.text));
                     }
                 }
             }
-            for (connection, order) in &sends[told..] {
-                self.watch_decision(node, *connection, order);
+            for (_, order) in &sends[told..] {
+                self.watch_decision(node, order);
             }
         }
         if published {
@@ -203,7 +177,8 @@ impl World {
                 leader.last_connection += 1;
                 let connection = Connection(leader.last_connection);
                 leader.links.insert(connection, id);
-                self.trace.say(now.0, || format!("c{node} hears {}: {}", hello.host, list(&hello.vms)));
+                self.trace
+                    .say(now.0, || format!("c{node} hears {}: {}", hello.host, list(&hello.vms)));
                 Event::Connected(connection, *hello)
             }
             Input::Disconnected(id) => {
@@ -224,72 +199,6 @@ impl World {
         None
     }
 
-    fn dispatch_batch(
-        &mut self,
-        node: usize,
-        knew: (usize, usize),
-        changes: Vec<Change>,
-        sends: Vec<(Connection, Order)>,
-        answers: Vec<(CallId, Reply)>,
-    ) {
-        let Some(leader) = self.nodes[node].leader_mut() else { return };
-        let term = leader.term;
-        let bears = sends.iter().any(|(_, order)| bears_on_ownership(order));
-        let early = self.bug == Some(Bug::SaysBeforeDurable);
-        let barrier = bears && self.bug != Some(Bug::NoBarrier);
-        let batch = |until| Batch { sends, answers, until, knew };
-        if changes.is_empty() {
-            leader.round += 1;
-            let round = if barrier { leader.round } else { 0 };
-            leader.batch = Some(batch(Until::Confirmed(round)));
-            if barrier {
-                self.replicate(node);
-            }
-        } else {
-            let count = self.nodes[node].log.len() + 1;
-            let entry = Entry { term, changes: Rc::new(changes) };
-            let until = if early { Until::Confirmed(0) } else { Until::Written(count) };
-            let Some(leader) = self.nodes[node].leader_mut() else { return };
-            leader.batch = Some(batch(until));
-            self.write(node, entry);
-        }
-        let Some(leader) = self.nodes[node].leader_mut() else { return };
-        leader.batches += 1;
-        let what = Happening::Overdue(node, term, leader.batches);
-        if leader.batch.is_some() {
-            self.clock.after(WRITE_PATIENCE, what);
-        }
-        self.leader_goes_on(node);
-    }
-
-    /// A leader gives up if its latest batch still waits.
-    pub fn overdue(&mut self, node: usize, term: u64, batches: u64) {
-        let Some(leader) = self.nodes[node].leader() else { return };
-        if leader.term == term && leader.batches == batches && leader.batch.is_some() {
-            self.step_down(node, "nobody acknowledges its writes");
-        }
-    }
-
-    /// Whatever a leader waited for may have come.
-    pub fn leader_goes_on(&mut self, node: usize) {
-        self.open_fleet(node);
-        let majority = self.majority();
-        let commit = self.nodes[node].commit;
-        let Some(leader) = self.nodes[node].leader_mut() else { return };
-        let ready = match leader.batch.as_ref().map(|batch| &batch.until) {
-            None => false,
-            Some(Until::Written(count)) => commit >= *count,
-            Some(Until::Confirmed(round)) => {
-                let heard = leader.followers.round.values().filter(|seen| *seen >= round).count();
-                *round == 0 || heard + 1 >= majority
-            }
-        };
-        if ready && let Some(batch) = leader.batch.take() {
-            self.let_out(node, batch);
-        }
-        self.plan_turn(node);
-    }
-
     /// The first commit of a term says what is committed: the fleet is made of that.
     fn open_fleet(&mut self, node: usize) {
         let state = &self.nodes[node];
@@ -299,31 +208,17 @@ impl World {
             return;
         }
         let records = self.truth.records.values().cloned();
-        #[cfg_attr(not(feature = "planted-bugs"), expect(unused_mut, reason = "only bugs are put in"))]
+        #[cfg_attr(
+            not(feature = "planted-bugs"),
+            expect(unused_mut, reason = "only bugs are put in")
+        )]
         let mut fleet = Fleet::new(self.plan.limits, records, Moment(self.clock.now));
         #[cfg(feature = "planted-bugs")]
-        if let Some(Bug::InFleet(bug)) = self.bug {
+        if let Some(crate::Bug::InFleet(bug)) = self.bug {
             fleet.plant(bug);
         }
         if let Some(leader) = self.nodes[node].leader_mut() {
             leader.fleet = Some(Box::new(fleet));
-        }
-    }
-
-    fn let_out(&mut self, node: usize, batch: Batch) {
-        let Batch { sends, answers, knew, .. } = batch;
-        for (connection, order) in sends {
-            let leader = self.nodes[node].leader();
-            let Some(id) = leader.and_then(|leader| leader.links.get(&connection).copied()) else {
-                continue;
-            };
-            if bears_on_ownership(&order) {
-                self.watch_order_leaving(node, knew, &order);
-            }
-            self.send(id, 1, Frame::Order(Box::new(order)));
-        }
-        for (call, reply) in answers {
-            self.answer(node, call, reply);
         }
     }
 

@@ -15,7 +15,8 @@ impl World {
         let start = state.busy_until.max(self.clock.now);
         state.busy_until = start + pause;
         let count = state.log.len();
-        let what = Happening::Stored { node, life: state.life, count, term: state.last().0, leader };
+        let what =
+            Happening::Stored { node, life: state.life, count, term: state.last().0, leader };
         let pause = state.busy_until - self.clock.now;
         self.clock.after(pause, what);
     }
@@ -31,7 +32,10 @@ impl World {
     ) {
         let state = &mut self.nodes[node];
         // Entries that were replaced meanwhile are not what was asked to be written.
-        if !state.up || state.life != life || state.term_at(count) != term || state.log.len() < count
+        if !state.up
+            || state.life != life
+            || state.term_at(count) != term
+            || state.log.len() < count
         {
             return;
         }

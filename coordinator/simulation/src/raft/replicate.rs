@@ -87,7 +87,8 @@ impl World {
         upto: Result<usize, usize>,
         round: u64,
     ) {
-        let Some(leader) = self.nodes[node].leader_mut().filter(|leader| leader.term == term) else {
+        let Some(leader) = self.nodes[node].leader_mut().filter(|leader| leader.term == term)
+        else {
             return;
         };
         let seen = leader.followers.round.entry(from).or_default();
