@@ -369,6 +369,19 @@ fn a_vm_that_died_where_it_belongs_is_left_to_its_user() {
 }
 
 #[test]
+fn a_target_that_cannot_prepare_is_given_up_though_the_source_is_silent() {
+    let mut desk = Desk::new();
+    let a = desk.connect("a1", "a", "boot-a", vec![vm("web", RunState::Running)]);
+    let b = desk.connect("b1", "b", "boot-b", vec![]);
+    desk.evacuate("a", "b");
+    desk.handle(Event::Disconnected(a));
+    desk.say(b, Said::Ended(M1, ended(Outcome::RolledBack)));
+    // Its copy answers again later; nobody would ask it to prepare once more.
+    desk.report(b, list(RunState::Incoming));
+    assert_stays(&desk);
+}
+
+#[test]
 fn an_unreachable_qemu_is_not_gone() {
     let (mut desk, _, b) = committed();
     desk.connect("a1", "a", "boot-a2", list(RunState::Unknown));
