@@ -382,6 +382,24 @@ fn a_target_that_cannot_prepare_is_given_up_though_the_source_is_silent() {
 }
 
 #[test]
+fn a_target_whose_word_was_lost_is_asked_again() {
+    let mut desk = Desk::new();
+    desk.connect("a1", "a", "boot-a", vec![vm("web", RunState::Running)]);
+    let b = desk.connect("b1", "b", "boot-b", vec![]);
+    desk.evacuate("a", "b");
+    desk.told();
+    desk.report(b, list(RunState::Incoming));
+    assert_eq!(orders(&mut desk), []);
+    desk.pass(common::SECOND);
+    let told = orders(&mut desk);
+    assert!(matches!(&told[..], [Order::PrepareTarget { migration: M1, .. }]), "{told:?}");
+    desk.say(b, Said::TargetReady(M1));
+    assert!(matches!(&orders(&mut desk)[..], [Order::StartSource { .. }]));
+    desk.pass(common::SECOND);
+    assert_eq!(orders(&mut desk), []);
+}
+
+#[test]
 fn an_unreachable_qemu_is_not_gone() {
     let (mut desk, _, b) = committed();
     desk.connect("a1", "a", "boot-a2", list(RunState::Unknown));
