@@ -170,22 +170,10 @@ impl World {
             Kind::CutStream | Kind::CutPipe => self.cut_some(kind == Kind::CutStream, host),
             Kind::CutLink | Kind::SlowLink => self.trouble_link(kind, host, pause),
             Kind::Isolate => {
-                let places = self.nodes.len() + self.hosts.len();
                 let place = if self.dice.chance(500) { self.place_of(host) } else { some_node };
-                for other in (0..places).filter(|&other| other != place) {
-                    self.cut_link(place, other, pause);
-                }
+                self.isolate(&[place], pause);
             }
-            Kind::IsolateLeader => {
-                let friend = self.place_of(host);
-                let places = self.nodes.len() + self.hosts.len();
-                for other in (0..places).filter(|&other| other != leader && other != friend) {
-                    self.cut_link(leader, other, pause);
-                }
-                for node in (0..self.nodes.len()).filter(|&node| node != leader) {
-                    self.cut_link(friend, node, pause);
-                }
-            }
+            Kind::IsolateLeader => self.isolate(&[leader, self.place_of(host)], pause),
             Kind::SlowDisk => {
                 self.nodes[some_node].disk_ns = self.dice.between(50, 2500) * MS;
                 self.clock.after(pause, Happening::DiskHeals(some_node));
@@ -212,6 +200,15 @@ impl World {
                 self.kill_qemu(host, vm);
             }
             Kind::KillHost => self.kill_host(host, pause),
+        }
+    }
+
+    /// Cuts some places off from all others.
+    fn isolate(&mut self, some: &[usize], pause: u64) {
+        for other in 0..self.nodes.len() + self.hosts.len() {
+            for &place in some.iter().filter(|_| !some.contains(&other)) {
+                self.cut_link(place, other, pause);
+            }
         }
     }
 

@@ -77,7 +77,7 @@ pub struct Conn {
 }
 
 /// All of it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Net {
     /// Connections with an open end.
     pub conns: BTreeMap<ConnId, Conn>,
@@ -90,17 +90,6 @@ pub struct Net {
 }
 
 impl Net {
-    /// Nothing is connected.
-    pub fn new() -> Self {
-        Self {
-            conns: BTreeMap::new(),
-            last: 0,
-            cuts: BTreeMap::new(),
-            cut_count: 0,
-            slow: BTreeMap::new(),
-        }
-    }
-
     /// Can anything pass between two places?
     pub fn is_cut(&self, a: Place, b: Place) -> bool {
         self.cuts.contains_key(&pair(a, b))

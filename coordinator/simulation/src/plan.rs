@@ -5,6 +5,7 @@ use rackferry_fleet::Limits;
 use crate::clock::{MS, SECOND};
 use crate::dice::Dice;
 use crate::faults::Kind;
+use crate::host::OUTBOX;
 
 /// The plan of one world.
 #[derive(Clone, Debug)]
@@ -81,7 +82,7 @@ impl Plan {
             copy_ns: dice.between(50, 4000) * MS,
             old_qemu: dice.chance(300),
             verify: dice.chance(200),
-            outbox: if dice.chance(200) { 2 + dice.index(12) } else { 1024 },
+            outbox: if dice.chance(200) { 2 + dice.index(12) } else { OUTBOX },
         }
     }
 

@@ -24,9 +24,9 @@ impl World {
             let entry = self.nodes[node].log[index].clone();
             self.enact(&entry);
         }
-        let same = self.nodes[node].log[..commit].iter().map(|entry| entry.term);
+        let last = self.nodes[node].log[..commit].last().map(|entry| entry.term);
         let known = self.truth.terms.len();
-        if known != commit || self.truth.terms.last().copied() != same.last() {
+        if known != commit || self.truth.terms.last().copied() != last {
             let why = format!("c{node} knows {commit} committed entries, there are {known}");
             self.violated("the log", why);
         }

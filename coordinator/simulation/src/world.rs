@@ -50,8 +50,8 @@ pub enum Happening {
         count: usize,
         /// Term of the last of them.
         term: u64,
-        /// Who is told, if it is not the leader itself.
-        leader: Option<usize>,
+        /// Who is told, if it is not the leader itself, and in which term.
+        leader: Option<(usize, u64)>,
     },
     /// A node starts.
     StartNode(usize),
@@ -138,8 +138,8 @@ impl World {
             bug,
             dice,
             clock: Clock::new(START),
-            net: Net::new(),
-            nodes: (0..plan.nodes).map(|_| Node::new()).collect(),
+            net: Net::default(),
+            nodes: (0..plan.nodes).map(|_| Node::default()).collect(),
             hosts,
             truth: Truth::default(),
             truth_changed: false,

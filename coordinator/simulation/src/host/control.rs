@@ -9,6 +9,8 @@ use crate::world::World;
 
 /// Pause before the coordinator is dialled again.
 const REDIAL: u64 = 300 * MS;
+/// Words that wait for a stream.
+pub const OUTBOX: usize = 1024;
 /// A list at least this often.
 const REPORT_EVERY: u64 = 2 * SECOND;
 
@@ -60,11 +62,7 @@ impl World {
                 self.drain_soon(host);
                 self.later(host, MS, Chore::Report(Some(id)));
             }
-            Frame::NotLeader(leader) => {
-                if let Some(leader) = leader {
-                    agent.dial_next = leader;
-                }
-            }
+            Frame::NotLeader(Some(leader)) => agent.dial_next = leader,
             Frame::Order(order) => self.obey(host, *order),
             _ => {}
         }
@@ -82,7 +80,7 @@ impl World {
 
     /// Puts a word into the outbox; what does not fit shows in the next list.
     pub fn tell(&mut self, host: usize, said: Said) {
-        let most = self.plan.outbox;
+        let most = if self.healing { OUTBOX } else { self.plan.outbox };
         let twice = !self.healing && self.dice.chance(self.plan.said_twice);
         let Some(agent) = &mut self.hosts[host].agent else { return };
         for _ in 0..=u32::from(twice) {

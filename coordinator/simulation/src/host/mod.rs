@@ -19,6 +19,7 @@ use crate::world::{Happening, World};
 use qemu::{Copy, Qemu, Role};
 
 pub use chores::Chore;
+pub use control::OUTBOX;
 pub use source::SourceSession;
 pub use target::TargetSession;
 

@@ -101,15 +101,23 @@ impl World {
         if let Some(copy) = &state.copies[vm] {
             let mark = copy.mark.is_some_and(|mark| mark.migration == id.0);
             let known = copy.role == Role::Incoming && mark;
+            let dead = copy.qemu == Qemu::Dead && !known;
             // Whoever starts it will say so.
-            return match (known, agent.booting.contains(&vm)) {
+            match (known, agent.booting.contains(&vm)) {
                 (true, true) => {}
                 (true, false) if !agent.unreachable.contains(&vm) => {
                     self.prepared(host, id, generation);
                 }
+                _ if dead => {}
                 _ => self.tell(host, failed("the name is taken")),
-            };
+            }
+            if !dead {
+                return;
+            }
+            // What is left of a VM that died here does not keep it from coming back.
+            self.hosts[host].copies[vm] = None;
         }
+        let state = &self.hosts[host];
         if state.full || state.free(self.plan.room) == 0 {
             return self.tell(host, failed("no memory, or no disk"));
         }

@@ -219,8 +219,8 @@ impl World {
                 }
             }
             Effect::AttestStopped => self.tell(host, Said::SourceStopped(MigrationId(id))),
-            Effect::SendGo => self.to_target(host, id, Frame::Go),
-            Effect::SendAbort(_) => self.to_target(host, id, Frame::Abort),
+            Effect::SendGo => self.tell_target(host, id, Frame::Go),
+            Effect::SendAbort(_) => self.tell_target(host, id, Frame::Abort),
             Effect::CloseStream => {
                 session.closed = true;
                 let pause = self.dice.between(1, 120) * MS;
@@ -246,7 +246,7 @@ impl World {
         }
     }
 
-    fn to_target(&mut self, host: usize, id: u64, frame: Frame) {
+    fn tell_target(&mut self, host: usize, id: u64, frame: Frame) {
         if let Some(conn) = self.source_mut(host, id).and_then(|session| session.conn) {
             self.send(conn, 0, frame);
         }
@@ -254,7 +254,7 @@ impl World {
 
     /// QEMU has handed over its last byte.
     pub(super) fn everything_sent(&mut self, host: usize, id: u64) {
-        self.to_target(host, id, Frame::Everything);
+        self.tell_target(host, id, Frame::Everything);
     }
 
     /// A session looks how far its QEMU is, tells, and asks for its slot when it is time.

@@ -3,7 +3,7 @@
 
 use rackferry_fleet::{Key, Record, VmName};
 
-use crate::host::qemu::Qemu;
+use crate::host::qemu::{Copy, Qemu};
 use crate::net::Purpose;
 use crate::operator::vm_name;
 use crate::world::World;
@@ -27,16 +27,14 @@ pub(super) fn check(world: &World) -> Option<String> {
         }
         let copies = host.copies.iter().enumerate();
         let mut copies = copies.filter_map(|(vm, copy)| Some((vm, copy.as_ref()?)));
-        // A VM that died where it belongs is its user's to remove.
-        let belongs = |vm: usize| {
+        // What died and takes part in no move is its user's to remove.
+        let belongs = |vm: usize, copy: &Copy| {
             let record = world.truth.records.get(&Key::Vm(VmName::new(vm_name(vm))));
-            match record {
-                Some(Record::Vm(record)) => record.owner == *name,
-                _ => true,
-            }
+            let elsewhere = matches!(record, Some(Record::Vm(record)) if record.owner != *name);
+            copy.mark.is_none() || !elsewhere
         };
         let left = copies.find(|(vm, copy)| {
-            copy.qemu != Qemu::Running && !(copy.qemu == Qemu::Dead && belongs(*vm))
+            copy.qemu != Qemu::Running && !(copy.qemu == Qemu::Dead && belongs(*vm, copy))
         });
         left.map(|(vm, copy)| format!("v{vm} is {:?} on {name}", copy.qemu))
     })

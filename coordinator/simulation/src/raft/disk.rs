@@ -15,6 +15,7 @@ impl World {
         let start = state.busy_until.max(self.clock.now);
         state.busy_until = start + pause;
         let count = state.log.len();
+        let leader = leader.map(|leader| (leader, state.term));
         let what =
             Happening::Stored { node, life: state.life, count, term: state.last().0, leader };
         let pause = state.busy_until - self.clock.now;
@@ -28,7 +29,7 @@ impl World {
         life: u64,
         count: usize,
         term: u64,
-        leader: Option<usize>,
+        leader: Option<(usize, u64)>,
     ) {
         let state = &mut self.nodes[node];
         // Entries that were replaced meanwhile are not what was asked to be written.
@@ -41,7 +42,8 @@ impl World {
         }
         state.stored = state.stored.max(count);
         match leader {
-            Some(leader) if state.follows == Some(leader) => {
+            // Only to the leader it was written for, in that term.
+            Some((leader, of)) if state.follows == Some(leader) && state.term == of => {
                 let (term, upto) = (state.term, Ok(count));
                 self.post(node, leader, Message::Appended { term, upto, round: 0 });
             }

@@ -131,9 +131,9 @@ pub struct Followers {
     pub round: BTreeMap<usize, u64>,
 }
 
-impl Node {
+impl Default for Node {
     /// A node with an empty disk.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self {
             up: true,
             life: 1,
@@ -150,7 +150,9 @@ impl Node {
             busy_until: 0,
         }
     }
+}
 
+impl Node {
     /// Its leadership, if it believes in one.
     pub fn leader(&self) -> Option<&Leader> {
         match &self.role {
