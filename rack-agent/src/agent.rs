@@ -260,6 +260,11 @@ impl Agent {
         self.moves().requests.values().cloned().collect()
     }
 
+    /// Does a target session of this migration live?
+    pub fn receives(&self, migration_id: &str) -> bool {
+        self.moves().targets.contains_key(migration_id)
+    }
+
     /// A target session begins.
     pub fn target_begins(&self, migration_id: &str, commands: mpsc::Sender<target::Command>) {
         self.moves().targets.insert(migration_id.to_owned(), commands);

@@ -29,7 +29,10 @@ pub async fn prepare_target(agent: Agent, order: v1::PrepareTarget) {
     let id = order.migration_id.clone();
     match prepare(&agent, &order).await {
         Ok(()) => {
-            agent.expect(Expected { order });
+            // Its source has called already: nobody else will.
+            if !agent.receives(&id) {
+                agent.expect(Expected { order });
+            }
             agent.tell(Up::TargetReady(v1::TargetReady { migration_id: id }));
         }
         Err(error) => {
@@ -157,6 +160,8 @@ pub async fn discard(agent: Agent, migration_id: String) {
             return;
         }
     }
+    // A repeated order to prepare may have come in between.
+    agent.forget_expected(&migration_id);
     agent.tell(Up::TargetDiscarded(v1::TargetDiscarded { migration_id }));
 }
 

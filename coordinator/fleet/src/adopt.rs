@@ -26,7 +26,12 @@ impl Fleet {
     fn sweep_vm(&mut self, host: &HostName, vm: &VmReport, hello: bool) {
         let moved_by = self.migration_of(host, vm);
         match vm.run_state {
-            RunState::Dead | RunState::Unknown => {}
+            RunState::Unknown => {}
+            RunState::Dead => {
+                if let Some(migration) = moved_by.filter(|_| vm.migration.is_some()) {
+                    self.sweep_dead(host, &migration);
+                }
+            }
             RunState::Incoming | RunState::Loaded => {
                 if let Some(migration) = moved_by {
                     self.sweep_copy(host, &migration);
@@ -68,7 +73,25 @@ impl Fleet {
         if owns {
             self.tell(host, Order::ResumeTarget(migration.id, migration.generation));
         } else {
+            #[cfg(feature = "planted-bugs")]
+            if self.has(crate::PlantedBug::LeavesCopies) {
+                return;
+            }
             self.tell(host, Order::DiscardTarget(migration.id, "it is over".to_owned()));
+        }
+    }
+
+    /// What is left of a copy that died in a move, or after it. As long as it is there its name is taken, so the VM
+    /// could not come to this host.
+    fn sweep_dead(&mut self, host: &HostName, migration: &MigrationRecord) {
+        let owns = self.store.vms().get(&migration.vm).is_none_or(|vm| vm.owner == *host);
+        if owns || migration.is_ordered() {
+            return;
+        }
+        if migration.target == *host {
+            self.tell(host, Order::DiscardTarget(migration.id, "it is over".to_owned()));
+        } else if migration.source == *host {
+            self.release(migration, host, false);
         }
     }
 

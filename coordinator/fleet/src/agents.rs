@@ -65,8 +65,18 @@ impl Fleet {
         let waiting = self.live.keys().copied().collect::<Vec<_>>();
         for id in waiting {
             self.lose_patience(id);
+            self.miss_ready(id);
         }
         self.dispatch_due = true;
+    }
+
+    /// A target that lists its copy and has not said that it is ready: its word may be lost, for a full outbox drops
+    /// words. It says it again when it is asked again.
+    fn miss_ready(&mut self, id: MigrationId) {
+        let live = self.live.get(&id);
+        if live.is_some_and(|live| live.target == Target::Paused && !live.ready) {
+            self.repeat_prepare(id);
+        }
     }
 
     /// Everything that follows from a host's complete list.

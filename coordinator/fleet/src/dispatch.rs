@@ -268,7 +268,16 @@ impl Fleet {
         let waiting: Vec<MigrationId> = self.slots.waiting().collect();
         for id in waiting {
             let Some((migration, _)) = self.active(id) else { continue };
-            match self.slot_usage().room(&migration.source, &migration.target) {
+            // It would not hear of it, and when it is back its slot may be another's.
+            if !self.agents.contains_key(&migration.source) {
+                continue;
+            }
+            let room = self.slot_usage().room(&migration.source, &migration.target);
+            #[cfg(feature = "planted-bugs")]
+            let room = room.or_else(|full| {
+                if self.has(crate::PlantedBug::SlotsForAll) { Ok(()) } else { Err(full) }
+            });
+            match room {
                 Ok(()) => {
                     self.slots.seize(id);
                     self.show_wait(id, None);

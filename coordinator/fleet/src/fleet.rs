@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     Connection, Effect, Event, HostName, MigrationId, Moment, Notice, Order, Progress, Record,
-    VmName, VmReport, Wait,
+    Standing, VmName, VmReport, Wait,
     ownership::{Source, Target},
     placement::{Placer, Spread},
     slots::Slots,
@@ -99,6 +99,11 @@ pub struct Fleet {
     /// Something changed that may let a queued migration start.
     pub(crate) dispatch_due: bool,
     pub(crate) outbox: Outbox,
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) planted: Option<crate::PlantedBug>,
+    /// What a planted bug writes too late.
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) held: Vec<crate::Change>,
 }
 
 /// What leaves at the end of the turn, after the records.
@@ -116,6 +121,13 @@ impl Fleet {
         let silent_since = store.hosts().keys().map(|host| (host.clone(), now)).collect();
         let unfinished = store.migrations().values().filter(|migration| migration.is_active());
         let live = unfinished.map(|migration| (migration.id, Live::default())).collect();
+        let mut slots = Slots::default();
+        // Committed, their VMs are paused, whoever granted that.
+        for vm in store.vms().values() {
+            if let Standing::Committed { migration, .. } = vm.standing {
+                slots.seize(migration);
+            }
+        }
         Self {
             limits,
             placer: Box::new(Spread),
@@ -123,11 +135,15 @@ impl Fleet {
             agents: BTreeMap::new(),
             silent_since,
             live,
-            slots: Slots::default(),
+            slots,
             astray: BTreeMap::new(),
             now,
             dispatch_due: true,
             outbox: Outbox::default(),
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
+            #[cfg(feature = "planted-bugs")]
+            held: Vec::new(),
         }
     }
 
@@ -164,7 +180,15 @@ impl Fleet {
             self.grant_slots();
             self.close_evacuations();
         }
-        let changes = self.store.take_changes();
+        #[cfg_attr(
+            not(feature = "planted-bugs"),
+            expect(unused_mut, reason = "only a bug changes it")
+        )]
+        let mut changes = self.store.take_changes();
+        #[cfg(feature = "planted-bugs")]
+        if self.has(crate::PlantedBug::CommitWrittenLate) {
+            self.hold_commits(&mut changes);
+        }
         let Outbox { orders, notices, publish } = std::mem::take(&mut self.outbox);
         let publish = publish || !changes.is_empty();
         if !changes.is_empty() {

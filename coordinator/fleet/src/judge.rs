@@ -17,6 +17,13 @@ impl Fleet {
             let Some(live) = self.live.get(&id) else { return };
             match decide(passed, live.source, live.target) {
                 Verdict::Wait if passed == Passed::Preparing => return self.start_source(id),
+                #[cfg(feature = "planted-bugs")]
+                Verdict::Wait
+                    if passed == Passed::Committed
+                        && self.has(crate::PlantedBug::ResumesBeforeStopped) =>
+                {
+                    return self.resume_early(id);
+                }
                 Verdict::Wait => return self.go_on_cancelling(id, passed),
                 Verdict::CallOff => {
                     return self.call_off(id, "the target's copy is gone");
@@ -112,6 +119,12 @@ impl Fleet {
         let reason = failure(&migration, live);
         self.stand_stable(&migration, &migration.source.clone());
         let generation = self.store.next();
+        #[cfg(feature = "planted-bugs")]
+        let generation = if self.has(crate::PlantedBug::AbortKeepsGeneration) {
+            migration.generation
+        } else {
+            generation
+        };
         if let Some(vm) = self.store.vm_mut(&migration.vm) {
             vm.generation = generation;
         }
@@ -292,6 +305,15 @@ impl Fleet {
                     live.reason = Some(format!("the agent of {} went away", migration.target));
                 }
                 self.roll_back(id);
+            }
+            #[cfg(feature = "planted-bugs")]
+            Stage::Started { .. }
+                if source_silent
+                    && self.passed(id) == Some(Passed::Committed)
+                    && self.has(crate::PlantedBug::SilenceIsEvidence) =>
+            {
+                self.stand_committed(id, true);
+                self.judge(id);
             }
             Stage::Started { .. } if source_silent => {
                 if let Some(passed) = self.passed(id) {

@@ -18,6 +18,8 @@ mod message;
 mod name;
 pub mod ownership;
 pub mod placement;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 mod record;
 mod refusal;
 mod sessions;
@@ -35,6 +37,8 @@ pub use name::{
     BootId, Connection, Crossing, EvacuationId, Generation, HostId, HostName, MigrationId, Moment,
     NotAnId, RackName, VmName,
 };
+#[cfg(feature = "planted-bugs")]
+pub use planted::PlantedBug;
 pub use record::{
     Change, Counters, End, EvacuationRecord, HostRecord, Key, MigrationRecord, MigrationResult,
     Numbers, Record, Stage, Standing, VmRecord,

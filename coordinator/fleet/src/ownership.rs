@@ -33,8 +33,9 @@
 //! | Stopped | roll back | roll back | roll back | conflict | roll back |
 //! | Gone    | lost | lost | lost | conflict | lost |
 //!
-//! Not committed, source not told (`Preparing`): as above, but `Runs` is what the source should do:
-//! the move is given up only for an `Orphaned` or `Gone` target.
+//! Not committed, source not told (`Preparing`): as above, but `Runs` is what the source should do, and it
+//! need not be heard, because it was never told: the move is given up only for an `Orphaned` or `Gone` target, and then
+//! at once.
 //!
 //! Committed, source not known to be stopped:
 //!
@@ -160,6 +161,7 @@ pub fn decide(passed: Passed, source: Source, target: Target) -> Verdict {
 fn preparing(source: Source, target: Target) -> Verdict {
     match (source, target) {
         (Source::Runs, Target::Unknown | Target::Paused) => Verdict::Wait,
+        (Source::Unknown, Target::Orphaned | Target::Gone) => Verdict::RollBack,
         _ => copying(source, target),
     }
 }
@@ -256,14 +258,20 @@ mod tests {
     }
 
     #[test]
-    fn preparing_differs_only_where_the_source_runs() {
+    fn preparing_differs_only_where_the_source_runs_or_is_silent() {
         for (_, source) in SOURCES {
             for target in TARGETS {
                 let here = decide(Passed::Preparing, source, target);
                 let copying = decide(Passed::Copying, source, target);
-                let waits =
-                    source == Source::Runs && matches!(target, Target::Unknown | Target::Paused);
-                assert_eq!(here, if waits { Verdict::Wait } else { copying });
+                let none = matches!(target, Target::Orphaned | Target::Gone);
+                let expected = match source {
+                    Source::Runs if matches!(target, Target::Unknown | Target::Paused) => {
+                        Verdict::Wait
+                    }
+                    Source::Unknown if none => Verdict::RollBack,
+                    _ => copying,
+                };
+                assert_eq!(here, expected, "{source:?} {target:?}");
             }
         }
     }

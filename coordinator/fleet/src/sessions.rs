@@ -101,6 +101,10 @@ impl Fleet {
             return Some(format!("{host} was not told to start {id}"));
         }
         match self.standing(id) {
+            #[cfg(feature = "planted-bugs")]
+            Some(Standing::Committed { .. }) if self.has(crate::PlantedBug::AskedAgainRefused) => {
+                Some("asked before".to_owned())
+            }
             // Said again, the answer is the same.
             Some(Standing::Committed { migration, .. }) if migration == id => None,
             Some(Standing::Moving(moving)) if moving == id => self.doubt(id, &migration),

@@ -134,6 +134,63 @@ fn switchover_slots_are_bounded() {
 }
 
 #[test]
+fn a_committed_move_holds_its_slot_after_a_restart_too() {
+    let limits = Limits { switchovers_total: 1, ..Limits::default() };
+    let mut desk = Desk::with(limits);
+    let list = || vec![moving("v1", RunState::Running, 1), moving("v2", RunState::Running, 2)];
+    let a = desk.connect(
+        "a1",
+        "a",
+        "boot-a",
+        vec![vm("v1", RunState::Running), vm("v2", RunState::Running)],
+    );
+    let b = desk.connect("b1", "b", "boot-b", vec![]);
+    desk.evacuate("a", "b");
+    for id in [1, 2] {
+        desk.say(b, Said::TargetReady(MigrationId(id)));
+    }
+    desk.say(a, Said::SwitchoverRequest(M1));
+    let generation = generation(&desk, M1);
+    desk.say(a, Said::CommitRequest(M1, generation));
+    desk.restart();
+    let a = desk.connect("a1", "a", "boot-a", list());
+    desk.told();
+    desk.say(a, Said::SwitchoverRequest(MigrationId(2)));
+    assert_eq!(orders(&mut desk), [], "the first is paused still");
+    desk.say(a, Said::Ended(M1, ended(Outcome::RolledBack)));
+    assert!(orders(&mut desk).contains(&Order::SwitchoverGrant(MigrationId(2))));
+}
+
+#[test]
+fn a_silent_source_gets_no_slot() {
+    let limits = Limits { switchovers_total: 1, ..Limits::default() };
+    let mut desk = Desk::with(limits);
+    let list = vec![vm("v1", RunState::Running), vm("v2", RunState::Running)];
+    let a = desk.connect("a1", "a", "boot-a", list);
+    let a2 = desk.connect("a2", "a", "boot-a2", vec![vm("v3", RunState::Running)]);
+    let b = desk.connect("b1", "b", "boot-b", vec![]);
+    desk.connect("b2", "b", "boot-b2", vec![]);
+    desk.evacuate("a1", "b1");
+    desk.evacuate("a2", "b2");
+    let b2 = Connection(4);
+    for id in [1, 2, 3] {
+        desk.say(if id == 3 { b2 } else { b }, Said::TargetReady(MigrationId(id)));
+    }
+    desk.say(a, Said::SwitchoverRequest(M1));
+    desk.say(a, Said::SwitchoverRequest(MigrationId(2)));
+    desk.told();
+    // The first does not count while its source is silent; the second is as silent.
+    desk.handle(rackferry_fleet::Event::Disconnected(a));
+    desk.say(a2, Said::SwitchoverRequest(MigrationId(3)));
+    assert_eq!(orders(&mut desk), [Order::SwitchoverGrant(MigrationId(3))]);
+    let list = vec![moving("v1", RunState::Running, 1), moving("v2", RunState::Running, 2)];
+    let a = desk.connect("a1", "a", "boot-a", list);
+    desk.told();
+    desk.say(a, Said::SwitchoverRequest(MigrationId(2)));
+    assert_eq!(orders(&mut desk), []);
+}
+
+#[test]
 fn a_failed_vm_is_tried_once_more_on_another_host() {
     let mut desk = Desk::new();
     let a = desk.connect("a1", "a", "boot-a", vec![vm("web", RunState::Running)]);

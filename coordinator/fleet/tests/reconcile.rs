@@ -339,6 +339,67 @@ fn what_is_left_of_a_target_is_removed_when_it_comes_back() {
 }
 
 #[test]
+fn a_copy_that_died_is_removed_so_that_its_name_is_free() {
+    // At the target, after the move was rolled back while its agent was away.
+    let (mut desk, a, b) = started();
+    desk.handle(Event::Disconnected(b));
+    desk.say(a, Said::Ended(M1, ended(Outcome::RolledBack)));
+    desk.told();
+    desk.connect("b1", "b", "boot-b", list(RunState::Dead));
+    let told = orders(&mut desk);
+    assert!(told.iter().any(|order| matches!(order, Order::DiscardTarget(M1, _))), "{told:?}");
+    // At the source, after the move.
+    let (mut desk, a, b) = committed();
+    desk.say(a, Said::SourceStopped(M1));
+    desk.say(b, Said::TargetRunning(M1));
+    desk.told();
+    desk.connect("a1", "a", "boot-a", list(RunState::Dead));
+    let release =
+        Order::ReleaseSource { migration: M1, generation: generation(&desk), resume: false };
+    assert_eq!(orders(&mut desk), [release]);
+}
+
+#[test]
+fn a_vm_that_died_where_it_belongs_is_left_to_its_user() {
+    let (mut desk, a, _) = started();
+    desk.say(a, Said::Ended(M1, ended(Outcome::VmLost)));
+    desk.told();
+    desk.report(a, list(RunState::Dead));
+    assert_eq!(orders(&mut desk), []);
+}
+
+#[test]
+fn a_target_that_cannot_prepare_is_given_up_though_the_source_is_silent() {
+    let mut desk = Desk::new();
+    let a = desk.connect("a1", "a", "boot-a", vec![vm("web", RunState::Running)]);
+    let b = desk.connect("b1", "b", "boot-b", vec![]);
+    desk.evacuate("a", "b");
+    desk.handle(Event::Disconnected(a));
+    desk.say(b, Said::Ended(M1, ended(Outcome::RolledBack)));
+    // Its copy answers again later; nobody would ask it to prepare once more.
+    desk.report(b, list(RunState::Incoming));
+    assert_stays(&desk);
+}
+
+#[test]
+fn a_target_whose_word_was_lost_is_asked_again() {
+    let mut desk = Desk::new();
+    desk.connect("a1", "a", "boot-a", vec![vm("web", RunState::Running)]);
+    let b = desk.connect("b1", "b", "boot-b", vec![]);
+    desk.evacuate("a", "b");
+    desk.told();
+    desk.report(b, list(RunState::Incoming));
+    assert_eq!(orders(&mut desk), []);
+    desk.pass(common::SECOND);
+    let told = orders(&mut desk);
+    assert!(matches!(&told[..], [Order::PrepareTarget { migration: M1, .. }]), "{told:?}");
+    desk.say(b, Said::TargetReady(M1));
+    assert!(matches!(&orders(&mut desk)[..], [Order::StartSource { .. }]));
+    desk.pass(common::SECOND);
+    assert_eq!(orders(&mut desk), []);
+}
+
+#[test]
 fn an_unreachable_qemu_is_not_gone() {
     let (mut desk, _, b) = committed();
     desk.connect("a1", "a", "boot-a2", list(RunState::Unknown));

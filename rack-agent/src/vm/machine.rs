@@ -200,12 +200,14 @@ impl Vm {
     /// Cancel safe: once polled it is carried out.
     ///
     /// # Errors
-    /// The state directory cannot be written.
+    /// The state directory cannot be written; that it takes part in none any more holds all the same, as long as
+    /// this agent lives.
     pub async fn set_migration(
         self: &Arc<Self>,
         migration: Option<MigrationMark>,
     ) -> Result<(), VmError> {
-        self.update(move |status| status.migration = migration).await
+        let over = migration.is_none();
+        self.update(over, move |status| status.migration = migration).await
     }
 
     /// Writes down that it belongs here with this generation and takes part in no migration: at the
@@ -214,9 +216,9 @@ impl Vm {
     /// Cancel safe: once polled it is carried out.
     ///
     /// # Errors
-    /// The state directory cannot be written.
+    /// The state directory cannot be written; it holds all the same, as long as this agent lives.
     pub async fn set_owned(self: &Arc<Self>, generation: u64) -> Result<(), VmError> {
-        self.update(move |status| {
+        self.update(true, move |status| {
             status.role = Role::Run;
             status.generation = generation;
             status.migration = None;
@@ -224,8 +226,11 @@ impl Vm {
         .await
     }
 
+    /// `is_fact`: it is so, whether the disk takes it or not. Else a list would name a session that is over, and the
+    /// coordinator would wait for its end.
     async fn update(
         self: &Arc<Self>,
+        is_fact: bool,
         change: impl FnOnce(&mut Status) + Send + 'static,
     ) -> Result<(), VmError> {
         let vm = Arc::clone(self);
@@ -233,10 +238,12 @@ impl Vm {
             let _writer = locked(&vm.status_writer);
             let mut status = vm.status();
             change(&mut status);
-            vm.dir.write_status(&status)?;
-            *locked(&vm.status) = status;
-            vm.changed();
-            Ok(())
+            let written = vm.dir.write_status(&status);
+            if is_fact || written.is_ok() {
+                *locked(&vm.status) = status;
+                vm.changed();
+            }
+            written
         };
         spawn_blocking(update).await.unwrap_or(Err(VmError::Ending))
     }

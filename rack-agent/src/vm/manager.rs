@@ -336,7 +336,14 @@ impl Inner {
     async fn add(&self, spec: VmSpec, status: Status) -> Result<Arc<Vm>, VmError> {
         let name = spec.name().to_owned();
         let bytes = spec.memory_bytes();
-        let busy = self.busy(&name).await;
+        let mut busy = self.busy(&name).await;
+        // What is left of a VM that died here does not keep it from coming back.
+        let dead = self.get(&name).filter(|vm| vm.is_dead() && status.role == Role::Incoming);
+        if let Some(vm) = dead {
+            self.end(&vm, true).await?;
+            drop(busy);
+            busy = self.busy(&name).await;
+        }
         if let Err(error) = self.reserve(&spec) {
             self.forget_unused(&name, busy);
             return Err(error);

@@ -6,6 +6,7 @@ mod demo;
 mod faults;
 mod run;
 mod setup;
+mod simulate;
 mod test;
 mod verify;
 
@@ -32,6 +33,8 @@ enum Command {
     Bench(bench::Bench),
     /// Break things while real guests move, and check what was promised. Needs root.
     Faults(faults::Arguments),
+    /// Play the control plane in simulated worlds where things break; `-- --help` says how.
+    Simulate(simulate::Arguments),
     /// Format, lints and documentation; changes nothing.
     Verify(verify::Arguments),
 }
@@ -43,6 +46,7 @@ fn main() -> Result<()> {
         Command::Demo => demo::run(),
         Command::Bench(bench) => bench::run(&bench),
         Command::Faults(arguments) => faults::run(arguments),
+        Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
     }
 }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::run::{cargo, run as run_command};
-use crate::setup;
+use crate::{setup, simulate};
 
 /// The daemons that the end-to-end tests start.
 const DAEMONS: [&str; 3] = ["rackferry-agent", "rackferry-coordinator", "rackferry"];
@@ -16,11 +16,16 @@ pub struct Arguments {
     rest: Vec<String>,
 }
 
-/// Sets up, builds the daemons, runs every test of the workspace.
+/// Sets up, builds the daemons, runs every test of the workspace; then, unless only some tests are asked for, the
+/// simulation's many seeds.
 pub fn run(arguments: &Arguments) -> Result<()> {
     setup::run()?;
     build_daemons()?;
-    run_command(cargo(["test", "--workspace"]).args(&arguments.rest))
+    run_command(cargo(["test", "--workspace"]).args(&arguments.rest))?;
+    if arguments.rest.is_empty() {
+        simulate::prove()?;
+    }
+    Ok(())
 }
 
 /// Builds the daemons as they are shipped: the end-to-end tests measure them.

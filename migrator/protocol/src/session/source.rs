@@ -128,7 +128,10 @@ pub enum Phase {
         dead: bool,
     },
     /// SHUT(0) was forwarded; waiting until QEMU confirms that it stopped for good.
-    Stopping,
+    Stopping {
+        /// The target was lost meanwhile. It is said only once: nobody would hear Go.
+        lost: Option<String>,
+    },
     /// Go was sent.
     Handed {
         /// The source QEMU's process is known to be dead.
@@ -163,7 +166,7 @@ impl Source {
 
     /// The source QEMU will not run by itself any more.
     pub fn past_no_return(&self) -> bool {
-        matches!(self.phase, Phase::Stopping | Phase::Handed { .. })
+        matches!(self.phase, Phase::Stopping { .. } | Phase::Handed { .. })
     }
 
     /// Advances the session; the consequences are appended to `out`, nothing happens here. An event that has
@@ -173,9 +176,9 @@ impl Source {
             Event::QemuDied => self.qemu_died(out),
             Event::QemuFailed(why) => self.qemu_failed(why, out),
             Event::PeerLost(why) => {
-                self.failed(format!("connection to the target lost: {why}"), out)
+                self.lost(format!("connection to the target lost: {why}"), out);
             }
-            Event::PeerAbort(why) => self.failed(format!("the target gave up: {why}"), out),
+            Event::PeerAbort(why) => self.lost(format!("the target gave up: {why}"), out),
             Event::Cancel(why) => self.failed(why, out),
             Event::LoadOverdue => {
                 if matches!(self.phase, Phase::Switching) {
@@ -239,10 +242,7 @@ impl Source {
             (Phase::Committing { dead }, Event::Decision { granted, reason }) => {
                 return self.decided(granted, dead, reason, out);
             }
-            (Phase::Stopping, Event::Postmigrate) => {
-                out.extend([Effect::AttestStopped, Effect::SendGo]);
-                Phase::Handed { dead: false }
-            }
+            (Phase::Stopping { lost }, Event::Postmigrate) => handed(lost, false, out),
             (Phase::Handed { dead }, Event::Running) => {
                 if !dead {
                     out.push(Effect::QuitQemu);
@@ -262,7 +262,7 @@ impl Source {
         self.phase = match (granted, dead) {
             (true, false) => {
                 out.push(Effect::ForwardShut);
-                Phase::Stopping
+                Phase::Stopping { lost: None }
             }
             (true, true) => {
                 out.extend([Effect::AttestStopped, Effect::SendGo]);
@@ -284,7 +284,7 @@ impl Source {
                 Phase::Ended
             }
             // SHUT is out: only forward. Postmigrate will still be attested to the coordinator.
-            Phase::Stopping => Phase::Stopping,
+            phase @ Phase::Stopping { .. } => phase,
             Phase::Handed { .. } => {
                 out.push(Effect::Finish(Outcome::Stopped(reason)));
                 Phase::Ended
@@ -302,11 +302,19 @@ impl Source {
         };
     }
 
+    /// The target will not answer any more. Between SHUT and postmigrate that is kept for later.
+    fn lost(&mut self, reason: String, out: &mut Vec<Effect>) {
+        match &mut self.phase {
+            Phase::Stopping { lost } => *lost = Some(reason),
+            _ => self.failed(reason, out),
+        }
+    }
+
     fn qemu_failed(&mut self, why: String, out: &mut Vec<Effect>) {
         let reason = format!("QEMU's migration failed: {why}");
         match self.phase {
             // SHUT(0) and a failure crossed: QEMU says itself that it did not complete.
-            Phase::Stopping => {
+            Phase::Stopping { .. } => {
                 out.push(Effect::SendAbort(reason.clone()));
                 out.push(Effect::Finish(Outcome::RolledBack(reason)));
                 self.phase = Phase::Ended;
@@ -321,10 +329,7 @@ impl Source {
         self.phase = match std::mem::replace(&mut self.phase, Phase::Ended) {
             // The target has everything: a dead source is as good as a stopped one.
             Phase::Committing { .. } => Phase::Committing { dead: true },
-            Phase::Stopping => {
-                out.extend([Effect::AttestStopped, Effect::SendGo]);
-                Phase::Handed { dead: true }
-            }
+            Phase::Stopping { lost } => handed(lost, true, out),
             Phase::Handed { .. } => Phase::Handed { dead: true },
             Phase::Ended => Phase::Ended,
             _ => {
@@ -333,6 +338,18 @@ impl Source {
                 Phase::Ended
             }
         };
+    }
+}
+
+/// The source cannot run the VM any more; if the target cannot be told, the coordinator will.
+fn handed(lost: Option<String>, dead: bool, out: &mut Vec<Effect>) -> Phase {
+    out.extend([Effect::AttestStopped, Effect::SendGo]);
+    match lost {
+        None => Phase::Handed { dead },
+        Some(reason) => {
+            out.push(Effect::Finish(Outcome::Stopped(reason)));
+            Phase::Ended
+        }
     }
 }
 

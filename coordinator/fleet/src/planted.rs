@@ -1,0 +1,57 @@
+//! Bugs made on purpose: the simulation must find each of them. Only with the feature `planted-bugs`.
+
+use crate::{Change, Fleet, MigrationId, Order, Record, Standing};
+
+/// A bug made on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlantedBug {
+    /// The target is told to run as soon as the commit is made, though the source may still run.
+    ResumesBeforeStopped,
+    /// A commit is answered before it is written: its record comes with the next turn.
+    CommitWrittenLate,
+    /// A commit is undone without a new generation.
+    AbortKeepsGeneration,
+    /// After the commit a silent source is taken for stopped once patience is at its end.
+    SilenceIsEvidence,
+    /// A commit that is asked for again is refused, though it stands.
+    AskedAgainRefused,
+    /// A slot is given to everybody who asks.
+    SlotsForAll,
+    /// What is left at a target after a move was undone is not removed.
+    LeavesCopies,
+}
+
+impl Fleet {
+    /// Puts a bug in.
+    pub fn plant(&mut self, bug: PlantedBug) {
+        self.planted = Some(bug);
+    }
+
+    pub(crate) fn has(&self, bug: PlantedBug) -> bool {
+        self.planted == Some(bug)
+    }
+
+    /// Keeps the record of a commit back until the next turn.
+    pub(crate) fn hold_commits(&mut self, changes: &mut Vec<Change>) {
+        let mut held = std::mem::take(&mut self.held);
+        let (late, now) = std::mem::take(changes).into_iter().partition(is_commit);
+        self.held = late;
+        *changes = now;
+        held.append(changes);
+        *changes = held;
+    }
+
+    /// Tells the target to run though the source has not stopped.
+    pub(crate) fn resume_early(&mut self, id: MigrationId) {
+        let Some((migration, _)) = self.active(id) else { return };
+        self.tell(&migration.target, Order::ResumeTarget(id, migration.generation));
+    }
+}
+
+fn is_commit(change: &Change) -> bool {
+    matches!(
+        change,
+        Change::Put(Record::Vm(vm))
+            if matches!(vm.standing, Standing::Committed { source_stopped: false, .. })
+    )
+}

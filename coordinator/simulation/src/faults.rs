@@ -1,0 +1,278 @@
+//! What breaks.
+
+use crate::clock::{MS, SECOND};
+use crate::coverage::PHASES;
+use crate::host::qemu::Qemu;
+use crate::net::{ConnId, Purpose, pair};
+use crate::world::{Happening, World};
+
+/// Kinds of faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// An agent is killed, and started again.
+    KillAgent,
+    /// A coordinator is killed, and started again.
+    KillNode,
+    /// The leader is.
+    KillLeader,
+    /// All coordinators are, at once.
+    KillAllNodes,
+    /// A stream between agent and coordinator is cut; part of what travels on it is lost.
+    CutStream,
+    /// A connection between agents is.
+    CutPipe,
+    /// Two places cannot reach each other.
+    CutLink,
+    /// A place can reach nobody.
+    Isolate,
+    /// The leader and one host can reach each other, and no other coordinator.
+    IsolateLeader,
+    /// Messages between two places take long.
+    SlowLink,
+    /// A coordinator's disk takes long.
+    SlowDisk,
+    /// A coordinator's disk is full.
+    FullDisk,
+    /// A host's state directory is.
+    FullHostDisk,
+    /// QEMUs of a host do not answer the next agent for a while.
+    DeafQemu,
+    /// A QEMU is killed.
+    KillQemu,
+    /// A host is switched off with everything on it, and comes back empty.
+    KillHost,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 16] = [
+        Self::KillAgent,
+        Self::KillNode,
+        Self::KillLeader,
+        Self::KillAllNodes,
+        Self::CutStream,
+        Self::CutPipe,
+        Self::CutLink,
+        Self::Isolate,
+        Self::IsolateLeader,
+        Self::SlowLink,
+        Self::SlowDisk,
+        Self::FullDisk,
+        Self::FullHostDisk,
+        Self::DeafQemu,
+        Self::KillQemu,
+        Self::KillHost,
+    ];
+
+    /// VMs may be lost by it.
+    pub fn kills(self) -> bool {
+        matches!(self, Self::KillQemu | Self::KillHost)
+    }
+
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::KillAgent => "agent killed",
+            Self::KillNode => "coordinator killed",
+            Self::KillLeader => "leader killed",
+            Self::KillAllNodes => "all coordinators killed",
+            Self::CutStream => "stream cut",
+            Self::CutPipe => "page connection cut",
+            Self::CutLink => "link cut",
+            Self::Isolate => "place isolated",
+            Self::IsolateLeader => "leader isolated",
+            Self::SlowLink => "link slow",
+            Self::SlowDisk => "disk slow",
+            Self::FullDisk => "disk full",
+            Self::FullHostDisk => "host's disk full",
+            Self::DeafQemu => "QEMU does not answer",
+            Self::KillQemu => "QEMU killed",
+            Self::KillHost => "host switched off",
+        }
+    }
+}
+
+/// QEMUs that may be killed in one world: some VMs are to be left.
+const KILLS: u32 = 3;
+
+impl World {
+    /// Something breaks, and something else will.
+    pub fn fault(&mut self) {
+        if self.healing {
+            return;
+        }
+        let pause = self.dice.between(10 * MS, 2 * self.plan.fault_every_ns);
+        self.clock.after(pause, Happening::Fault);
+        if let Some(kind) = self.dice.pick(&self.plan.kinds) {
+            self.strike(kind, None);
+        }
+    }
+
+    /// A session has made a step: sometimes something breaks just then, or a moment later.
+    pub fn step_of_session(&mut self, host: usize, phase: &'static str) {
+        *self.coverage.phases.entry(phase).or_default() += 1;
+        if self.healing || !self.dice.chance(self.plan.fault_at_step) {
+            return;
+        }
+        if let Some(kind) = self.dice.pick(&self.plan.kinds) {
+            let soon = if self.dice.chance(500) { 0 } else { 150 * MS };
+            let pause = self.dice.between(0, soon);
+            self.clock.after(pause, Happening::Strike(kind, host));
+        }
+    }
+
+    fn furthest_phase(&self) -> &'static str {
+        let agents = self.hosts.iter().filter_map(|host| host.agent.as_ref());
+        let sources = agents.flat_map(|agent| agent.sources.values());
+        let names = sources.map(|session| session.phase_name());
+        let rank = |name: &str| PHASES.iter().position(|phase| *phase == name);
+        names.filter(|name| rank(name).is_some()).max_by_key(|name| rank(name)).unwrap_or("none")
+    }
+
+    fn while_broken(&mut self) -> u64 {
+        let longest = if self.dice.chance(600) { 3 * SECOND } else { 25 * SECOND };
+        self.dice.between(30 * MS, longest)
+    }
+
+    /// Breaks something, near a host if one is given.
+    pub fn strike(&mut self, kind: Kind, near: Option<usize>) {
+        if self.healing {
+            return;
+        }
+        let phase = self.furthest_phase();
+        *self.coverage.faults.entry((kind, phase)).or_default() += 1;
+        let any = self.dice.index(self.hosts.len());
+        let host = near.filter(|_| self.dice.chance(600)).unwrap_or(any);
+        let some_node = self.dice.index(self.nodes.len());
+        let leading = (0..self.nodes.len()).find(|&node| self.nodes[node].leader().is_some());
+        let leader = leading.unwrap_or(some_node);
+        self.trace.say(self.clock.now, || {
+            format!(
+                "FAULT {} ({} / c{some_node}, c{leader} leads)",
+                kind.name(),
+                self.hosts[host].name
+            )
+        });
+        let pause = self.while_broken();
+        match kind {
+            Kind::KillAgent => {
+                self.kill_agent(host);
+                self.start_agent_later(host, pause);
+            }
+            Kind::KillNode => self.restart_node(some_node, pause),
+            Kind::KillLeader => self.restart_node(leader, pause),
+            Kind::KillAllNodes => {
+                for node in 0..self.nodes.len() {
+                    let pause = self.dice.between(50 * MS, 4 * SECOND);
+                    self.restart_node(node, pause);
+                }
+            }
+            Kind::CutStream | Kind::CutPipe => self.cut_some(kind == Kind::CutStream, host),
+            Kind::CutLink | Kind::SlowLink => self.trouble_link(kind, host, pause),
+            Kind::Isolate => {
+                let place = if self.dice.chance(500) { self.place_of(host) } else { some_node };
+                self.isolate(&[place], pause);
+            }
+            Kind::IsolateLeader => self.isolate(&[leader, self.place_of(host)], pause),
+            Kind::SlowDisk => {
+                self.nodes[some_node].disk_ns = self.dice.between(50, 2500) * MS;
+                self.clock.after(pause, Happening::DiskHeals(some_node));
+            }
+            Kind::FullDisk => {
+                self.nodes[some_node].full = true;
+                self.clock.after(pause, Happening::DiskHeals(some_node));
+            }
+            Kind::FullHostDisk => {
+                self.hosts[host].full = true;
+                self.clock.after(pause, Happening::HostDiskHeals(host));
+            }
+            Kind::DeafQemu => {
+                let until = self.clock.now + pause;
+                for copy in self.hosts[host].copies.iter_mut().flatten() {
+                    copy.deaf_until = until;
+                }
+                self.kill_agent(host);
+                let start = self.dice.between(10, 900) * MS;
+                self.start_agent_later(host, start);
+            }
+            Kind::KillQemu => {
+                let vm = self.dice.index(self.plan.vms);
+                self.kill_qemu(host, vm);
+            }
+            Kind::KillHost => self.kill_host(host, pause),
+        }
+    }
+
+    /// Cuts some places off from all others.
+    fn isolate(&mut self, some: &[usize], pause: u64) {
+        for other in 0..self.nodes.len() + self.hosts.len() {
+            for &place in some.iter().filter(|_| !some.contains(&other)) {
+                self.cut_link(place, other, pause);
+            }
+        }
+    }
+
+    fn restart_node(&mut self, node: usize, pause: u64) {
+        self.kill_node(node);
+        self.clock.after(pause, Happening::StartNode(node));
+    }
+
+    /// A node's disk has room and is quick again.
+    pub fn heal_disk(&mut self, node: usize) {
+        self.nodes[node].full = false;
+        self.nodes[node].disk_ns = 4 * MS;
+    }
+
+    fn cut_some(&mut self, streams: bool, host: usize) {
+        let place = self.place_of(host);
+        let of = |conn: &crate::net::Conn| (conn.purpose == Purpose::Stream) == streams;
+        let all = self.net.conns.iter().filter(|(_, conn)| of(conn));
+        let near: Vec<ConnId> =
+            all.clone().filter(|(_, c)| c.ends.contains(&place)).map(|(&id, _)| id).collect();
+        let all: Vec<ConnId> = all.map(|(&id, _)| id).collect();
+        let id = self.dice.pick(&near).or_else(|| self.dice.pick(&all));
+        if let Some(id) = id {
+            self.cut_conn(id);
+        }
+    }
+
+    fn trouble_link(&mut self, kind: Kind, host: usize, pause: u64) {
+        let a = self.place_of(host);
+        let places = self.nodes.len() + self.hosts.len();
+        let b = (a + 1 + self.dice.index(places - 1)) % places;
+        if kind == Kind::CutLink {
+            self.cut_link(a, b, pause);
+        } else {
+            let slow = self.dice.between(100, 3000) * MS;
+            self.net.slow.insert(pair(a, b), slow);
+            self.clock.after(pause, Happening::LinkQuick(pair(a, b)));
+        }
+    }
+
+    fn kill_qemu(&mut self, host: usize, vm: usize) {
+        let there = self.hosts.iter().position(|h| h.copies[vm].is_some());
+        let has = self.hosts[host].copies[vm].is_some();
+        let Some(host) = (if has { Some(host) } else { there }) else { return };
+        let Some(copy) = &self.hosts[host].copies[vm] else { return };
+        if copy.qemu == Qemu::Dead || self.watch.kills >= KILLS {
+            return;
+        }
+        let qemu = copy.qemu;
+        self.watch.killed(vm, qemu);
+        self.qemu_dies(host, vm);
+    }
+
+    fn kill_host(&mut self, host: usize, pause: u64) {
+        if self.watch.kills >= KILLS {
+            return;
+        }
+        self.kill_agent(host);
+        for vm in 0..self.plan.vms {
+            let Some(copy) = &self.hosts[host].copies[vm] else { continue };
+            let qemu = copy.qemu;
+            self.watch.killed(vm, qemu);
+            self.qemu_dies(host, vm);
+        }
+        self.start_agent_later(host, pause);
+    }
+}

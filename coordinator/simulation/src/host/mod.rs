@@ -1,0 +1,206 @@
+//! A host: QEMUs and a state directory, which last, and an agent process, which comes and goes.
+
+mod adopt;
+mod chores;
+mod control;
+mod orders;
+pub mod qemu;
+mod source;
+mod target;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use rackferry_fleet::{BootId, HostName, MigrationId, RackName, Said, VmReport};
+
+use crate::clock::MS;
+use crate::net::ConnId;
+use crate::operator::vm_name;
+use crate::world::{Happening, World};
+use qemu::{Copy, Qemu, Role};
+
+pub use chores::Chore;
+pub use control::OUTBOX;
+pub use source::SourceSession;
+pub use target::TargetSession;
+
+/// Memory of every VM.
+pub const VM_BYTES: u64 = 100 << 20;
+
+/// A host.
+#[derive(Debug)]
+pub struct Host {
+    /// Its name.
+    pub name: HostName,
+    /// Its rack.
+    pub rack: RackName,
+    /// Copies of VMs by number: QEMU and what is written down about it.
+    pub copies: Vec<Option<Copy>>,
+    /// The state directory cannot be written.
+    pub full: bool,
+    /// Starts of its agent.
+    pub life: u64,
+    /// Its agent, if that lives.
+    pub agent: Option<Agent>,
+    /// An agent is about to be started.
+    pub starting: bool,
+}
+
+/// What is lost with the agent's process.
+#[derive(Debug)]
+pub struct Agent {
+    /// This start.
+    pub boot: BootId,
+    /// Its stream to a coordinator.
+    pub stream: Option<ConnId>,
+    /// The coordinator takes what it says.
+    pub taken: bool,
+    /// It knows its number and its rack.
+    pub welcomed: bool,
+    /// The coordinator to try next.
+    pub dial_next: usize,
+    /// What waits to be said.
+    pub outbox: VecDeque<Said>,
+    /// The outbox is being emptied.
+    pub draining: bool,
+    /// Its list has changed and will be sent.
+    pub report_due: bool,
+    /// Sessions of VMs that leave, by migration.
+    pub sources: BTreeMap<u64, SourceSession>,
+    /// Sessions of VMs that arrive.
+    pub targets: BTreeMap<u64, TargetSession>,
+    /// VMs that are prepared: generation by migration.
+    pub expected: BTreeMap<u64, u64>,
+    /// Questions without answer.
+    pub requests: BTreeMap<u64, Said>,
+    /// VMs whose QEMU is being started: not listed yet.
+    pub booting: BTreeSet<usize>,
+    /// VMs whose QEMU has not answered this agent yet.
+    pub unreachable: BTreeSet<usize>,
+}
+
+impl Host {
+    /// A host without agent.
+    pub fn new(name: &str, rack: &str, vms: usize) -> Self {
+        Self {
+            name: name.into(),
+            rack: rack.into(),
+            copies: vec![None; vms],
+            full: false,
+            life: 0,
+            agent: None,
+            starting: false,
+        }
+    }
+
+    /// The copy of a VM that takes part in a migration on this side.
+    pub fn copy_in(&self, migration: u64, side: qemu::Side) -> Option<usize> {
+        self.copies.iter().position(|copy| {
+            let mark = copy.as_ref().and_then(|copy| copy.mark);
+            mark.is_some_and(|mark| mark.migration == migration && mark.side == side)
+        })
+    }
+
+    /// Memory for guests that is left, of so much.
+    pub fn free(&self, room: u64) -> u64 {
+        let alive = |copy: &&Copy| copy.qemu != Qemu::Dead;
+        let used = self.copies.iter().flatten().filter(alive).count() as u64;
+        room.saturating_sub(used) * VM_BYTES
+    }
+
+    /// What its agent lists.
+    pub fn list(&self) -> Vec<VmReport> {
+        let Some(agent) = &self.agent else { return Vec::new() };
+        let copies = self.copies.iter().enumerate();
+        let listed = copies.filter_map(|(vm, copy)| Some((vm, copy.as_ref()?)));
+        listed
+            .filter(|(vm, _)| !agent.booting.contains(vm))
+            .map(|(vm, copy)| VmReport {
+                name: vm_name(vm).as_str().into(),
+                memory_bytes: VM_BYTES,
+                run_state: copy.told(agent.unreachable.contains(&vm)),
+                migration: copy.mark.map(|mark| MigrationId(mark.migration)),
+                qemu_version: String::new(),
+                machine_type: String::new(),
+                spec_toml: "x".to_owned(),
+            })
+            .collect()
+    }
+}
+
+impl World {
+    /// The agent of a host, if it is this start of it.
+    pub fn agent(&mut self, host: usize, life: u64) -> Option<&mut Agent> {
+        let host = &mut self.hosts[host];
+        if host.life == life { host.agent.as_mut() } else { None }
+    }
+
+    /// Its place in the network.
+    pub fn place_of(&self, host: usize) -> usize {
+        self.nodes.len() + host
+    }
+
+    /// Lets an agent do something after a while, unless it dies before.
+    pub fn later(&mut self, host: usize, pause: u64, chore: Chore) {
+        let life = self.hosts[host].life;
+        self.clock.after(pause, Happening::Chore(host, life, Box::new(chore)));
+    }
+
+    /// The list has changed: a report follows soon.
+    pub fn list_changed(&mut self, host: usize) {
+        let Some(agent) = &mut self.hosts[host].agent else { return };
+        if agent.taken && !std::mem::replace(&mut agent.report_due, true) {
+            let pause = self.dice.between(1, 60) * MS;
+            self.later(host, pause, Chore::Report(None));
+        }
+    }
+
+    /// Puts the VMs of the start where they are.
+    pub fn boot_vms(&mut self) {
+        for vm in 0..self.plan.vms {
+            let host = self.dice.index(self.plan.hosts_per_rack);
+            self.copy_count += 1;
+            let copy = Copy {
+                serial: self.copy_count,
+                qemu: Qemu::Running,
+                role: Role::Run,
+                mark: None,
+                stale: None,
+                deaf_until: 0,
+            };
+            self.hosts[host].copies[vm] = Some(copy);
+        }
+    }
+}
+
+impl World {
+    /// A frame of the other agent of a migration.
+    pub fn pipe_hears(
+        &mut self,
+        host: usize,
+        end: usize,
+        migration: u64,
+        id: ConnId,
+        frame: crate::net::Frame,
+    ) {
+        if end == 0 {
+            self.source_hears(host, migration, id, frame);
+        } else if self.hosts[host].agent.is_none() {
+            self.close(id, 1);
+        } else {
+            self.target_hears(host, migration, id, frame);
+        }
+    }
+
+    /// The connection of a migration is over for the agent at a place.
+    pub fn pipe_ended(&mut self, id: ConnId, migration: u64, place: usize) {
+        let host = place - self.nodes.len();
+        let Some(agent) = &self.hosts[host].agent else { return };
+        let source = agent.sources.get(&migration).is_some_and(|s| s.conn == Some(id));
+        let target = agent.targets.get(&migration).is_some_and(|t| t.conn == id);
+        if source {
+            self.source_cut(host, migration);
+        } else if target {
+            self.target_cut(host, migration);
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! A QEMU, as far as it matters who runs.
+
+use rackferry_fleet::RunState;
+use rackferry_migrator_protocol::session::{source, target};
+
+use super::chores::{Chore, SessionEvent};
+use crate::clock::MS;
+use crate::world::{Happening, World};
+
+/// Which of its lives a VM has on a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It belongs here.
+    Run,
+    /// It arrives.
+    Incoming,
+}
+
+/// Side of a migration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The VM leaves.
+    Source,
+    /// It arrives.
+    Target,
+}
+
+/// The migration that is written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Its number.
+    pub migration: u64,
+    /// On which side.
+    pub side: Side,
+}
+
+/// What a QEMU does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Qemu {
+    /// The guest runs.
+    Running,
+    /// It runs, and its memory is being sent.
+    Sending,
+    /// Stopped for the last pass; runs by itself when its stream closes.
+    Finishing,
+    /// `SHUT(0)` was written to it; it has not seen it yet.
+    Shut,
+    /// Never runs by itself.
+    Postmigrate,
+    /// Waits for its stream.
+    Incoming,
+    /// Reads its stream; true: everything is in its socket.
+    Receiving(bool),
+    /// Has everything, is paused.
+    Loaded,
+    /// The process is gone.
+    Dead,
+}
+
+impl Qemu {
+    /// The guest runs, or will without anybody's word.
+    pub fn may_run(self) -> bool {
+        matches!(self, Self::Running | Self::Sending | Self::Finishing | Self::Shut)
+    }
+
+    /// It runs, or a word is enough.
+    pub fn can_run(self) -> bool {
+        self.may_run() || matches!(self, Self::Postmigrate | Self::Loaded)
+    }
+}
+
+/// A QEMU with what its host has written down about it.
+#[derive(Clone, Debug)]
+pub struct Copy {
+    /// Of all copies ever made.
+    pub serial: u64,
+    /// What it does.
+    pub qemu: Qemu,
+    /// Written down.
+    pub role: Role,
+    /// Written down.
+    pub mark: Option<Mark>,
+    /// What is on disk, if the latest could not be written.
+    pub stale: Option<(Role, Option<Mark>)>,
+    /// It does not answer a new agent until then.
+    pub deaf_until: u64,
+}
+
+impl Copy {
+    /// Writes down something that is so, whether the disk takes it or not.
+    pub fn write_down(&mut self, role: Role, mark: Option<Mark>, full: bool) {
+        if full {
+            self.stale.get_or_insert((self.role, self.mark));
+        } else {
+            self.stale = None;
+        }
+        (self.role, self.mark) = (role, mark);
+    }
+
+    /// What its agent says of it.
+    pub fn told(&self, unreachable: bool) -> RunState {
+        match self.qemu {
+            _ if unreachable => RunState::Unknown,
+            Qemu::Running | Qemu::Sending | Qemu::Finishing | Qemu::Shut => RunState::Running,
+            Qemu::Postmigrate => RunState::MovedOut,
+            Qemu::Incoming | Qemu::Receiving(_) => RunState::Incoming,
+            Qemu::Loaded => RunState::Loaded,
+            Qemu::Dead => RunState::Dead,
+        }
+    }
+}
+
+/// What a QEMU does by itself, whether its agent lives or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Stops the guest for the last pass.
+    Stop,
+    /// The last bytes have left.
+    Sent,
+    /// It sees what was written to its return path, or that this is closed.
+    Settle,
+    /// It has read everything.
+    Load,
+    /// It obeys `cont`.
+    Cont,
+}
+
+impl World {
+    /// A QEMU does something after a while, unless it is gone by then.
+    pub fn qemu_later(&mut self, host: usize, vm: usize, pause: u64, step: Step) {
+        if let Some(copy) = &self.hosts[host].copies[vm] {
+            self.clock.after(pause, Happening::Qemu { host, vm, serial: copy.serial, step });
+        }
+    }
+
+    /// A QEMU does a step.
+    pub fn qemu_steps(&mut self, host: usize, vm: usize, serial: u64, step: Step) {
+        let Some(copy) = self.hosts[host].copies[vm].as_mut().filter(|c| c.serial == serial) else {
+            return;
+        };
+        let before = copy.qemu;
+        match (step, copy.qemu) {
+            (Step::Stop, Qemu::Sending) => copy.qemu = Qemu::Finishing,
+            (Step::Load, Qemu::Receiving(_)) => copy.qemu = Qemu::Loaded,
+            (Step::Settle, Qemu::Shut) => {
+                // Alone with a closed socket it may not get to read what was written before.
+                let heard = self.session_of(host, vm) || self.dice.chance(600);
+                let Some(copy) = self.hosts[host].copies[vm].as_mut() else { return };
+                copy.qemu = if heard { Qemu::Postmigrate } else { Qemu::Running };
+            }
+            (Step::Settle, Qemu::Sending | Qemu::Finishing) => copy.qemu = Qemu::Running,
+            (Step::Settle, Qemu::Receiving(everything)) => {
+                copy.qemu = if everything { Qemu::Loaded } else { Qemu::Dead };
+            }
+            (Step::Cont, Qemu::Loaded | Qemu::Postmigrate) => copy.qemu = Qemu::Running,
+            _ => {}
+        }
+        let Some(copy) = &self.hosts[host].copies[vm] else { return };
+        let after = copy.qemu;
+        if before != after {
+            self.trace.say(self.clock.now, || format!("  {host}/v{vm}: {before:?} -> {after:?}"));
+            self.list_changed(host);
+        }
+        self.tell_sessions(host, vm, step, after);
+    }
+
+    /// Does a session of the living agent work with this QEMU?
+    fn session_of(&self, host: usize, vm: usize) -> bool {
+        let agent = self.hosts[host].agent.as_ref();
+        agent.is_some_and(|agent| agent.sources.values().any(|s| s.vm == vm && !s.over))
+    }
+
+    fn tell_sessions(&mut self, host: usize, vm: usize, step: Step, qemu: Qemu) {
+        let Some(agent) = &self.hosts[host].agent else { return };
+        let source = agent.sources.iter().find(|(_, s)| s.vm == vm && !s.over).map(|(id, _)| *id);
+        let target = agent.targets.iter().find(|(_, t)| t.vm == vm).map(|(id, _)| *id);
+        let from_source = |event| source.map(|id| SessionEvent::Source(id, event));
+        let event = match (step, qemu) {
+            (Step::Stop, Qemu::Finishing) => {
+                let pause = self.dice.between(1, 400) * MS;
+                self.qemu_later(host, vm, pause, Step::Sent);
+                from_source(source::Event::VmStopped)
+            }
+            (Step::Sent, Qemu::Finishing) => {
+                if let Some(id) = source {
+                    self.everything_sent(host, id);
+                }
+                None
+            }
+            (Step::Settle, Qemu::Postmigrate) => from_source(source::Event::Postmigrate),
+            (Step::Settle, Qemu::Running) => {
+                let failed = source::Event::QemuFailed("not completed".to_owned());
+                let session = source.and_then(|id| agent.sources.get(&id));
+                if session.is_some_and(|session| session.closed) {
+                    from_source(source::Event::Resumed)
+                } else {
+                    from_source(failed)
+                }
+            }
+            (Step::Load, Qemu::Loaded) => {
+                target.map(|id| SessionEvent::Target(id, target::Event::QemuLoaded))
+            }
+            (Step::Cont, Qemu::Running) => {
+                target.map(|id| SessionEvent::Target(id, target::Event::Resumed))
+            }
+            (Step::Cont, _) => target
+                .map(|id| SessionEvent::Target(id, target::Event::QemuFailed("cont".to_owned()))),
+            _ => None,
+        };
+        if let Some(event) = event {
+            let pause = self.dice.between(MS / 10, 5 * MS);
+            self.later(host, pause, Chore::Session(event));
+        }
+    }
+
+    /// The process of a QEMU ends; its agent and its sessions learn of it.
+    pub fn qemu_dies(&mut self, host: usize, vm: usize) {
+        let Some(copy) = self.hosts[host].copies[vm].as_mut() else { return };
+        if copy.qemu == Qemu::Dead {
+            return;
+        }
+        copy.qemu = Qemu::Dead;
+        self.trace.say(self.clock.now, || format!("  {host}/v{vm} dies"));
+        self.list_changed(host);
+        let Some(agent) = &self.hosts[host].agent else { return };
+        let sources = agent.sources.iter().filter(|(_, s)| s.vm == vm && !s.over);
+        let sources = sources.map(|(&id, _)| SessionEvent::Source(id, source::Event::QemuDied));
+        let died = || target::Event::QemuFailed("its process ended".to_owned());
+        let targets = agent.targets.iter().filter(|(_, t)| t.vm == vm);
+        let targets = targets.map(|(&id, _)| SessionEvent::Target(id, died()));
+        let events: Vec<SessionEvent> = sources.chain(targets).collect();
+        for event in events {
+            let pause = self.dice.between(1, 30) * MS;
+            self.later(host, pause, Chore::Session(event));
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! The shell around a source's state machine, which is the production one.
+
+use rackferry_fleet::{Activity, Generation, MigrationId, Outcome, Progress, Said};
+use rackferry_migrator_protocol::session::source::{self, Effect, Event, Phase, Source};
+
+use super::chores::{Chore, SessionEvent, Start};
+use super::orders::ended;
+use super::qemu::{Mark, Qemu, Side, Step};
+use crate::clock::{MS, SECOND};
+use crate::net::{ConnId, Frame, Purpose};
+use crate::world::World;
+
+/// Pause before a slot is asked for again.
+const ASK_AGAIN: u64 = 500 * MS;
+/// The coordinator's decision is awaited so long, the VM stopped.
+const DECISION_PATIENCE: u64 = 1500 * MS;
+/// The target's word that it has loaded is awaited so long.
+const LOAD_PATIENCE: u64 = 3 * SECOND;
+
+/// A VM that leaves.
+#[derive(Debug)]
+pub struct SourceSession {
+    /// The state machine.
+    pub machine: Source,
+    /// The VM.
+    pub vm: usize,
+    /// Its session with the target.
+    pub conn: Option<ConnId>,
+    /// The target has accepted it.
+    accepted: bool,
+    /// What came before that.
+    early: Vec<Event>,
+    generation: Generation,
+    /// QEMU's migration stream was closed.
+    pub closed: bool,
+    /// It has said its last word to the machine.
+    pub over: bool,
+    began_at: u64,
+    copy_ns: u64,
+    asked_at: Option<u64>,
+    /// It will not stop its VM before it is told.
+    has_valve: bool,
+}
+
+impl SourceSession {
+    /// Its phase, for counting.
+    pub fn phase_name(&self) -> &'static str {
+        name_of(self.machine.phase())
+    }
+}
+
+impl World {
+    /// A session of a source agent begins.
+    pub(super) fn start_source(&mut self, host: usize, start: Start) {
+        let Start { migration, vm, generation, target } = start;
+        let Some(agent) = &self.hosts[host].agent else { return };
+        if agent.sources.contains_key(&migration) {
+            return;
+        }
+        let id = MigrationId(migration);
+        let (welcomed, deaf) = (agent.welcomed, agent.unreachable.contains(&vm));
+        let full = self.hosts[host].full;
+        let Some(copy) =
+            self.hosts[host].copies[vm].as_mut().filter(|_| welcomed && !deaf && !full)
+        else {
+            let end = ended(Outcome::RolledBack, "the move did not begin");
+            return self.tell(host, Said::Ended(id, end));
+        };
+        copy.write_down(copy.role, Some(Mark { migration, side: Side::Source }), false);
+        self.list_changed(host);
+        let session = SourceSession {
+            machine: Source::new(self.plan.verify),
+            vm,
+            conn: None,
+            accepted: false,
+            early: Vec::new(),
+            generation,
+            closed: false,
+            over: false,
+            began_at: self.clock.now,
+            copy_ns: self.dice.between(20 * MS, self.plan.copy_ns),
+            asked_at: None,
+            has_valve: !self.plan.old_qemu || self.dice.chance(500),
+        };
+        let (me, there) = (self.place_of(host), self.place_of(target));
+        if let Some(agent) = &mut self.hosts[host].agent {
+            agent.sources.insert(migration, session);
+        }
+        if self.hosts[target].agent.is_none() {
+            return self.later(host, 5 * MS, Chore::CallFailed(migration));
+        }
+        let call = Frame::Call(migration, generation.0);
+        let conn = self.dial(me, there, Purpose::Pipe(migration), call);
+        if let Some(session) = self.source_mut(host, migration) {
+            session.conn = Some(conn);
+        }
+        self.step_of_session(host, "calling");
+    }
+
+    pub(super) fn source_mut(&mut self, host: usize, id: u64) -> Option<&mut SourceSession> {
+        self.hosts[host].agent.as_mut()?.sources.get_mut(&id)
+    }
+
+    pub(super) fn call_failed(&mut self, host: usize, id: u64) {
+        let Some(session) = self.source_mut(host, id).filter(|s| !s.over) else { return };
+        if !session.accepted {
+            self.source_finishes(host, id, Outcome::RolledBack);
+        }
+    }
+
+    /// A frame of the target.
+    pub(super) fn source_hears(&mut self, host: usize, id: u64, conn: ConnId, frame: Frame) {
+        let digest = self.plan.verify.then_some([7; 32]);
+        if self.source_mut(host, id).is_none_or(|session| session.conn != Some(conn)) {
+            return;
+        }
+        let event = match frame {
+            Frame::Accepted => return self.source_accepted(host, id),
+            Frame::Loaded => Event::Loaded { digest },
+            Frame::Running => Event::Running,
+            Frame::Abort => Event::PeerAbort("the target".to_owned()),
+            _ => return,
+        };
+        self.source_event(host, id, event);
+    }
+
+    fn source_accepted(&mut self, host: usize, id: u64) {
+        let Some(session) = self.source_mut(host, id) else { return };
+        session.accepted = true;
+        let early = std::mem::take(&mut session.early);
+        self.source_event(host, id, Event::Accepted);
+        for event in early {
+            self.source_event(host, id, event);
+        }
+    }
+
+    /// The connection to the target is gone.
+    pub(super) fn source_cut(&mut self, host: usize, id: u64) {
+        let Some(session) = self.source_mut(host, id) else { return };
+        if session.accepted {
+            self.source_event(host, id, Event::PeerLost("closed".to_owned()));
+        } else {
+            self.call_failed(host, id);
+        }
+    }
+
+    /// A word of the coordinator for a source session.
+    pub(super) fn source_command(&mut self, host: usize, id: u64, event: Event) {
+        if let Some(session) = self.source_mut(host, id).filter(|s| !s.over) {
+            if session.accepted {
+                self.source_event(host, id, event);
+            } else {
+                session.early.push(event);
+            }
+        }
+    }
+
+    /// Advances a source session.
+    pub(super) fn source_event(&mut self, host: usize, id: u64, event: Event) {
+        let Some(session) = self.source_mut(host, id).filter(|s| !s.over) else { return };
+        if !session.accepted && !matches!(event, Event::Accepted) {
+            return session.early.push(event);
+        }
+        let stopped = matches!(event, Event::VmStopped);
+        let before = name_of(session.machine.phase());
+        let mut effects = Vec::new();
+        session.machine.handle(event, &mut effects);
+        let after = name_of(session.machine.phase());
+        if stopped {
+            let patience = LOAD_PATIENCE;
+            self.source_later(host, id, patience, Event::LoadOverdue);
+        }
+        for effect in effects {
+            self.source_effect(host, id, effect);
+        }
+        if before != after {
+            self.trace.say(self.clock.now, || {
+                format!("  {} source of mig-{id}: {before} -> {after}", self.hosts[host].name)
+            });
+            self.step_of_session(host, after);
+        }
+    }
+
+    fn source_later(&mut self, host: usize, id: u64, pause: u64, event: Event) {
+        self.later(host, pause, Chore::Session(SessionEvent::Source(id, event)));
+    }
+
+    fn source_effect(&mut self, host: usize, id: u64, effect: Effect) {
+        let now = self.clock.now;
+        let Some(session) = self.source_mut(host, id) else { return };
+        let (vm, generation) = (session.vm, session.generation);
+        match effect {
+            Effect::StartMigrate => self.start_migrate(host, id, vm),
+            Effect::AskSlot { .. } => {
+                if session.asked_at.is_none_or(|at| now >= at + ASK_AGAIN) {
+                    session.asked_at = Some(now);
+                    self.ask(host, id, Said::SwitchoverRequest(MigrationId(id)));
+                }
+            }
+            Effect::OpenValve => {
+                let pause = self.dice.between(1, 200) * MS;
+                self.qemu_later(host, vm, pause, Step::Stop);
+            }
+            Effect::HashMemory => {
+                let pause = self.dice.between(10, 900) * MS;
+                self.source_later(host, id, pause, Event::Hashed([7; 32]));
+            }
+            Effect::AskCommit => {
+                self.ask(host, id, Said::CommitRequest(MigrationId(id), generation));
+                self.source_later(host, id, DECISION_PATIENCE, Event::DecisionOverdue);
+            }
+            Effect::ForwardShut => {
+                if let Some(copy) = &mut self.hosts[host].copies[vm]
+                    && copy.qemu == Qemu::Finishing
+                {
+                    copy.qemu = Qemu::Shut;
+                    let pause = self.dice.between(MS / 10, 60 * MS);
+                    self.qemu_later(host, vm, pause, Step::Settle);
+                }
+            }
+            Effect::AttestStopped => self.tell(host, Said::SourceStopped(MigrationId(id))),
+            Effect::SendGo => self.tell_target(host, id, Frame::Go),
+            Effect::SendAbort(_) => self.tell_target(host, id, Frame::Abort),
+            Effect::CloseStream => {
+                session.closed = true;
+                let pause = self.dice.between(1, 120) * MS;
+                self.qemu_later(host, vm, pause, Step::Settle);
+            }
+            Effect::QuitQemu => {}
+            Effect::Finish(outcome) => self.source_finishes(host, id, outcome_of(&outcome)),
+        }
+    }
+
+    fn start_migrate(&mut self, host: usize, id: u64, vm: usize) {
+        match self.hosts[host].copies[vm].as_mut() {
+            Some(copy) if copy.qemu == Qemu::Running => {
+                copy.qemu = Qemu::Sending;
+                let pause = self.dice.between(60, 600) * MS;
+                self.later(host, pause, Chore::Sample(id));
+            }
+            Some(copy) if copy.qemu != Qemu::Dead => {
+                let failed = Event::QemuFailed("it cannot migrate".to_owned());
+                self.source_later(host, id, MS, failed);
+            }
+            _ => self.source_later(host, id, MS, Event::QemuDied),
+        }
+    }
+
+    fn tell_target(&mut self, host: usize, id: u64, frame: Frame) {
+        if let Some(conn) = self.source_mut(host, id).and_then(|session| session.conn) {
+            self.send(conn, 0, frame);
+        }
+    }
+
+    /// QEMU has handed over its last byte.
+    pub(super) fn everything_sent(&mut self, host: usize, id: u64) {
+        self.tell_target(host, id, Frame::Everything);
+    }
+
+    /// A session looks how far its QEMU is, tells, and asks for its slot when it is time.
+    pub(super) fn sample(&mut self, host: usize, id: u64) {
+        let now = self.clock.now;
+        let Some(session) = self.source_mut(host, id).filter(|s| !s.over) else { return };
+        let switching = !matches!(session.machine.phase(), Phase::Copying | Phase::AwaitingSlot);
+        let done = (now - session.began_at) as f64 / session.copy_ns as f64;
+        let (vm, has_valve) = (session.vm, session.has_valve);
+        let activity = if switching { Activity::Switching } else { Activity::Copying };
+        let pass1_ratio = done.min(1.0);
+        let progress = Progress { activity, pass1_ratio, ..Progress::default() };
+        self.tell(host, Said::Progress(MigrationId(id), progress));
+        let copy = self.hosts[host].copies[vm].as_ref();
+        if copy.is_none_or(|copy| copy.qemu != Qemu::Sending) {
+            return;
+        }
+        if done >= 1.0 {
+            self.source_event(host, id, Event::Ready { predicted_ms: 20 });
+            if !has_valve && self.dice.chance(400) {
+                self.qemu_later(host, vm, MS, Step::Stop);
+            }
+        }
+        let pause = self.dice.between(100, 900) * MS;
+        self.later(host, pause, Chore::Sample(id));
+    }
+
+    /// The machine has said its last word.
+    fn source_finishes(&mut self, host: usize, id: u64, outcome: Outcome) {
+        let Some(session) = self.source_mut(host, id) else { return };
+        session.over = true;
+        let conn = session.conn.take();
+        if let Some(conn) = conn {
+            self.close(conn, 0);
+        }
+        match outcome {
+            Outcome::Moved => self.coverage.moved += 1,
+            Outcome::RolledBack => self.coverage.rolled_back += 1,
+            Outcome::VmLost => self.coverage.vm_lost += 1,
+            Outcome::Stopped => self.coverage.left_stopped += 1,
+        }
+        let pause = self.dice.between(MS / 10, 80 * MS);
+        self.later(host, pause, Chore::SourceOver(id, outcome));
+    }
+
+    /// What is left to do after a source session, and its end.
+    pub(super) fn source_over(&mut self, host: usize, id: u64, outcome: Outcome) {
+        let Some(session) = self.source_mut(host, id) else { return };
+        let vm = session.vm;
+        match outcome {
+            Outcome::Moved | Outcome::VmLost => self.release(host, vm),
+            Outcome::RolledBack => {
+                let full = self.hosts[host].full;
+                let copy = self.hosts[host].copies[vm].as_mut();
+                if let Some(copy) = copy.filter(|c| c.mark.is_some_and(|mark| mark.migration == id))
+                {
+                    copy.write_down(copy.role, None, full);
+                }
+                self.list_changed(host);
+            }
+            Outcome::Stopped => {}
+        }
+        let end = ended(outcome, "as its session says");
+        self.tell(host, Said::Ended(MigrationId(id), end));
+        if let Some(agent) = &mut self.hosts[host].agent {
+            agent.sources.remove(&id);
+            agent.requests.remove(&id);
+        }
+    }
+}
+
+fn outcome_of(outcome: &source::Outcome) -> Outcome {
+    match outcome {
+        source::Outcome::Moved => Outcome::Moved,
+        source::Outcome::RolledBack(_) => Outcome::RolledBack,
+        source::Outcome::VmLost(_) => Outcome::VmLost,
+        source::Outcome::Stopped(_) => Outcome::Stopped,
+    }
+}
+
+/// A phase for people and for counting.
+fn name_of(phase: &Phase) -> &'static str {
+    match phase {
+        Phase::Connecting => "calling",
+        Phase::Copying => "copying",
+        Phase::AwaitingSlot => "awaiting slot",
+        Phase::Switching => "switching",
+        Phase::Verifying { .. } => "verifying",
+        Phase::Committing { .. } => "committing",
+        Phase::Stopping { .. } => "stopping",
+        Phase::Handed { .. } => "handed over",
+        Phase::RollingBack { .. } => "rolling back",
+        Phase::Ended => "ended",
+    }
+}

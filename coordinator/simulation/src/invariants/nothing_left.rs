@@ -1,0 +1,41 @@
+//! Once faults heal and intents are reached, nothing of a move is left: no QEMU, session, expectation or question at any
+//! host, no connection between hosts.
+
+use rackferry_fleet::{Key, Record, VmName};
+
+use crate::host::qemu::{Copy, Qemu};
+use crate::net::Purpose;
+use crate::operator::vm_name;
+use crate::world::World;
+
+pub(super) fn check(world: &World) -> Option<String> {
+    let pipe = world.net.conns.values().find(|conn| conn.purpose != Purpose::Stream);
+    if let Some(conn) = pipe {
+        return Some(format!("{:?} is left", conn.purpose));
+    }
+    world.hosts.iter().find_map(|host| {
+        let agent = host.agent.as_ref()?;
+        let name = &host.name;
+        if let Some(id) = agent.sources.keys().chain(agent.targets.keys()).next() {
+            return Some(format!("{name} has a session of mig-{id}"));
+        }
+        if let Some(id) = agent.expected.keys().next() {
+            return Some(format!("{name} expects mig-{id}"));
+        }
+        if let Some(request) = agent.requests.values().next() {
+            return Some(format!("{name} still asks {request:?}"));
+        }
+        let copies = host.copies.iter().enumerate();
+        let mut copies = copies.filter_map(|(vm, copy)| Some((vm, copy.as_ref()?)));
+        // What died and takes part in no move is its user's to remove.
+        let belongs = |vm: usize, copy: &Copy| {
+            let record = world.truth.records.get(&Key::Vm(VmName::new(vm_name(vm))));
+            let elsewhere = matches!(record, Some(Record::Vm(record)) if record.owner != *name);
+            copy.mark.is_none() || !elsewhere
+        };
+        let left = copies.find(|(vm, copy)| {
+            copy.qemu != Qemu::Running && !(copy.qemu == Qemu::Dead && belongs(*vm, copy))
+        });
+        left.map(|(vm, copy)| format!("v{vm} is {:?} on {name}", copy.qemu))
+    })
+}

@@ -1,0 +1,74 @@
+//! The control plane in a world of its own.
+//!
+//! Coordinators, agents and QEMUs live in one deterministic world: virtual time, everything by chance from one seed.
+//! The coordinators run the production [`rackferry_fleet::Fleet`] over a small replicated log, the agents run the
+//! production session machines of `rackferry_migrator_protocol`; what is modelled is what lies around them: streams,
+//! disks, processes, QEMU. Things break at every step, and after every event all [invariants] are looked at.
+//!
+//! * [`world`]: what there is and what happens next; [`plan`]: what a seed makes of it.
+//! * [`raft`], [`leader`], [`truth`]: the coordinators; [`host`]: agents and their QEMUs; [`net`]: what connects them.
+//! * [`faults`], [`operator`], [`heal`]: trouble, wishes, and the end.
+//! * [`sweep`]: many seeds on all cores; [`replay`]: one seed with everything that happened.
+
+pub mod clock;
+pub mod coverage;
+pub mod dice;
+pub mod faults;
+pub mod heal;
+pub mod host;
+pub mod invariants;
+pub mod leader;
+pub mod net;
+pub mod operator;
+pub mod plan;
+pub mod raft;
+pub mod sweep;
+pub mod trace;
+pub mod truth;
+pub mod world;
+
+use coverage::Coverage;
+use invariants::Violation;
+use world::World;
+
+/// A bug that is put in to see that it is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// Orders leave before the write they depend on is committed.
+    SaysBeforeDurable,
+    /// A leader does not ask whether it still leads before it gives an order without a write.
+    NoBarrier,
+    /// One in the fleet itself.
+    #[cfg(feature = "planted-bugs")]
+    InFleet(rackferry_fleet::PlantedBug),
+}
+
+/// What became of a world.
+#[derive(Debug)]
+pub struct Report {
+    /// Its seed.
+    pub seed: u64,
+    /// What did not hold.
+    pub violation: Option<Violation>,
+    /// What it reached.
+    pub coverage: Coverage,
+    /// What happened, if it was kept.
+    pub trace: Vec<String>,
+}
+
+/// Plays the world of a seed.
+pub fn play(seed: u64, bug: Option<Bug>) -> Report {
+    live(seed, bug, false)
+}
+
+/// Plays it again, keeping everything that happens.
+pub fn replay(seed: u64, bug: Option<Bug>) -> Report {
+    live(seed, bug, true)
+}
+
+fn live(seed: u64, bug: Option<Bug>, traced: bool) -> Report {
+    let mut world = World::new(seed, bug, traced);
+    world.live();
+    let World { violation, coverage, trace, .. } = world;
+    Report { seed, violation, coverage, trace: trace.into_lines() }
+}

@@ -1,0 +1,225 @@
+//! The operator: evacuates, moves single VMs, cancels, asks again when nobody answers.
+
+use rackferry_fleet::{
+    Effect, EvacuationId, EvacuationRequest, Fleet, MigrationId, MigrationRequest, Moment, Options,
+};
+
+use crate::clock::{MS, SECOND};
+use crate::invariants::Acknowledged;
+use crate::leader::Input;
+use crate::world::{Happening, World};
+
+/// Number of a call.
+pub type CallId = usize;
+/// How often an unanswered call is made again.
+const TRIES: u32 = 8;
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// Empty a rack.
+    Evacuate(EvacuationRequest),
+    /// Move one VM.
+    Migrate(MigrationRequest),
+    /// Stop an evacuation.
+    Cancel(EvacuationId),
+    /// Stop one move.
+    CancelMigration(MigrationId),
+}
+
+/// What is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// It is under way, or was already.
+    Evacuation(EvacuationId),
+    /// The same for a single move.
+    Migration(MigrationId),
+    /// It is stopped, or will be.
+    Cancelled,
+    /// No.
+    Refused(String),
+}
+
+/// A request and what became of it.
+#[derive(Debug)]
+pub struct Call {
+    /// What was asked for.
+    pub request: Request,
+    /// The answer that arrived.
+    pub reply: Option<Reply>,
+    tries: u32,
+}
+
+/// The operator.
+#[derive(Debug, Default)]
+pub struct Operator {
+    /// All calls so far.
+    pub calls: Vec<Call>,
+    /// Evacuations it was told of.
+    pub evacuations: Vec<EvacuationId>,
+    /// Moves it was told of.
+    pub migrations: Vec<MigrationId>,
+}
+
+impl Operator {
+    /// Puts a call to the fleet.
+    pub fn ask(
+        &self,
+        call: CallId,
+        fleet: &mut Fleet,
+        now: Moment,
+        out: &mut Vec<Effect>,
+    ) -> Reply {
+        let reply = match &self.calls[call].request {
+            Request::Evacuate(request) => {
+                fleet.create_evacuation(request, now, out).map(Reply::Evacuation)
+            }
+            Request::Migrate(request) => {
+                fleet.create_migration(request, now, out).map(Reply::Migration)
+            }
+            Request::Cancel(id) => {
+                fleet.cancel_evacuation(*id, now, out).map(|()| Reply::Cancelled)
+            }
+            Request::CancelMigration(id) => {
+                fleet.cancel_migration(*id, now, out).map(|()| Reply::Cancelled)
+            }
+        };
+        reply.unwrap_or_else(|refusal| Reply::Refused(refusal.to_string()))
+    }
+}
+
+impl World {
+    /// The operator does something, and will do something again.
+    pub fn act(&mut self) {
+        if self.healing {
+            return;
+        }
+        let pause = self.dice.between(self.plan.act_every_ns / 4, self.plan.act_every_ns);
+        self.clock.after(pause, Happening::Act);
+        match self.dice.below(10) {
+            0..=3 => {
+                let from_a = self.dice.chance(500);
+                self.evacuate(from_a);
+            }
+            4 | 5 => {
+                let (vm, host) =
+                    (self.dice.index(self.plan.vms), self.dice.index(self.hosts.len()));
+                let request = MigrationRequest {
+                    request: format!("request-{}", self.operator.calls.len()),
+                    vm: vm_name(vm).as_str().into(),
+                    target: self.hosts[host].name.clone(),
+                    options: self.options(),
+                };
+                self.call(Request::Migrate(request));
+            }
+            6 | 7 => {
+                if let Some(id) = self.dice.pick(&self.operator.evacuations) {
+                    for _ in 0..=self.dice.below(2) {
+                        self.call(Request::Cancel(id));
+                    }
+                }
+            }
+            _ => {
+                // Of an evacuation perhaps, so any number that may have been given.
+                let most = self.operator.migrations.last().map_or(3, |last| last.0 + 3);
+                let id = MigrationId(self.dice.between(1, most));
+                self.call(Request::CancelMigration(id));
+            }
+        }
+    }
+
+    fn options(&self) -> Options {
+        Options { verify: self.plan.verify, ..Options::default() }
+    }
+
+    /// Empties one of the two racks into the other.
+    pub fn evacuate(&mut self, from_a: bool) -> CallId {
+        let (source, target) = if from_a { ("a", "b") } else { ("b", "a") };
+        let request = EvacuationRequest {
+            request: format!("request-{}", self.operator.calls.len()),
+            sources: vec![source.to_owned()],
+            targets: vec![target.to_owned()],
+            options: self.options(),
+        };
+        self.call(Request::Evacuate(request))
+    }
+
+    fn call(&mut self, request: Request) -> CallId {
+        let id = self.operator.calls.len();
+        self.trace.say(self.clock.now, || format!("operator: call {id} {request:?}"));
+        self.operator.calls.push(Call { request, reply: None, tries: 0 });
+        self.coverage.acts += 1;
+        self.try_call(id);
+        id
+    }
+
+    /// Makes a call, again if it was not answered.
+    pub fn try_call(&mut self, id: CallId) {
+        let call = &mut self.operator.calls[id];
+        call.tries += 1;
+        if call.reply.is_some() || call.tries > TRIES {
+            return;
+        }
+        let leading = (0..self.nodes.len()).filter(|&node| self.nodes[node].leader().is_some());
+        let leading: Vec<usize> = leading.collect();
+        let somebody = self.dice.index(self.nodes.len());
+        let node = self.dice.pick(&leading).unwrap_or(somebody);
+        let pause = self.dice.between(MS / 10, self.plan.delay_ns);
+        self.clock.after(pause, Happening::CallArrives(node, id));
+        // It may be answered after it was made again.
+        let patience = self.dice.between(300, 3000) * MS;
+        self.clock.after(patience, Happening::TryCall(id));
+    }
+
+    /// A call has arrived at a coordinator.
+    pub fn call_arrives(&mut self, node: usize, id: CallId) {
+        self.input(node, Input::Call(id));
+    }
+
+    /// An answer leaves a coordinator.
+    pub fn answer(&mut self, id: CallId, reply: Reply) {
+        let pause = self.dice.between(MS / 10, self.plan.delay_ns);
+        self.clock.after(pause, Happening::Answered(id, reply));
+    }
+
+    /// An answer reaches the operator: from now on it must hold.
+    pub fn answered(&mut self, id: CallId, reply: Reply) {
+        let request = self.operator.calls[id].request.clone();
+        if let (Some(first), false) =
+            (&self.operator.calls[id].reply, matches!(reply, Reply::Refused(_)))
+            && !matches!(first, Reply::Refused(_))
+            && *first != reply
+        {
+            let why = format!("call {id} was answered {first:?}, then {reply:?}");
+            self.violated("answers durable", why);
+        }
+        match (&reply, request) {
+            (Reply::Evacuation(evacuation), Request::Evacuate(request)) => {
+                self.operator.evacuations.push(*evacuation);
+                self.acknowledged(Acknowledged::Evacuation(*evacuation, request.request));
+            }
+            (Reply::Migration(migration), Request::Migrate(request)) => {
+                self.operator.migrations.push(*migration);
+                self.acknowledged(Acknowledged::Migration(*migration, request.request));
+            }
+            (Reply::Cancelled, Request::Cancel(evacuation)) => {
+                self.acknowledged(Acknowledged::Cancelled(evacuation));
+            }
+            _ => {}
+        }
+        self.operator.calls[id].reply = Some(reply);
+    }
+
+    /// Is the operator still waiting for anything?
+    pub fn operator_waits(&self) -> bool {
+        self.operator.calls.iter().any(|call| call.reply.is_none() && call.tries <= TRIES)
+    }
+}
+
+/// The name of the n-th VM.
+pub fn vm_name(vm: usize) -> String {
+    format!("v{vm}")
+}
+
+/// A pause after which an operator looks again.
+pub const LOOK_AGAIN: u64 = SECOND;

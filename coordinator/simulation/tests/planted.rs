@@ -1,0 +1,35 @@
+//! The test of the test: every bug that is put in is found, and it is said after how many seeds.
+
+use rackferry_fleet::PlantedBug;
+use rackferry_simulation::{Bug, play};
+
+/// Seeds within which each must be found: a fifth of what a build plays.
+const SEEDS: u64 = 2_000;
+
+/// The first seed that finds it, and by which invariant.
+fn find(bug: Bug) -> (u64, &'static str) {
+    let found = (0..SEEDS).find_map(|seed| {
+        let violation = play(seed, Some(bug)).violation?;
+        Some((seed + 1, violation.invariant))
+    });
+    found.unwrap_or_else(|| panic!("{bug:?} is not found in {SEEDS} seeds"))
+}
+
+#[test]
+fn every_planted_bug_is_found() {
+    let bugs = [
+        Bug::SaysBeforeDurable,
+        Bug::NoBarrier,
+        Bug::InFleet(PlantedBug::ResumesBeforeStopped),
+        Bug::InFleet(PlantedBug::CommitWrittenLate),
+        Bug::InFleet(PlantedBug::AbortKeepsGeneration),
+        Bug::InFleet(PlantedBug::SilenceIsEvidence),
+        Bug::InFleet(PlantedBug::AskedAgainRefused),
+        Bug::InFleet(PlantedBug::SlotsForAll),
+        Bug::InFleet(PlantedBug::LeavesCopies),
+    ];
+    for bug in bugs {
+        let (seeds, invariant) = find(bug);
+        println!("{bug:?}: found after {seeds} seeds by \"{invariant}\"");
+    }
+}
