@@ -207,7 +207,7 @@ impl World {
         if last.is_none_or(|entry| entry.term != leader.term) {
             return;
         }
-        let records = self.truth.records.values().cloned();
+        let records = self.records_of(node).into_values();
         #[cfg_attr(
             not(feature = "planted-bugs"),
             expect(unused_mut, reason = "only bugs are put in")
