@@ -195,6 +195,12 @@ impl<'a> Reign<'a> {
                 let connection = self.driver.last_connection;
                 let closed = CancellationToken::new();
                 let link = OpenLink { orders, _closes: closed.clone().drop_guard() };
+                // Only a host's latest stream counts. If its agent still holds an older one (a Hello that was late,
+                // of an agent that is gone), it must learn that, and dial again.
+                let known = self.fleet.hosts().into_iter().find(|known| known.name == hello.host);
+                if let Some(void) = known.and_then(|known| known.connection) {
+                    self.links.remove(&void);
+                }
                 self.links.insert(connection, link);
                 tracing::info!(host = %hello.host, rack = %hello.rack, vms = hello.vms.len(), "agent");
                 // A reader that went away finds its stream closed.

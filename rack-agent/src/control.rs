@@ -1,19 +1,22 @@
 //! The stream to the coordinator that leads: dialled again for ever, orders in, observations out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use rackferry_proto::v1::agent_service_client::AgentServiceClient;
 use rackferry_proto::v1::connect_request::Message as Up;
 use rackferry_proto::v1::connect_response::Message as Down;
 use rackferry_proto::{leader_of, v1};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::{info, warn};
 
 use crate::agent::Agent;
 use crate::coordinators::Coordinators;
 
-/// Messages to the coordinator that wait while it cannot be reached. What does not fit is told by the next report.
+/// Messages to the coordinator that wait while it cannot be reached. If one does not fit the stream starts anew, whose
+/// first message tells how everything is.
 const OUTBOX: usize = 1024;
 
 /// Messages handed to gRPC and not yet sent.
@@ -30,19 +33,27 @@ const REPORT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Where the rest of the agent puts what the coordinator shall know.
 #[derive(Debug, Clone)]
-pub struct Outbox(mpsc::Sender<Up>);
+pub struct Outbox {
+    messages: mpsc::Sender<Up>,
+    /// A message did not fit that the coordinator waits for.
+    lost: Arc<Notify>,
+}
 
 impl Outbox {
     /// An outbox and the end the coordinator's stream is fed from.
     pub fn new() -> (Self, mpsc::Receiver<Up>) {
         let (sender, receiver) = mpsc::channel(OUTBOX);
-        (Self(sender), receiver)
+        (Self { messages: sender, lost: Arc::default() }, receiver)
     }
 
-    /// Tells the coordinator something. Never waits: progress may be lost, the rest shows in the next report.
+    /// Tells the coordinator something. Never waits: progress may be lost, for anything else the stream starts anew.
     pub fn send(&self, message: Up) {
-        if self.0.try_send(message).is_err() {
+        let progress = matches!(message, Up::Progress(_));
+        if self.messages.try_send(message).is_err() {
             warn!("the outbox to the coordinator is full");
+            if !progress {
+                self.lost.notify_one();
+            }
         }
     }
 }
@@ -87,6 +98,9 @@ async fn session(
     let channel =
         endpoint.connect().await.map_err(|e| tonic::Status::unavailable(format!("{e:?}")))?;
     let (up, stream) = mpsc::channel(STREAM);
+    let lost = agent.outbox().lost.clone();
+    // What was lost until now is in the Hello.
+    let _ = lost.notified().now_or_never();
     let send = |message| v1::ConnectRequest { message: Some(message) };
     up.send(send(Up::Hello(agent.hello().await))).await.map_err(|_| closed())?;
     let response = AgentServiceClient::new(channel).connect(ReceiverStream::new(stream)).await?;
@@ -108,6 +122,10 @@ async fn session(
             Some(message) = outbox.recv() => up.send(send(message)).await.map_err(|_| closed())?,
             Ok(()) = changes.changed() => {
                 report_at = report_at.min(tokio::time::Instant::now() + REPORT_PAUSE);
+            }
+            () = lost.notified() => {
+                warn!("a message was lost: the stream starts anew");
+                return Err(closed());
             }
             () = tokio::time::sleep_until(report_at) => {
                 let report = Up::HostReport(agent.report().await);
@@ -135,5 +153,22 @@ pub fn name_of(order: &Down) -> &'static str {
         Down::DiscardTarget(_) => "discard target",
         Down::SwitchoverGrant(_) => "switchover grant",
         Down::ReleaseSource(_) => "release source",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_word_is_noticed_and_lost_progress_is_not() {
+        let (outbox, _messages) = Outbox::new();
+        let progress = || Up::Progress(v1::MigrationProgress::default());
+        for _ in 0..=OUTBOX {
+            outbox.send(progress());
+        }
+        assert!(outbox.lost.notified().now_or_never().is_none());
+        outbox.send(Up::TargetReady(v1::TargetReady::default()));
+        assert!(outbox.lost.notified().now_or_never().is_some());
     }
 }

@@ -54,7 +54,7 @@ async fn prepare(agent: &Agent, order: &v1::PrepareTarget) -> anyhow::Result<()>
     if let Ok(vm) = agent.vms().get(&order.vm) {
         let status = vm.status();
         let same = status.migration.as_ref().is_some_and(|m| m.id == order.migration_id);
-        if status.role == Role::Incoming && same {
+        if status.role == Role::Incoming && same && !vm.is_dead() {
             return Ok(());
         }
     }

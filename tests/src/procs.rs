@@ -53,6 +53,7 @@ impl Process {
             std::io::Result::Ok((child, pid))
         })?;
         let (child, pid) = child.with_context(|| format!("cannot start {name}: {command:?}"))?;
+        await_environment(pid);
         Ok(Self { name: name.into(), child: Some(child), pid })
     }
 
@@ -162,6 +163,15 @@ impl Drop for Process {
 fn runs(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(')').next().is_some_and(|rest| !rest.trim().is_empty() && !rest.starts_with(" Z"))
+}
+
+/// Waits until a process that was just started shows its environment, by which everybody else finds it. The kernel
+/// tells of a new program's start a moment before it has that.
+fn await_environment(pid: Pid) {
+    let pid = pid.as_raw_nonzero().get().unsigned_abs();
+    while runs(pid) && fs::read(format!("/proc/{pid}/environ")).is_ok_and(|text| text.is_empty()) {
+        thread::yield_now();
+    }
 }
 
 /// CPU time in a `stat` file of /proc, of a process or of a thread.

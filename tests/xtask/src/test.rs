@@ -21,7 +21,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<()> {
     setup::run()?;
     build_daemons()?;
-    run_command(cargo(["test", "--workspace"]).args(&arguments.rest))?;
+    run_command(cargo(["test", "--workspace", "--no-fail-fast"]).args(&arguments.rest))?;
     if arguments.rest.is_empty() {
         simulate::prove()?;
     }

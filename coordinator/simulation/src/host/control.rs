@@ -78,15 +78,23 @@ impl World {
         self.later(host, REDIAL, Chore::Dial);
     }
 
-    /// Puts a word into the outbox; what does not fit shows in the next list.
+    /// Puts a word into the outbox. If one does not fit, other than progress, the stream starts anew.
     pub fn tell(&mut self, host: usize, said: Said) {
-        let most = if self.healing { OUTBOX } else { self.plan.outbox };
+        let most = self.plan.outbox;
         let twice = !self.healing && self.dice.chance(self.plan.said_twice);
+        let progress = matches!(said, Said::Progress(..));
         let Some(agent) = &mut self.hosts[host].agent else { return };
+        let mut fits = true;
         for _ in 0..=u32::from(twice) {
-            if agent.outbox.len() < most {
+            fits = agent.outbox.len() < most;
+            if fits {
                 agent.outbox.push_back(said.clone());
             }
+        }
+        let stream = agent.stream.filter(|_| agent.taken && !fits && !progress);
+        if let Some(id) = stream {
+            self.close(id, 0);
+            return self.agent_loses(host, id);
         }
         self.drain_soon(host);
     }

@@ -100,8 +100,8 @@ impl World {
         }
         if let Some(copy) = &state.copies[vm] {
             let mark = copy.mark.is_some_and(|mark| mark.migration == id.0);
-            let known = copy.role == Role::Incoming && mark;
-            let dead = copy.qemu == Qemu::Dead && !known;
+            let known = copy.role == Role::Incoming && mark && copy.qemu != Qemu::Dead;
+            let dead = copy.qemu == Qemu::Dead;
             // Whoever starts it will say so.
             match (known, agent.booting.contains(&vm)) {
                 (true, true) => {}

@@ -172,42 +172,40 @@ impl World {
 
     fn tell_sessions(&mut self, host: usize, vm: usize, step: Step, qemu: Qemu) {
         let Some(agent) = &self.hosts[host].agent else { return };
-        let source = agent.sources.iter().find(|(_, s)| s.vm == vm && !s.over).map(|(id, _)| *id);
-        let target = agent.targets.iter().find(|(_, t)| t.vm == vm).map(|(id, _)| *id);
-        let from_source = |event| source.map(|id| SessionEvent::Source(id, event));
-        let event = match (step, qemu) {
-            (Step::Stop, Qemu::Finishing) => {
-                let pause = self.dice.between(1, 400) * MS;
-                self.qemu_later(host, vm, pause, Step::Sent);
-                from_source(source::Event::VmStopped)
-            }
-            (Step::Sent, Qemu::Finishing) => {
-                if let Some(id) = source {
+        let sources = agent.sources.iter().filter(|(_, session)| session.vm == vm && !session.over);
+        let sources: Vec<(u64, bool)> = sources.map(|(&id, s)| (id, s.closed)).collect();
+        let target = agent.targets.iter().find(|(_, t)| t.vm == vm).map(|(&id, _)| id);
+        if step == Step::Stop && qemu == Qemu::Finishing {
+            let pause = self.dice.between(1, 400) * MS;
+            self.qemu_later(host, vm, pause, Step::Sent);
+        }
+        let mut events = Vec::new();
+        for (id, closed) in sources {
+            let event = match (step, qemu) {
+                (Step::Stop, Qemu::Finishing) => source::Event::VmStopped,
+                (Step::Settle, Qemu::Postmigrate) => source::Event::Postmigrate,
+                (Step::Settle, Qemu::Running) if closed => source::Event::Resumed,
+                (Step::Settle, Qemu::Running) => {
+                    source::Event::QemuFailed("not completed".to_owned())
+                }
+                (Step::Sent, Qemu::Finishing) => {
                     self.everything_sent(host, id);
+                    continue;
                 }
-                None
-            }
-            (Step::Settle, Qemu::Postmigrate) => from_source(source::Event::Postmigrate),
-            (Step::Settle, Qemu::Running) => {
-                let failed = source::Event::QemuFailed("not completed".to_owned());
-                let session = source.and_then(|id| agent.sources.get(&id));
-                if session.is_some_and(|session| session.closed) {
-                    from_source(source::Event::Resumed)
-                } else {
-                    from_source(failed)
-                }
-            }
-            (Step::Load, Qemu::Loaded) => {
-                target.map(|id| SessionEvent::Target(id, target::Event::QemuLoaded))
-            }
-            (Step::Cont, Qemu::Running) => {
-                target.map(|id| SessionEvent::Target(id, target::Event::Resumed))
-            }
-            (Step::Cont, _) => target
-                .map(|id| SessionEvent::Target(id, target::Event::QemuFailed("cont".to_owned()))),
+                _ => continue,
+            };
+            events.push(SessionEvent::Source(id, event));
+        }
+        let at_target = match (step, qemu) {
+            (Step::Load, Qemu::Loaded) => Some(target::Event::QemuLoaded),
+            (Step::Cont, Qemu::Running) => Some(target::Event::Resumed),
+            (Step::Cont, _) => Some(target::Event::QemuFailed("cont".to_owned())),
             _ => None,
         };
-        if let Some(event) = event {
+        if let (Some(id), Some(event)) = (target, at_target) {
+            events.push(SessionEvent::Target(id, event));
+        }
+        for event in events {
             let pause = self.dice.between(MS / 10, 5 * MS);
             self.later(host, pause, Chore::Session(event));
         }

@@ -13,6 +13,7 @@ use crate::world::World;
 #[derive(Debug, Default)]
 pub struct LimitsKept {
     slots: BTreeSet<MigrationId>,
+    begun: BTreeSet<MigrationId>,
 }
 
 pub(super) fn check(world: &mut World, node: usize, order: &Order) -> Option<String> {
@@ -35,21 +36,23 @@ fn under_way(fleet: &Fleet) -> Vec<&MigrationRecord> {
     ordered.filter(|record| speak.contains(&record.source)).collect()
 }
 
-fn moves(world: &World, node: usize, id: MigrationId) -> Option<String> {
+fn moves(world: &mut World, node: usize, id: MigrationId) -> Option<String> {
     // An order that is repeated begins nothing.
     let queued = matches!(
         world.truth.records.get(&Key::Migration(id)),
         Some(Record::Migration(record)) if record.stage == Stage::Queued
     );
-    let fleet = world.nodes[node].leader()?.fleet.as_ref()?;
+    let limits = world.plan.limits;
+    let leader = world.nodes[node].leader_mut()?;
+    let first = leader.limits.begun.insert(id);
+    let fleet = leader.fleet.as_ref()?;
     let record = fleet.migration(id)?.record;
-    if !queued || !record.is_ordered() {
+    if !queued || !first || !record.is_ordered() {
         return None;
     }
     let all = under_way(fleet);
     let outgoing = all.iter().filter(|other| other.source == record.source).count() as u32;
     let incoming = all.iter().filter(|other| other.target == record.target).count() as u32;
-    let limits = &world.plan.limits;
     let kept = outgoing <= limits.outgoing_per_host && incoming <= limits.incoming_per_host;
     (!kept).then(|| {
         format!(

@@ -3,7 +3,7 @@
 
 use rackferry_fleet::{Key, Record, VmName};
 
-use crate::host::qemu::{Copy, Qemu};
+use crate::host::qemu::{Copy, Qemu, Side};
 use crate::net::Purpose;
 use crate::operator::vm_name;
 use crate::world::World;
@@ -19,7 +19,11 @@ pub(super) fn check(world: &World) -> Option<String> {
         if let Some(id) = agent.sources.keys().chain(agent.targets.keys()).next() {
             return Some(format!("{name} has a session of mig-{id}"));
         }
-        if let Some(id) = agent.expected.keys().next() {
+        let died = |id: &u64| {
+            let vm = host.copy_in(*id, Side::Target);
+            vm.and_then(|vm| host.copies[vm].as_ref()).is_some_and(|copy| copy.qemu == Qemu::Dead)
+        };
+        if let Some(id) = agent.expected.keys().find(|id| !died(id)) {
             return Some(format!("{name} expects mig-{id}"));
         }
         if let Some(request) = agent.requests.values().next() {

@@ -6,7 +6,7 @@ mod out;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use rackferry_fleet::{Connection, Effect, Event, Fleet, Hello, Moment, Said};
+use rackferry_fleet::{Connection, Effect, Event, Fleet, Hello, HostName, Moment, Said};
 
 use crate::clock::{MICROSECOND, SECOND};
 use crate::invariants::{LimitsKept, ProgressForward};
@@ -171,6 +171,9 @@ impl World {
         if let Input::Connected(id, _) = &input {
             self.send(*id, 1, Frame::Taken);
         }
+        if let Input::Connected(_, hello) = &input {
+            self.close_void(node, &hello.host);
+        }
         let leader = self.nodes[node].leader_mut()?;
         let event = match input {
             Input::Connected(id, hello) => {
@@ -207,7 +210,7 @@ impl World {
         if last.is_none_or(|entry| entry.term != leader.term) {
             return;
         }
-        let records = self.truth.records.values().cloned();
+        let records = self.records_of(node).into_values();
         #[cfg_attr(
             not(feature = "planted-bugs"),
             expect(unused_mut, reason = "only bugs are put in")
@@ -219,6 +222,17 @@ impl World {
         }
         if let Some(leader) = self.nodes[node].leader_mut() {
             leader.fleet = Some(Box::new(fleet));
+        }
+    }
+
+    /// Only a host's latest stream counts: an agent that still holds an older one must dial again.
+    fn close_void(&mut self, node: usize, host: &HostName) {
+        let Some(leader) = self.nodes[node].leader_mut() else { return };
+        let fleet = leader.fleet.as_ref();
+        let known = fleet.and_then(|fleet| fleet.hosts().into_iter().find(|h| h.name == *host));
+        let void = known.and_then(|known| known.connection);
+        if let Some(id) = void.and_then(|void| leader.links.remove(&void)) {
+            self.close(id, 1);
         }
     }
 
