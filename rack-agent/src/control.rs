@@ -153,6 +153,8 @@ pub fn name_of(order: &Down) -> &'static str {
         Down::DiscardTarget(_) => "discard target",
         Down::SwitchoverGrant(_) => "switchover grant",
         Down::ReleaseSource(_) => "release source",
+        Down::CheckSource(_) => "check source",
+        Down::CheckTarget(_) => "check target",
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod adopt;
 mod agents;
+mod candidate;
 mod dispatch;
 mod evacuate;
 mod fleet;
@@ -27,6 +28,7 @@ mod slots;
 mod store;
 mod view;
 
+pub use candidate::Candidate;
 pub use evacuate::{EvacuationRequest, MigrationRequest, Move};
 pub use fleet::{Fleet, Limits};
 pub use message::{

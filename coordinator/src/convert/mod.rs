@@ -5,7 +5,7 @@ mod outgoing;
 mod request;
 mod view;
 
-pub use incoming::{Invalid, hello, said};
+pub use incoming::{Invalid, check_report, hello, said};
 pub use outgoing::order;
-pub use request::{evacuation_request, migration_request, refusal};
+pub use request::{check_request, evacuation_request, migration_request, refusal};
 pub use view::{evacuation, host, migration, plan, vm};

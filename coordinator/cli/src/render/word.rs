@@ -1,6 +1,8 @@
 //! The words for states: the same in tables and in JSON.
 
-use rackferry_proto::v1::{EvacuationState, NodeRole, Ownership, Phase, VmCondition, WaitCode};
+use rackferry_proto::v1::{
+    EvacuationState, FindingCode, NodeRole, Ownership, Phase, Severity, VmCondition, WaitCode,
+};
 
 /// The name of a value without the name of its enum: `PHASE_ROLLED_BACK` is `rolled_back`.
 fn strip(name: &str, prefix: &str) -> String {
@@ -25,6 +27,14 @@ pub fn ownership(ownership: Ownership) -> String {
 
 pub fn role(role: NodeRole) -> String {
     strip(role.as_str_name(), "NODE_ROLE_")
+}
+
+pub fn severity(severity: Severity) -> String {
+    strip(severity.as_str_name(), "SEVERITY_")
+}
+
+pub fn finding(code: FindingCode) -> String {
+    strip(code.as_str_name(), "FINDING_CODE_")
 }
 
 pub fn condition(condition: VmCondition) -> String {
