@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 pub use plan::{Dice, Kind, Moment, Plan, Step};
-pub use summary::{Summary, Tally};
+pub use summary::{Failed, Summary, Tally};
 
 use crate::heartbeat::Heartbeats;
 use crate::rate::Rate;
@@ -50,6 +50,8 @@ pub struct Options {
     pub kinds: Vec<Kind>,
     /// At this step of a move only.
     pub at: Option<Step>,
+    /// Each of the kinds at each step once, instead of `runs` at random.
+    pub matrix: bool,
     /// Hosts in each rack.
     pub hosts: u8,
     /// Coordinators.
@@ -62,6 +64,16 @@ pub struct Options {
     pub core: Rate,
     /// Where logs of failed runs go.
     pub logs: PathBuf,
+}
+
+impl Options {
+    /// Every kind at every step at which it can hit something.
+    fn cells(&self) -> Vec<(Kind, Step)> {
+        let steps = [Step::Preparing, Step::Copying, Step::Switching, Step::Announcing];
+        let all = self.kinds.iter().flat_map(|kind| steps.map(|step| (*kind, step)));
+        // The target's QEMU is the VM's only one by then.
+        all.filter(|cell| *cell != (Kind::TargetQemu, Step::Announcing)).collect()
+    }
 }
 
 /// What one run came to.
@@ -79,7 +91,12 @@ struct Outcome {
 pub fn run(options: &Options, say: &mut dyn FnMut(String)) -> Result<Summary> {
     let mut summary = Summary::default();
     let mut seeds = Dice::new(options.seed);
-    let mut left = if options.replay.is_some() { 1 } else { options.runs };
+    let cells = if options.matrix { options.cells() } else { Vec::new() };
+    let mut left = match (options.replay, cells.len()) {
+        (Some(_), _) => 1,
+        (None, 0) => options.runs,
+        (None, cells) => cells,
+    };
     while left > 0 {
         let lab = Lab::up(&Topology {
             hosts_per_rack: options.hosts,
@@ -89,7 +106,11 @@ pub fn run(options: &Options, say: &mut dyn FnMut(String)) -> Result<Summary> {
         let mut series = Series::begin(&lab, options)?;
         while left > 0 {
             let seed = options.replay.unwrap_or_else(|| seeds.roll());
-            let plan = Plan::new(seed, &options.kinds, options.at, series.vms.len());
+            let cell = cells.iter().rev().nth(left - 1).copied();
+            let plan = match cell {
+                Some((kind, at)) => Plan::new(seed, &[kind], Some(at), series.vms.len()),
+                None => Plan::new(seed, &options.kinds, options.at, series.vms.len()),
+            };
             let start = Instant::now();
             let logs = series.log_lengths();
             let (said, result) = series.run(plan.clone());
@@ -116,7 +137,7 @@ pub fn run(options: &Options, say: &mut dyn FnMut(String)) -> Result<Summary> {
                     left -= 1;
                     *tally.runs.entry(plan.moment.step()).or_default() += 1;
                     tally.failed += 1;
-                    summary.failed.push(seed);
+                    summary.failed.push(Failed { seed, cell });
                     let folder = series.keep_logs(seed, &logs)?;
                     say(format!("{line}: FAILED: {error:#}\n  logs in {}", folder.display()));
                     break;

@@ -18,6 +18,7 @@ fn options(coordinators: u8, runs: usize, kinds: Vec<Kind>) -> Options {
         replay: None,
         kinds,
         at: None,
+        matrix: false,
         hosts: 2,
         coordinators,
         vms_per_host: 1,

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::figures::{Figures, Pauses, Transfer, VmFigures};
 use super::measure::{Cpu, Sampler};
 use super::oracle::{self, Bound};
-use super::plan::{Method, Plan};
+use super::plan::{MOVES, Method, Plan};
 use crate::baseline::{self, Options};
 use crate::counters::CoreBytes;
 use crate::heartbeat::Handover;
@@ -148,7 +148,8 @@ impl<'a> Fleet<'a> {
             (vm, to)
         };
         let vms = vms.into_iter().map(place).collect();
-        let options = Options::new(method.stock().context("not a method of stock QEMU")?);
+        let stock = method.stock().context("not a method of stock QEMU")?;
+        let options = Options { at_once: Some(MOVES as usize), ..Options::new(stock) };
         let sampler = Sampler::start(self.lab.prefix())?;
         let start = Instant::now();
         let (vms, outcome) = baseline::evacuate(self.lab, vms, options)?;

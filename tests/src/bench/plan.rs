@@ -17,8 +17,9 @@ const MULTIFD_CHANNELS: u8 = 2;
 /// Guest memory a host may hand out: a host of the lab is never the limit.
 const HOST_MEMORY_MIB: u64 = 1 << 20;
 
-/// Moves at a time: all hosts of the lab share two cores, and more of them only wait for each other, VMs paused.
-const MOVES: u32 = 4;
+/// Moves at a time, of every method: all hosts of the lab share two cores, and more of them only wait for each other, VMs
+/// paused.
+pub(super) const MOVES: u32 = 4;
 /// What a `busy` guest rewrites, MiB/s: as much as 24 emulated ones can while two cores move them.
 const BUSY_MIB: u32 = 1;
 

@@ -24,8 +24,17 @@ pub struct Tally {
 pub struct Summary {
     /// By kind.
     pub kinds: BTreeMap<Kind, Tally>,
-    /// Seeds of failed runs.
-    pub failed: Vec<u64>,
+    /// Failed runs.
+    pub failed: Vec<Failed>,
+}
+
+/// How to play a failed run again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// Its seed.
+    pub seed: u64,
+    /// The cell of the matrix it was in, if it was in one.
+    pub cell: Option<(Kind, Step)>,
 }
 
 impl Summary {

@@ -4,7 +4,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use rackferry_tests::faults::{self, Kind, Options, Step};
+use rackferry_tests::faults::{self, Failed, Kind, Options, Step};
 use rackferry_tests::rate::Rate;
 use rackferry_tests::runs_here;
 
@@ -28,6 +28,9 @@ pub struct Arguments {
     /// Break it only at this step of a move.
     #[arg(long, value_name = "STEP")]
     at: Option<Step>,
+    /// Break each kind of thing at each step of a move once, instead of RUNS at random.
+    #[arg(long, conflicts_with_all = ["runs", "at", "replay"])]
+    matrix: bool,
     /// Hosts in each rack.
     #[arg(long, default_value_t = 3)]
     hosts: u8,
@@ -50,7 +53,11 @@ impl Arguments {
     fn again(&self) -> String {
         let Self { hosts, coordinators, vms_per_host, memory, core, .. } = self;
         let at = self.at.map_or(String::new(), |step| format!(" --at {step}"));
-        let only: String = self.only.iter().map(|kind| format!(" --only {kind}")).collect();
+        // Each cell of a matrix is named by itself.
+        let only: String = match self.matrix {
+            true => String::new(),
+            false => self.only.iter().map(|kind| format!(" --only {kind}")).collect(),
+        };
         format!(
             "--hosts {hosts} --coordinators {coordinators} --vms-per-host {vms_per_host} --memory {memory} --core {core}{only}{at}"
         )
@@ -72,6 +79,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
         replay: arguments.replay,
         kinds: all,
         at: arguments.at,
+        matrix: arguments.matrix,
         hosts: arguments.hosts,
         coordinators: arguments.coordinators,
         vms_per_host: arguments.vms_per_host,
@@ -90,8 +98,9 @@ pub fn run(arguments: Arguments) -> Result<()> {
         println!("{number:>4} [{:>4} s] {line}", start.elapsed().as_secs());
     })?;
     print!("\n{}", summary.table());
-    for seed in &summary.failed {
-        println!("again: cargo xtask faults --replay {seed} {}", arguments.again());
+    for Failed { seed, cell } in &summary.failed {
+        let cell = cell.map_or(String::new(), |(kind, at)| format!(" --only {kind} --at {at}"));
+        println!("again: cargo xtask faults --replay {seed} {}{cell}", arguments.again());
     }
     ensure!(summary.failed.is_empty(), "{} runs failed", summary.failed.len());
     Ok(())
