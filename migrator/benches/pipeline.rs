@@ -144,8 +144,8 @@ impl AsyncWrite for Sink {
 async fn send(stream: &[u8], claiming: Option<Claiming>, writer: impl AsyncWrite + Unpin) {
     let flow = Arc::<Flow>::default();
     let (_open, mut orders) = mpsc::channel(1);
-    let (counters, pace) = (Arc::default(), Arc::default());
-    let mut pump = Pump::new(stream, flow.clone(), claiming.clone(), counters, pace);
+    let (counters, reading) = (Arc::default(), Arc::default());
+    let mut pump = Pump::new(stream, flow.clone(), claiming.clone(), counters, reading);
     let writer = FrameWriter::new(writer);
     let mut emitter = Emitter::new(writer, flow.clone(), Arc::default(), claiming, None);
     // A read is less than a batch may hold, so each piece makes one.

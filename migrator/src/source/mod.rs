@@ -41,7 +41,7 @@ use crate::rack::{Rack, Scope};
 use crate::stats::{Counters, Totals};
 use emit::{Emitter, Order};
 use flow::Flow;
-use pump::{Claiming, Pace, Pump};
+use pump::{Claiming, Pump, Reading};
 
 pub use sampler::Progress;
 
@@ -172,7 +172,7 @@ struct Session {
     machine: Source,
     flow: Arc<Flow>,
     counters: Arc<Counters>,
-    pace: Arc<Pace>,
+    reading: Arc<Reading>,
     valve: Valve,
     notices: mpsc::Sender<Notice>,
     inputs: mpsc::Sender<Input>,
@@ -216,7 +216,7 @@ pub async fn run(
         parts,
         flow: Arc::default(),
         counters: Arc::default(),
-        pace: Arc::default(),
+        reading: Arc::default(),
         valve: Valve::DowntimeLimit,
         notices,
         inputs,
@@ -354,7 +354,7 @@ impl Session {
         match &event {
             Event::VmStopped if self.stopped_at.is_none() => {
                 self.stopped_at = Some(Instant::now());
-                self.pace.go_straight();
+                self.reading.go_straight();
                 let verify = self.spec.verify;
                 let patience = if verify { LOAD_PATIENCE_VERIFY } else { LOAD_PATIENCE };
                 self.later(patience, Event::LoadOverdue);
@@ -370,7 +370,7 @@ impl Session {
             debug!(id = %self.spec.migration_id, from = ?before, to = ?self.machine.phase(), "source");
         }
         if !matches!(self.machine.phase(), Phase::AwaitingSlot) {
-            self.pace.brake(Duration::ZERO);
+            self.reading.brake(Duration::ZERO);
         }
         let mut end = None;
         for effect in effects {
@@ -389,7 +389,7 @@ impl Session {
         match effect {
             Effect::StartMigrate => self.start_migrate().await?,
             Effect::AskSlot { predicted_ms } => {
-                self.pace.brake(BRAKE);
+                self.reading.brake(BRAKE);
                 if self.asked_at.is_none_or(|at| at.elapsed() >= ASK_AGAIN) {
                     self.asked_at = Some(Instant::now());
                     let _ = self.notices.send(Notice::AskSlot { predicted_ms }).await;
@@ -439,8 +439,9 @@ impl Session {
         let (read, write) = socket.into_split();
         self.return_path = Some(write);
         let Some(out) = self.parsed.take() else { return Ok(()) };
-        let (flow, counters, pace) = (self.flow.clone(), self.counters.clone(), self.pace.clone());
-        let pump = Pump::new(read, flow, self.claiming(), counters, pace);
+        let (flow, counters, reading) =
+            (self.flow.clone(), self.counters.clone(), self.reading.clone());
+        let pump = Pump::new(read, flow, self.claiming(), counters, reading);
         let inputs = self.inputs.clone();
         self.pump = Some(self.tasks.spawn(async move {
             if let Err(error) = pump.run(out).await {

@@ -108,14 +108,14 @@ pub struct Claiming {
 
 /// How the stream is to be read at the moment.
 #[derive(Debug, Default)]
-pub struct Pace {
+pub struct Reading {
     /// Microseconds to pause before each small read: holds QEMU back while the session waits for its turn.
     brake: AtomicU64,
     /// The VM is stopped.
     straight: AtomicBool,
 }
 
-impl Pace {
+impl Reading {
     /// Reads are this far apart, and small; zero lets the stream run.
     pub fn brake(&self, pause: Duration) {
         self.brake.store(pause.as_micros() as u64, Ordering::Relaxed);
@@ -148,7 +148,7 @@ pub struct Pump<R> {
     flow: Arc<Flow>,
     claiming: Option<Claiming>,
     counters: Arc<Counters>,
-    pace: Arc<Pace>,
+    reading: Arc<Reading>,
     pool: Arc<BufPool>,
     parser: StreamParser,
     /// What the last piece left over.
@@ -163,11 +163,11 @@ impl<R: AsyncRead + Unpin> Pump<R> {
         flow: Arc<Flow>,
         claiming: Option<Claiming>,
         counters: Arc<Counters>,
-        pace: Arc<Pace>,
+        reading: Arc<Reading>,
     ) -> Self {
         let (pool, parser) = (Arc::default(), StreamParser::new());
         let carry = Vec::with_capacity(MAX_LOOKAHEAD);
-        Self { socket, flow, claiming, counters, pace, pool, parser, carry }
+        Self { socket, flow, claiming, counters, reading, pool, parser, carry }
     }
 
     /// Runs until QEMU closes its socket (it does after SHUT) or something fails.
@@ -202,7 +202,7 @@ impl<R: AsyncRead + Unpin> Pump<R> {
     /// Reads what is there, up to a batch; false at the end of the stream.
     async fn fill(&mut self, bytes: &mut Vec<u8>) -> std::io::Result<bool> {
         let mut room = READ_BYTES;
-        if let Some(pause) = self.pace.pause() {
+        if let Some(pause) = self.reading.pause() {
             room = BRAKED_READ;
             tokio::time::sleep(pause).await;
         }
@@ -281,7 +281,7 @@ impl<R: AsyncRead + Unpin> Pump<R> {
         parsed.digests.reserve(pages.len());
         claiming.rack.hasher.digest_batch(&pages, &mut parsed.digests);
         lap(&self.counters.hash_ns, start);
-        if self.pace.is_straight() {
+        if self.reading.is_straight() {
             return parsed;
         }
         let Claiming { rack, scope, crossing, claimant } = claiming;
