@@ -1,6 +1,8 @@
 //! The words for states: the same in tables and in JSON.
 
-use rackferry_proto::v1::{EvacuationState, NodeRole, Ownership, Phase, VmCondition, WaitCode};
+use rackferry_proto::v1::{
+    EvacuationState, Listed, NodeRole, Ownership, Phase, VmCondition, WaitCode,
+};
 
 /// The name of a value without the name of its enum: `PHASE_ROLLED_BACK` is `rolled_back`.
 fn strip(name: &str, prefix: &str) -> String {
@@ -17,6 +19,10 @@ pub fn state(state: EvacuationState) -> String {
 
 pub fn wait_code(code: WaitCode) -> String {
     strip(code.as_str_name(), "WAIT_CODE_")
+}
+
+pub fn listed(listed: Listed) -> String {
+    strip(listed.as_str_name(), "LISTED_")
 }
 
 pub fn ownership(ownership: Ownership) -> String {
