@@ -25,6 +25,7 @@ pub mod heartbeat;
 pub mod image;
 mod lab;
 pub mod leak;
+pub mod limit_bench;
 pub mod netns;
 pub mod procs;
 pub mod qmp;
