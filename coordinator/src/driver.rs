@@ -8,13 +8,14 @@ use std::{
 
 use anyhow::Context;
 use rackferry_fleet::{Connection, Effect, Fleet, Hello, Limits, Moment, Said};
-use rackferry_proto::v1::ConnectResponse;
+use rackferry_proto::v1::{CheckReport, ConnectResponse};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::{
     office::{Away, Office, leads},
+    questions::Question,
     raft::{Metrics, Node},
     reign::Reign,
     term::Vacated,
@@ -26,6 +27,8 @@ const INPUTS: usize = 4096;
 pub const ORDERS: usize = 1024;
 /// How often time passes.
 const TICK: Duration = Duration::from_secs(1);
+/// How long an agent may take to look at a VM.
+const ANSWER: Duration = Duration::from_secs(3);
 /// Before an office that was just vacated is taken again.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -43,6 +46,10 @@ pub enum Input {
     Disconnected(Connection),
     /// An agent said something.
     Said(Connection, Box<Said>),
+    /// Somebody wants to know something of an agent.
+    Question(Connection, Question, oneshot::Sender<CheckReport>),
+    /// An agent answers that.
+    Answer(Connection, CheckReport),
     /// A client wants something.
     Ask(Turn),
     /// Time has passed.
@@ -104,6 +111,21 @@ impl Handle {
     /// [`Away`].
     pub async fn said(&self, connection: Connection, said: Said) -> Result<(), Away> {
         self.put(Input::Said(connection, Box::new(said))).await
+    }
+
+    /// Asks an agent something; nothing if it does not answer in time. Cancel safe.
+    pub async fn check(&self, whom: Connection, question: Question) -> Option<CheckReport> {
+        let (reply, answer) = oneshot::channel();
+        self.put(Input::Question(whom, question, reply)).await.ok()?;
+        tokio::time::timeout(ANSWER, answer).await.ok()?.ok()
+    }
+
+    /// Passes on an agent's answer. Cancel safe: said or not said.
+    ///
+    /// # Errors
+    /// [`Away`].
+    pub async fn answered(&self, from: Connection, report: CheckReport) -> Result<(), Away> {
+        self.put(Input::Answer(from, report)).await
     }
 
     /// Runs a turn on the fleet and returns its value after its effects are committed and out. Cancel

@@ -9,11 +9,13 @@
 //! | ticker | nothing | - | the driver is gone |
 //! | one reader per agent ([`service`]) | the agent's stream | gRPC flow control | the stream or the link ends |
 //! | one per watching client | its last snapshot | `SNAPSHOTS` | the evacuation or the client ends |
+mod checks;
 mod config;
 mod convert;
 mod driver;
 mod key;
 mod office;
+mod questions;
 mod raft;
 mod reign;
 mod service;

@@ -26,7 +26,7 @@ use std::collections::HashMap;
 
 use anyhow::Context;
 use rackferry_fleet::{Change, Connection, Effect, Event, Fleet, Order};
-use rackferry_proto::refuse_not_leader;
+use rackferry_proto::{refuse_not_leader, v1::ConnectResponse};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -35,6 +35,7 @@ use crate::{
     driver::{Answer, Driver, Input, Link, Orders, now},
     key::{self, DomainKey},
     office::leader_elsewhere,
+    questions::Questions,
     raft::{Command, Metrics},
     term::{Term, Vacated},
 };
@@ -69,6 +70,7 @@ pub struct Reign<'a> {
     links: HashMap<Connection, OpenLink>,
     /// Links whose agents do not take their orders.
     stuck: Vec<Connection>,
+    questions: Questions,
 }
 
 impl<'a> Reign<'a> {
@@ -105,8 +107,8 @@ impl<'a> Reign<'a> {
         let records = node.applied.records();
         tracing::info!(term, records = records.len(), "leading");
         let fleet = Fleet::new(driver.setup.limits, records, now());
-        let (links, stuck) = (HashMap::new(), Vec::new());
-        Ok(Self { driver, term, metrics, fleet, key, links, stuck })
+        let (links, stuck, questions) = (HashMap::new(), Vec::new(), Questions::default());
+        Ok(Self { driver, term, metrics, fleet, key, links, stuck, questions })
     }
 
     /// Lets agents and clients in.
@@ -209,7 +211,20 @@ impl<'a> Reign<'a> {
             }
             Input::Disconnected(connection) => {
                 self.links.remove(&connection);
+                self.questions.forget(connection);
                 Event::Disconnected(connection)
+            }
+            Input::Question(whom, question, reply) => {
+                // Without a link the reply is dropped: there will be no answer.
+                if self.links.contains_key(&whom) {
+                    let message = self.questions.ask(whom, question, reply);
+                    self.pass_on(whom, ConnectResponse { message: Some(message) });
+                }
+                return None;
+            }
+            Input::Answer(from, report) => {
+                self.questions.answer(from, report);
+                return None;
             }
             Input::Said(connection, said) => Event::Said(connection, *said),
             Input::Ask(turn) => return Some(turn(&mut self.fleet, now(), effects)),
@@ -239,8 +254,11 @@ impl<'a> Reign<'a> {
     }
 
     fn send(&mut self, connection: Connection, order: Order) {
+        self.pass_on(connection, convert::order(order, &self.key));
+    }
+
+    fn pass_on(&mut self, connection: Connection, response: ConnectResponse) {
         let Some(link) = self.links.get(&connection) else { return };
-        let response = convert::order(order, &self.key);
         if link.orders.try_send(Ok(response)).is_err() {
             self.links.remove(&connection);
             self.stuck.push(connection);

@@ -8,9 +8,8 @@ use rackferry_proto::{
     Reason, reason_of,
     v1::{
         self, CordonHostsRequest, EvacuationState, GetInventoryRequest, ImportInventoryRequest,
-        LinkLimit, PauseEvacuationRequest, ResumeEvacuationRequest, RunState,
-        SetLinkLimitsRequest, WaitCode, connect_response as down,
-        evacuation_service_client::EvacuationServiceClient,
+        LinkLimit, PauseEvacuationRequest, ResumeEvacuationRequest, RunState, SetLinkLimitsRequest,
+        WaitCode, connect_response as down, evacuation_service_client::EvacuationServiceClient,
         inventory_service_client::InventoryServiceClient, link_limit::Limit,
     },
 };

@@ -144,8 +144,8 @@ impl AsyncWrite for Sink {
 async fn send(stream: &[u8], claiming: Option<Claiming>, writer: impl AsyncWrite + Unpin) {
     let flow = Arc::<Flow>::default();
     let (_open, mut orders) = mpsc::channel(1);
-    let (counters, brake) = (Arc::default(), Arc::default());
-    let mut pump = Pump::new(stream, flow.clone(), claiming.clone(), counters, brake);
+    let (counters, pace) = (Arc::default(), Arc::default());
+    let mut pump = Pump::new(stream, flow.clone(), claiming.clone(), counters, pace);
     let writer = FrameWriter::new(writer);
     let (pace, counters) = (Arc::default(), Arc::default());
     let mut emitter = Emitter::new(writer, pace, flow.clone(), counters, claiming, None);

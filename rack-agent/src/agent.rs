@@ -17,6 +17,7 @@ use rackferry_proto::v1::connect_response::Message as Down;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 
+use crate::checks::{self, Programs};
 use crate::config::Config;
 use crate::control::{Outbox, name_of};
 use crate::moves;
@@ -60,6 +61,7 @@ struct Inner {
     /// Held for look-ups only.
     moves: Mutex<Moves>,
     connected: AtomicBool,
+    programs: Programs,
 }
 
 /// The agent. Clones share it.
@@ -79,6 +81,7 @@ impl Agent {
             rack: OnceLock::new(),
             moves: Mutex::default(),
             connected: AtomicBool::new(false),
+            programs: Programs::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -91,6 +94,11 @@ impl Agent {
     /// Its VMs.
     pub fn vms(&self) -> &VmManager {
         &self.inner.vms
+    }
+
+    /// QEMUs of this host, and what they can.
+    pub fn programs(&self) -> &Programs {
+        &self.inner.programs
     }
 
     /// Where messages to the coordinator go.
@@ -187,6 +195,12 @@ impl Agent {
             }
             Down::ReleaseSource(order) => {
                 tokio::spawn(moves::release_source(self.clone(), order));
+            }
+            Down::CheckSource(order) => {
+                tokio::spawn(checks::check_source(self.clone(), order));
+            }
+            Down::CheckTarget(order) => {
+                tokio::spawn(checks::check_target(self.clone(), order));
             }
         }
     }

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::agent::{Agent, Expected};
+use crate::checks;
 use crate::metrics::{self, Meter};
 use crate::vm::{MigrationMark, Role, Side, Vm, VmRunState, VmSpec};
 use crate::wire;
@@ -57,6 +58,10 @@ async fn prepare(agent: &Agent, order: &v1::PrepareTarget) -> anyhow::Result<()>
         if status.role == Role::Incoming && same && !vm.is_dead() {
             return Ok(());
         }
+    }
+    // QEMU would fail too, in words that help nobody.
+    if let Some(blocker) = checks::blockers(agent, &spec).await.first() {
+        anyhow::bail!("{}: {}", blocker.cause, blocker.fix);
     }
     let vm = agent.vms().prepare_incoming(spec, &order.migration_id, order.generation).await?;
     watch_memory(agent, &vm);

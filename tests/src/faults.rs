@@ -7,6 +7,7 @@
 mod check;
 mod plan;
 mod strike;
+mod summary;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +18,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-pub use plan::{Dice, Kind, Moment, Plan};
+pub use plan::{Dice, Kind, Moment, Plan, Step};
+pub use summary::{Summary, Tally};
 
 use crate::heartbeat::Heartbeats;
 use crate::rate::Rate;
@@ -46,8 +48,12 @@ pub struct Options {
     pub replay: Option<u64>,
     /// Among these.
     pub kinds: Vec<Kind>,
+    /// At this step of a move only.
+    pub at: Option<Step>,
     /// Hosts in each rack.
     pub hosts: u8,
+    /// Coordinators.
+    pub coordinators: u8,
     /// VMs on each host of the first rack.
     pub vms_per_host: usize,
     /// MiB of each.
@@ -56,30 +62,6 @@ pub struct Options {
     pub core: Rate,
     /// Where logs of failed runs go.
     pub logs: PathBuf,
-}
-
-/// How runs of one kind went.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Runs in which something broke.
-    pub runs: usize,
-    /// VMs that moved although something broke.
-    pub moved: usize,
-    /// VMs that stayed, and moved on the second try.
-    pub stayed: usize,
-    /// VMs whose only QEMU was killed.
-    pub lost: usize,
-    /// Runs after which something did not hold.
-    pub failed: usize,
-}
-
-/// How everything went.
-#[derive(Clone, Debug, Default)]
-pub struct Summary {
-    /// By kind.
-    pub kinds: BTreeMap<Kind, Tally>,
-    /// Seeds of failed runs.
-    pub failed: Vec<u64>,
 }
 
 /// What one run came to.
@@ -99,12 +81,15 @@ pub fn run(options: &Options, say: &mut dyn FnMut(String)) -> Result<Summary> {
     let mut seeds = Dice::new(options.seed);
     let mut left = if options.replay.is_some() { 1 } else { options.runs };
     while left > 0 {
-        let lab = Lab::up(&Topology { hosts_per_rack: options.hosts })?;
+        let lab = Lab::up(&Topology {
+            hosts_per_rack: options.hosts,
+            coordinators: options.coordinators,
+        })?;
         lab.core().shape(options.core)?;
         let mut series = Series::begin(&lab, options)?;
         while left > 0 {
             let seed = options.replay.unwrap_or_else(|| seeds.roll());
-            let plan = Plan::new(seed, &options.kinds, series.vms.len());
+            let plan = Plan::new(seed, &options.kinds, options.at, series.vms.len());
             let start = Instant::now();
             let logs = series.log_lengths();
             let (said, result) = series.run(plan.clone());
@@ -119,7 +104,7 @@ pub fn run(options: &Options, say: &mut dyn FnMut(String)) -> Result<Summary> {
                 Ok(None) => say(format!("{line}: nothing to hit any more, does not count")),
                 Ok(Some(outcome)) => {
                     left -= 1;
-                    tally.runs += 1;
+                    *tally.runs.entry(plan.moment.step()).or_default() += 1;
                     tally.moved += outcome.moved;
                     tally.stayed += outcome.stayed;
                     tally.lost += outcome.lost;
@@ -129,7 +114,7 @@ pub fn run(options: &Options, say: &mut dyn FnMut(String)) -> Result<Summary> {
                 }
                 Err(error) => {
                     left -= 1;
-                    tally.runs += 1;
+                    *tally.runs.entry(plan.moment.step()).or_default() += 1;
                     tally.failed += 1;
                     summary.failed.push(seed);
                     let folder = series.keep_logs(seed, &logs)?;
@@ -324,7 +309,7 @@ impl<'a> Series<'a> {
 
     fn log_names(&self) -> impl Iterator<Item = String> {
         let agents = self.site.lab().hosts().iter().map(|host| format!("agent-{}", host.name()));
-        agents.chain(["coordinator".to_owned()])
+        agents.chain(self.site.coordinators().names())
     }
 
     fn log_lengths(&self) -> BTreeMap<String, usize> {
@@ -341,30 +326,5 @@ impl<'a> Series<'a> {
             fs::write(folder.join(format!("{name}.log")), printed.get(start..).unwrap_or(""))?;
         }
         Ok(folder)
-    }
-}
-
-impl Summary {
-    /// A table for people.
-    pub fn table(&self) -> String {
-        let mut text = format!(
-            "{:<14}{:>6}{:>8}{:>12}{:>8}{:>10}\n",
-            "fault", "runs", "moved", "second try", "lost", "failures"
-        );
-        let mut line = |name: &str, tally: &Tally| {
-            let Tally { runs, moved, stayed, lost, failed } = tally;
-            text += &format!("{name:<14}{runs:>6}{moved:>8}{stayed:>12}{lost:>8}{failed:>10}\n");
-        };
-        let mut all = Tally::default();
-        for (kind, tally) in &self.kinds {
-            line(&kind.to_string(), tally);
-            all.runs += tally.runs;
-            all.moved += tally.moved;
-            all.stayed += tally.stayed;
-            all.lost += tally.lost;
-            all.failed += tally.failed;
-        }
-        line("all", &all);
-        text
     }
 }

@@ -14,11 +14,12 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::process::Pid;
 
 use crate::heartbeat::Heartbeats;
+use crate::management::Management;
 use crate::netns;
 use crate::procs::{self, Process};
 use crate::qmp::Qmp;
 use crate::shape::Core;
-use crate::topology::{self, Host, Topology};
+use crate::topology::{Host, Seat, Topology};
 use crate::vm::{MONITOR, Vm, VmDef};
 
 const FOLDER: &str = "/run/rackferry-lab";
@@ -30,6 +31,7 @@ const MONITOR_WAIT: Duration = Duration::from_secs(30);
 pub struct Lab {
     prefix: String,
     hosts: Vec<Host>,
+    seats: Vec<Seat>,
     folder: PathBuf,
     heartbeats: Option<Heartbeats>,
     /// Held for as long as the lab lives: there is one at a time.
@@ -45,11 +47,11 @@ impl Lab {
         let folder = Path::new(FOLDER).join(&prefix);
         let lock = lock(&prefix)?;
         procs::guard(&prefix)?;
-        let hosts = topology.hosts(&prefix);
-        let mut lab = Self { prefix, hosts, folder, heartbeats: None, _lock: lock };
+        let (hosts, seats) = (topology.hosts(&prefix), topology.seats(&prefix));
+        let mut lab = Self { prefix, hosts, seats, folder, heartbeats: None, _lock: lock };
         lab.clear()?;
         fs::create_dir_all(lab.folder.join("logs"))?;
-        netns::build(&lab.prefix, &lab.hosts)?;
+        netns::build(&lab.prefix, &lab.hosts, &lab.seats)?;
         lab.heartbeats = Some(Heartbeats::listen(&lab.hosts)?);
         Ok(lab)
     }
@@ -69,6 +71,11 @@ impl Lab {
         &self.hosts
     }
 
+    /// Where every coordinator runs.
+    pub fn seats(&self) -> &[Seat] {
+        &self.seats
+    }
+
     /// The hosts of one rack.
     pub fn rack(&self, rack: &str) -> impl Iterator<Item = &Host> {
         self.hosts.iter().filter(move |host| host.rack == rack)
@@ -86,6 +93,11 @@ impl Lab {
         Core::new(&self.prefix)
     }
 
+    /// The network of agents, coordinators and the command line.
+    pub fn management(&self) -> Management {
+        Management::new(&self.prefix)
+    }
+
     /// What the guests say.
     pub fn heartbeats(&self) -> &Heartbeats {
         self.heartbeats.as_ref().expect("set before anybody gets the lab")
@@ -96,9 +108,9 @@ impl Lab {
         self.spawn_in(&host.namespace, name, command)
     }
 
-    /// Starts a program on the management network: the coordinator, the command line.
-    pub fn spawn_managing(&self, name: &str, command: &mut Command) -> Result<Process> {
-        self.spawn_in(&topology::management(&self.prefix), name, command)
+    /// Starts a coordinator's program.
+    pub fn spawn_seat(&self, seat: &Seat, command: &mut Command) -> Result<Process> {
+        self.spawn_in(&seat.namespace, &seat.name(), command)
     }
 
     /// What a program started under this name has printed so far.

@@ -4,7 +4,7 @@
 //! use rackferry_tests::{Lab, Topology, rate::Rate, vm::VmDef};
 //!
 //! # fn main() -> anyhow::Result<()> {
-//! let lab = Lab::up(&Topology { hosts_per_rack: 2 })?;
+//! let lab = Lab::up(&Topology::of(2))?;
 //! lab.core().shape(Rate::gbit(1))?;
 //! let vm = lab.start(lab.host("a", 1), &VmDef::named("web-1"))?;
 //! lab.heartbeats().wait_ready(&["web-1"], std::time::Duration::from_secs(60))?;
@@ -19,6 +19,7 @@
 
 pub mod baseline;
 pub mod bench;
+mod coordinators;
 pub mod counters;
 pub mod faults;
 pub mod heartbeat;
@@ -26,6 +27,7 @@ pub mod image;
 mod lab;
 pub mod leak;
 pub mod limit_bench;
+pub mod management;
 pub mod netns;
 pub mod procs;
 pub mod qmp;

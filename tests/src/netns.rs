@@ -10,7 +10,7 @@ use std::thread;
 use anyhow::{Context, Result, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::topology::{Host, MANAGEMENT, RACKS, management, switch};
+use crate::topology::{Host, MANAGEMENT, RACKS, Seat, management, switch};
 
 const FOLDER: &str = "/run/netns";
 
@@ -59,10 +59,11 @@ pub fn remove(namespace: &str) -> Result<()> {
 }
 
 /// Makes both racks, the core link between them and the management network beside them.
-pub fn build(prefix: &str, hosts: &[Host]) -> Result<()> {
+pub fn build(prefix: &str, hosts: &[Host], seats: &[Seat]) -> Result<()> {
     let [first, second] = RACKS.map(|rack| switch(prefix, rack));
     let switches = [first.clone(), second.clone(), management(prefix)];
-    for name in switches.iter().chain(hosts.iter().map(|host| &host.namespace)) {
+    let ends = hosts.iter().map(|h| &h.namespace).chain(seats.iter().map(|s| &s.namespace));
+    for name in switches.iter().chain(ends) {
         ip(None, &format!("netns add {name}\n"))?;
         inside(name, without_ipv6)?.with_context(|| format!("namespace {name}"))?;
         ip(Some(name), "link set lo up\n")?;
@@ -76,14 +77,30 @@ pub fn build(prefix: &str, hosts: &[Host]) -> Result<()> {
     for name in [&first, &second] {
         ip(Some(name), "link set core0 master br0 up\n")?;
     }
-    hosts.iter().try_for_each(|host| connect(prefix, host))
+    hosts.iter().try_for_each(|host| connect(prefix, host))?;
+    seats.iter().try_for_each(|seat| connect_seat(prefix, seat))
+}
+
+/// Gives a coordinator its link to the management network.
+fn connect_seat(prefix: &str, seat: &Seat) -> Result<()> {
+    let Seat { namespace, address, .. } = seat;
+    let (management, port) = (management(prefix), seat.port());
+    ip(
+        Some(namespace),
+        &format!(
+            "link add mgmt0 type veth peer name {port} netns {management}
+             addr add {address}/16 dev mgmt0
+             link set mgmt0 up\n"
+        ),
+    )?;
+    ip(Some(&management), &format!("link set {port} master br0 up\n"))
 }
 
 /// Gives a host its link to its rack's switch and the one to the management network.
 fn connect(prefix: &str, host: &Host) -> Result<()> {
     let Host { rack, number, namespace, address, management: management_address } = host;
     let (tor, management) = (switch(prefix, rack), management(prefix));
-    let (tor_port, management_port) = (format!("h{number}"), format!("{rack}{number}"));
+    let (tor_port, management_port) = (format!("h{number}"), host.port());
     ip(
         Some(namespace),
         &format!(

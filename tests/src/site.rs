@@ -1,7 +1,6 @@
-//! Rackferry itself in the lab: a coordinator on the management network, an agent on every host, the command line.
+//! Rackferry itself in the lab: coordinators, an agent on every host, the command line.
 
 use std::fs;
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
 use std::time::{Duration, Instant};
@@ -9,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use crate::coordinators::Coordinators;
 use crate::image::{Qemu, text};
 use crate::lab::Lab;
 use crate::netns;
@@ -16,7 +16,6 @@ use crate::procs::Process;
 use crate::topology::{self, Host};
 use crate::vm::VmDef;
 
-const COORDINATOR_PORT: u16 = 7400;
 const PAGE_PORT: u16 = 7401;
 /// An agent connects within this, also when 24 guests boot beside it.
 const CONNECT_WAIT: Duration = Duration::from_secs(20);
@@ -65,16 +64,16 @@ impl Default for Settings {
 pub struct Site<'a> {
     lab: &'a Lab,
     settings: Settings,
-    coordinator: Option<Process>,
+    coordinators: Coordinators<'a>,
     agents: Vec<(Host, Option<Process>)>,
 }
 
 impl<'a> Site<'a> {
-    /// Starts a coordinator and an agent on every host, and waits until all know each other.
+    /// Starts the coordinators and an agent on every host, and waits until all know each other.
     pub fn up(lab: &'a Lab, settings: Settings) -> Result<Self> {
         let agents = lab.hosts().iter().map(|host| (host.clone(), None)).collect();
-        let mut site = Self { lab, settings, coordinator: None, agents };
-        site.start_coordinator()?;
+        let mut site = Self { lab, settings, coordinators: Coordinators::of(lab), agents };
+        site.start_coordinators()?;
         for index in 0..site.agents.len() {
             site.start_agent_at(index)?;
         }
@@ -93,34 +92,40 @@ impl<'a> Site<'a> {
         Ok(folder)
     }
 
-    /// Starts the coordinator (again).
-    pub fn start_coordinator(&mut self) -> Result<()> {
-        let folder = self.folder("coordinator")?;
-        let s = &self.settings;
-        let config = format!(
-            "[server]\nlisten = \"{}:{COORDINATOR_PORT}\"\n[storage]\ndir = \"{}\"\n[limits]\noutgoing_per_host = {}\n\
-             incoming_per_host = {}\nmoves_total = {}\nswitchovers_per_host = {}\nswitchovers_total = {}\n",
-            Ipv4Addr::UNSPECIFIED,
-            folder.join("data").display(),
-            s.outgoing_per_host,
-            s.incoming_per_host,
-            s.moves_total,
-            s.switchovers_per_host,
-            s.switchovers_total,
-        );
-        let path = folder.join("coordinator.toml");
-        fs::write(&path, config)?;
-        let mut command = Command::new(program("rackferry-coordinator"));
-        command.arg("--config").arg(&path).env("RACKFERRY_LOG", &s.log);
-        self.coordinator = Some(self.lab.spawn_managing("coordinator", &mut command)?);
-        Ok(())
+    /// The site's coordinators.
+    pub fn coordinators(&self) -> &Coordinators<'a> {
+        &self.coordinators
     }
 
-    /// Kills the coordinator, as a power failure would.
-    pub fn kill_coordinator(&mut self) {
-        if let Some(process) = self.coordinator.take() {
-            process.kill();
+    /// Starts the coordinators that do not run.
+    pub fn start_coordinators(&mut self) -> Result<()> {
+        self.coordinators.start(&self.settings)
+    }
+
+    /// Kills the coordinator that leads. Its number.
+    pub fn kill_leader(&mut self) -> Result<u8> {
+        let leader = self.leader()?;
+        self.coordinators.kill(leader)?;
+        Ok(leader)
+    }
+
+    /// The number of the coordinator that leads, as soon as one does.
+    pub fn leader(&self) -> Result<u8> {
+        let deadline = Instant::now() + CONNECT_WAIT;
+        loop {
+            let cluster = self.cli_json(&["cluster", "status"]);
+            let id = cluster.as_ref().ok().and_then(|cluster| cluster["leader_id"].as_u64());
+            match id.and_then(|id| u8::try_from(id).ok()) {
+                Some(id) if self.coordinators.runs(id) => return Ok(id),
+                _ if Instant::now() > deadline => bail!("no coordinator leads: {cluster:?}"),
+                _ => std::thread::sleep(Duration::from_millis(100)),
+            }
         }
+    }
+
+    /// Kills every coordinator at once, as a power failure would.
+    pub fn kill_coordinators(&mut self) {
+        self.coordinators.kill_all();
     }
 
     fn index(&self, host: &str) -> Result<usize> {
@@ -142,11 +147,11 @@ impl<'a> Site<'a> {
         let folder = self.folder(&host.name())?;
         let qemu = self.settings.qemu[usize::from(host.rack != "a")];
         let config = format!(
-            "host = \"{}\"\nrack = \"{}\"\ncoordinator = \"http://{}:{COORDINATOR_PORT}\"\nlisten = \"{}:{PAGE_PORT}\"\n\
+            "host = \"{}\"\nrack = \"{}\"\ncoordinator = \"{}\"\nlisten = \"{}:{PAGE_PORT}\"\n\
              state_dir = \"{}\"\nguest_memory_mib = {}\n[qemu]\nbinary = \"{}\"\nfirmware = {:?}\n",
             host.name(),
             host.rack,
-            topology::MANAGEMENT,
+            self.coordinators.addresses(),
             host.address,
             folder.join("state").display(),
             self.settings.guest_memory_mib,
@@ -287,9 +292,7 @@ impl<'a> Site<'a> {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(program("rackferry"));
-        command
-            .args(["--coordinator", &format!("http://{}:{COORDINATOR_PORT}", topology::MANAGEMENT)])
-            .args(arguments);
+        command.args(["--coordinator", &self.coordinators.addresses()]).args(arguments);
         command
     }
 
@@ -319,7 +322,7 @@ impl Drop for Site<'_> {
 impl Site<'_> {
     fn show_logs(&self) {
         let agents = self.agents.iter().map(|(host, _)| format!("agent-{}", host.name()));
-        for name in std::iter::once("coordinator".to_owned()).chain(agents) {
+        for name in self.coordinators.names().chain(agents) {
             let printed = self.lab.printed(&name);
             let lines: Vec<&str> = printed.lines().collect();
             eprintln!("--- {name}");

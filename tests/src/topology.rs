@@ -10,6 +10,8 @@ pub const RACKS: [&str; 2] = ["a", "b"];
 pub struct Topology {
     /// Hosts in each of the two racks, 1 to 200.
     pub hosts_per_rack: u8,
+    /// Coordinators, 1 to 200.
+    pub coordinators: u8,
 }
 
 /// One host of the lab: a network namespace.
@@ -32,9 +34,52 @@ impl Host {
     pub fn name(&self) -> String {
         format!("{}-{}", self.rack, self.number)
     }
+
+    /// Its port of the management network's switch.
+    pub fn port(&self) -> String {
+        format!("{}{}", self.rack, self.number)
+    }
+}
+
+/// Where a coordinator runs: a network namespace too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seat {
+    /// From 1.
+    pub id: u8,
+    /// Its network namespace.
+    pub namespace: String,
+    /// Its address on the management network, the only one it is on.
+    pub address: Ipv4Addr,
+}
+
+impl Seat {
+    /// Its name in logs.
+    pub fn name(&self) -> String {
+        format!("coordinator-{}", self.id)
+    }
+
+    /// Its port of the management network's switch.
+    pub fn port(&self) -> String {
+        format!("c{}", self.id)
+    }
 }
 
 impl Topology {
+    /// Two racks and one coordinator.
+    pub fn of(hosts_per_rack: u8) -> Self {
+        Self { hosts_per_rack, coordinators: 1 }
+    }
+
+    /// Where every coordinator runs.
+    pub fn seats(self, prefix: &str) -> Vec<Seat> {
+        let seat = |id| Seat {
+            id,
+            namespace: format!("{prefix}-c-{id}"),
+            address: Ipv4Addr::new(192, 168, 3, id),
+        };
+        (1..=self.coordinators).map(seat).collect()
+    }
+
     /// Every host of both racks.
     pub fn hosts(self, prefix: &str) -> Vec<Host> {
         let rack = |index: usize| {
@@ -56,7 +101,7 @@ pub fn switch(prefix: &str, rack: &str) -> String {
     format!("{prefix}-{rack}-tor")
 }
 
-/// The namespace of the management network: the coordinator and the command line run here.
+/// The namespace of the management network's switch: the command line runs here.
 pub fn management(prefix: &str) -> String {
     format!("{prefix}-mgmt")
 }

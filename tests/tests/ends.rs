@@ -24,7 +24,7 @@ fn hold(prefix: &str) -> Result<Child> {
 #[test]
 #[ignore = "a part of the tests below: runs until it is killed"]
 fn holds_a_lab() {
-    let lab = Lab::up(&Topology { hosts_per_rack: 1 }).unwrap();
+    let lab = Lab::up(&Topology::of(1)).unwrap();
     let child = lab.spawn(lab.host("a", 1), "sleeper", Command::new("sleep").arg("1000")).unwrap();
     println!("lab is up");
     std::thread::sleep(Duration::from_secs(1000));
@@ -39,7 +39,7 @@ fn a_signal_takes_everything_down() {
     let mut child = hold("rfterm").unwrap();
     let folder = std::path::Path::new("/run/rackferry-lab/rfterm");
     let before = leak::Census::take("rfterm", folder).unwrap();
-    assert_eq!((before.namespaces.len(), before.processes.len()), (5, 1));
+    assert_eq!((before.namespaces.len(), before.processes.len()), (6, 1));
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(128 + 15));
     leak::assert_nothing_left("rfterm", folder).unwrap();

@@ -40,7 +40,7 @@ fn guests_move_byte_for_byte_between_qemu_versions_and_stay_when_cancelled() {
     if !runs_here("guests_move_byte_for_byte_between_qemu_versions_and_stay_when_cancelled") {
         return;
     }
-    let lab = Lab::up(&Topology { hosts_per_rack: 2 }).unwrap();
+    let lab = Lab::up(&Topology::of(2)).unwrap();
     let (prefix, folder) = (lab.prefix().to_string(), lab.folder().to_path_buf());
     lab.core().shape(Rate::gbit(1)).unwrap();
     let settings = Settings { qemu: [Qemu::V7_2, Qemu::V10_0], ..Settings::default() };

@@ -20,7 +20,7 @@ fn guests_of_both_qemus_boot_beat_and_check_their_memory() {
     if !runs_here("guests_of_both_qemus_boot_beat_and_check_their_memory") {
         return;
     }
-    let lab = Lab::up(&Topology { hosts_per_rack: 2 }).unwrap();
+    let lab = Lab::up(&Topology::of(2)).unwrap();
     let new = VmDef { qemu: Qemu::V10_0, ..VmDef::named("new").profile(Profile::Mixed) };
     let places = [(lab.host("a", 1).clone(), VmDef::named("old")), (lab.host("b", 2).clone(), new)];
     let _vms = lab.boot(&places, 2, BOOT).unwrap();
@@ -34,7 +34,7 @@ fn a_flipped_bit_in_guest_memory_is_heard_of() {
     if !runs_here("a_flipped_bit_in_guest_memory_is_heard_of") {
         return;
     }
-    let lab = Lab::up(&Topology { hosts_per_rack: 1 }).unwrap();
+    let lab = Lab::up(&Topology::of(1)).unwrap();
     let def = VmDef::named("frail").memory_mib(128).profile(Profile::Unique);
     let path = lab.folder().join("memory");
     let (size, path_text) = (def.memory_kib(), path.display());
@@ -70,7 +70,7 @@ fn stock_qemu_moves_two_guests_over_a_shaped_core_and_nothing_is_left() {
     if !runs_here("stock_qemu_moves_two_guests_over_a_shaped_core_and_nothing_is_left") {
         return;
     }
-    let lab = Lab::up(&Topology { hosts_per_rack: 2 }).unwrap();
+    let lab = Lab::up(&Topology::of(2)).unwrap();
     lab.core().shape(Rate::gbit(1)).unwrap();
     let (prefix, folder) = (lab.prefix().to_string(), lab.folder().to_path_buf());
     let names = ["web-1", "web-2"];

@@ -47,6 +47,8 @@ pub enum Command {
     Evacuate(Evacuate),
     /// Move one VM.
     Migrate(Migrate),
+    /// Say what would keep VMs from moving; moves nothing (exit code 3 if something would).
+    Check(Check),
     /// Show evacuations.
     Status(Status),
     /// Stop an evacuation or a migration; what is not switched over stays where it runs.
@@ -113,6 +115,17 @@ pub struct Migrate {
     /// How to wait.
     #[command(flatten)]
     pub wait: WaitFor,
+}
+
+/// Say what would keep VMs from moving.
+#[derive(Debug, clap::Args)]
+pub struct Check {
+    /// VMs, or hosts and racks with all theirs.
+    #[arg(required = true, value_name = "VM|HOST|RACK")]
+    pub places: Vec<String>,
+    /// Racks or hosts they shall move to; without, only whether they could leave.
+    #[arg(long, value_delimiter = ',', value_name = "RACK|HOST,...")]
+    pub to: Vec<String>,
 }
 
 /// How to move.

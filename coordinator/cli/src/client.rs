@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use rackferry_proto::v1::{
-    self, GetClusterRequest, cluster_service_client::ClusterServiceClient,
+    self, GetClusterRequest, check_service_client::CheckServiceClient,
+    cluster_service_client::ClusterServiceClient,
     evacuation_service_client::EvacuationServiceClient,
     inventory_service_client::InventoryServiceClient,
     migration_service_client::MigrationServiceClient,
@@ -135,6 +136,10 @@ impl Client {
 
     pub fn inventory(&self) -> InventoryServiceClient<Channel> {
         InventoryServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_LIMIT)
+    }
+
+    pub fn checks(&self) -> CheckServiceClient<Channel> {
+        CheckServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_LIMIT)
     }
 
     pub fn cluster(&self) -> ClusterServiceClient<Channel> {

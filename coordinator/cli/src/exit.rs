@@ -48,6 +48,11 @@ impl Code {
         }
     }
 
+    /// Whether VMs can move.
+    pub fn of_checks(vms: &[v1::VmCheck]) -> Self {
+        if vms.iter().all(|vm| vm.can_move) { Self::Done } else { Self::NotFeasible }
+    }
+
     /// How a single move ended.
     pub fn of_migration(migration: &v1::Migration) -> Self {
         match migration.phase() {
@@ -242,6 +247,13 @@ mod tests {
             let evacuation = v1::Evacuation { result_code: number, ..Default::default() };
             assert_eq!(Code::of_evacuation(&evacuation), code);
         }
+    }
+
+    #[test]
+    fn a_vm_that_cannot_move_has_its_code() {
+        let vm = |can_move| v1::VmCheck { can_move, ..Default::default() };
+        assert_eq!(Code::of_checks(&[vm(true), vm(false)]), Code::NotFeasible);
+        assert_eq!(Code::of_checks(&[vm(true)]), Code::Done);
     }
 
     #[test]

@@ -292,7 +292,7 @@ impl Fleet {
         Ok(Plan { source_hosts, target_hosts, moves: moves.collect() })
     }
 
-    fn plan_move(&self, name: &VmName, target: &HostName) -> Result<Move, Refusal> {
+    pub(crate) fn plan_move(&self, name: &VmName, target: &HostName) -> Result<Move, Refusal> {
         let vm = self.store.vms().get(name).ok_or_else(|| Refusal::UnknownVm(name.clone()))?;
         if !self.store.hosts().contains_key(target) {
             return Err(Refusal::UnknownHost(target.clone()));
@@ -318,7 +318,7 @@ impl Fleet {
     }
 
     /// Why a VM cannot move, if so; refused at once if it moves already or its agent is away.
-    fn movable(&self, name: &VmName) -> Result<Option<&'static str>, Refusal> {
+    pub(crate) fn movable(&self, name: &VmName) -> Result<Option<&'static str>, Refusal> {
         let moving = self.live.keys().find(|id| {
             self.store.migrations().get(id).is_some_and(|migration| migration.vm == *name)
         });
@@ -367,12 +367,12 @@ impl Fleet {
         Ok(hosts)
     }
 
-    fn evacuation_by_request(&self, request: &str) -> Option<&EvacuationRecord> {
+    pub(crate) fn evacuation_by_request(&self, request: &str) -> Option<&EvacuationRecord> {
         let mut all = self.store.evacuations().values();
         all.find(|evacuation| !request.is_empty() && evacuation.request == request)
     }
 
-    fn migration_by_request(&self, request: &str) -> Option<&MigrationRecord> {
+    pub(crate) fn migration_by_request(&self, request: &str) -> Option<&MigrationRecord> {
         let mut all = self.store.migrations().values();
         all.find(|migration| !request.is_empty() && migration.request.as_deref() == Some(request))
     }

@@ -11,6 +11,7 @@
 
 mod adopt;
 mod agents;
+mod candidate;
 mod cordon;
 mod dispatch;
 mod evacuate;
@@ -33,6 +34,7 @@ mod store;
 mod topology;
 mod view;
 
+pub use candidate::Candidate;
 pub use evacuate::{EvacuationRequest, MigrationRequest, Move};
 pub use fleet::{Fleet, Limits};
 pub use links::{LaneView, LinkView};

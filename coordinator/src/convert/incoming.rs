@@ -9,6 +9,10 @@ use thiserror::Error;
 
 /// The longest name of a host, rack or VM.
 const NAME_LIMIT: usize = 255;
+/// The most findings about a VM.
+const FINDINGS_LIMIT: usize = 64;
+/// The longest text of a finding.
+const TEXT_LIMIT: usize = 1000;
 /// The most VMs a host may list.
 const VMS_LIMIT: usize = 10_000;
 
@@ -33,13 +37,25 @@ pub fn hello(message: v1::Hello) -> Result<Hello, Invalid> {
     })
 }
 
-/// What an agent says after that. Nothing for an introduction.
+/// What an agent found out about a VM: as much of it as people can read.
+pub fn check_report(mut report: v1::CheckReport) -> v1::CheckReport {
+    report.findings.truncate(FINDINGS_LIMIT);
+    for finding in &mut report.findings {
+        for text in [&mut finding.cause, &mut finding.fix] {
+            *text = text.chars().filter(|c| !c.is_control()).take(TEXT_LIMIT).collect();
+        }
+    }
+    report
+}
+
+/// What an agent says to the fleet after that.
 ///
 /// # Errors
 /// If something is missing or malformed.
 pub fn said(message: Message) -> Result<Said, Invalid> {
     Ok(match message {
         Message::Hello(_) => return Err(Invalid("message: a second hello")),
+        Message::CheckReport(_) => return Err(Invalid("message: not for the fleet")),
         Message::HostReport(report) => {
             Said::Report { memory_free_bytes: report.memory_free_bytes, vms: vms(report.vms)? }
         }

@@ -6,8 +6,10 @@ mod outgoing;
 mod request;
 mod view;
 
-pub use incoming::{Invalid, hello, said};
+pub use incoming::{Invalid, check_report, hello, said};
 pub use inventory::{import, inventory, links, summary_of};
 pub use outgoing::order;
-pub use request::{evacuation_request, link_limits, migration_request, places, refusal};
+pub use request::{
+    check_request, evacuation_request, link_limits, migration_request, places, refusal,
+};
 pub use view::{evacuation, host, migration, plan, vm};

@@ -69,6 +69,18 @@ pub fn migration_request(message: v1::CreateMigrationRequest) -> Result<Migratio
     })
 }
 
+/// Checks a request to look at VMs: their places, and the targets.
+///
+/// # Errors
+/// If something is missing or malformed.
+pub fn check_request(message: v1::CheckVmsRequest) -> Result<(Vec<String>, Vec<String>), Invalid> {
+    let targets = match message.targets {
+        targets if targets.is_empty() => targets,
+        targets => places(targets, "targets")?,
+    };
+    Ok((places(message.places, "places")?, targets))
+}
+
 fn text(text: String, field: &'static str, shortest: usize) -> Result<String, Invalid> {
     if (shortest..=TEXT_LIMIT).contains(&text.len()) { Ok(text) } else { Err(Invalid(field)) }
 }

@@ -97,6 +97,13 @@ async fn read(
             Ok(None) => return "it closed its stream".to_owned(),
             Err(status) => return status.to_string(),
         };
+        if let Message::CheckReport(report) = message {
+            let report = convert::check_report(report);
+            if handle.answered(link.connection, report).await.is_err() {
+                return "shutdown".to_owned();
+            }
+            continue;
+        }
         match convert::said(message) {
             Ok(said) => {
                 if handle.said(link.connection, said).await.is_err() {

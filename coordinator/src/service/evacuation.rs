@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::{answer, going_down};
-use crate::{convert, driver::Handle};
+use crate::{checks, convert, driver::Handle};
 
 /// The shortest time between two snapshots of a watch.
 const PACE: Duration = Duration::from_millis(200);
@@ -77,6 +77,9 @@ impl EvacuationService for Evacuations {
         let message = request.into_inner();
         let validate_only = message.validate_only;
         let request = convert::evacuation_request(message)?;
+        let wanted = request.clone();
+        let moves = answer(self.handle.ask(move |fleet, _, _| fleet.new_moves(&wanted)).await?)?;
+        checks::before(&self.handle, moves).await?;
         let evacuation = self
             .handle
             .ask(move |fleet, now, out| {

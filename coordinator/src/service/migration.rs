@@ -12,7 +12,7 @@ use rackferry_proto::{
 use tonic::{Request, Response, Status};
 
 use super::answer;
-use crate::{convert, driver::Handle};
+use crate::{checks, convert, driver::Handle};
 
 /// The door for single moves.
 pub struct Migrations {
@@ -42,6 +42,9 @@ impl MigrationService for Migrations {
         request: Request<CreateMigrationRequest>,
     ) -> Result<Response<CreateMigrationResponse>, Status> {
         let request = convert::migration_request(request.into_inner())?;
+        let wanted = request.clone();
+        let moves = answer(self.handle.ask(move |fleet, _, _| fleet.new_move(&wanted)).await?)?;
+        checks::before(&self.handle, moves).await?;
         let migration = self
             .handle
             .ask(move |fleet, now, out| {

@@ -1,6 +1,7 @@
 //! The gRPC doors.
 
 mod agent;
+mod check;
 mod cluster;
 mod evacuation;
 mod inventory;
@@ -13,7 +14,8 @@ use rackferry_fleet::Refusal;
 use rackferry_proto::{
     FILE_DESCRIPTOR_SET, Reason, refuse, refuse_not_leader,
     v1::{
-        agent_service_server::AgentServiceServer, cluster_service_server::ClusterServiceServer,
+        agent_service_server::AgentServiceServer, check_service_server::CheckServiceServer,
+        cluster_service_server::ClusterServiceServer,
         evacuation_service_server::EvacuationServiceServer,
         inventory_service_server::InventoryServiceServer,
         migration_service_server::MigrationServiceServer, raft_service_server::RaftServiceServer,
@@ -66,6 +68,7 @@ pub async fn serve(handle: Handle, doors: Doors, listener: TcpListener) -> anyho
         shutdown.clone(),
     ));
     let migrations = MigrationServiceServer::new(migration::Migrations::new(handle.clone()));
+    let checks = CheckServiceServer::new(check::Checks::new(handle.clone()));
     let inventory = InventoryServiceServer::new(inventory::Inventory::new(handle.clone()))
         .max_decoding_message_size(rackferry_inventory::SIZE_LIMIT + ROOM);
     let cluster = ClusterServiceServer::new(cluster::Clusters::new(handle, raft.clone()));
@@ -75,6 +78,7 @@ pub async fn serve(handle: Handle, doors: Doors, listener: TcpListener) -> anyho
     health.set_serving::<EvacuationServiceServer<evacuation::Evacuations>>().await;
     health.set_serving::<MigrationServiceServer<migration::Migrations>>().await;
     health.set_serving::<InventoryServiceServer<inventory::Inventory>>().await;
+    health.set_serving::<CheckServiceServer<check::Checks>>().await;
     health.set_serving::<ClusterServiceServer<cluster::Clusters>>().await;
     health.set_serving::<RaftServiceServer<raft::Log>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
@@ -92,6 +96,7 @@ pub async fn serve(handle: Handle, doors: Doors, listener: TcpListener) -> anyho
         .add_service(evacuations)
         .add_service(migrations)
         .add_service(inventory)
+        .add_service(checks)
         .add_service(cluster)
         .add_service(log)
         .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())

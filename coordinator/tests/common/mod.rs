@@ -6,12 +6,12 @@ use std::{
     net::TcpListener,
     path::Path,
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use rackferry_proto::v1::{
-    CommitRequest, ConnectRequest, ConnectResponse, CreateEvacuationRequest, Evacuation, Hello,
-    HostReport, RunState, SwitchoverRequest, TargetReady, VmState,
+    CheckReport, CommitRequest, ConnectRequest, ConnectResponse, CreateEvacuationRequest,
+    Evacuation, Hello, HostReport, RunState, SwitchoverRequest, TargetReady, VmState,
     agent_service_client::AgentServiceClient, connect_request as up, connect_response as down,
     evacuation_service_client::EvacuationServiceClient,
 };
@@ -118,10 +118,43 @@ pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// An agent, played by the test.
+/// An agent, played by the test. Whether VMs can move it answers by itself: nothing is found.
 pub struct Agent {
     says: mpsc::Sender<ConnectRequest>,
-    hears: Streaming<ConnectResponse>,
+    hears: mpsc::Receiver<Result<down::Message, Status>>,
+}
+
+/// Answers questions and passes everything else on, until the stream ends.
+async fn answer_checks(
+    mut stream: Streaming<ConnectResponse>,
+    says: mpsc::WeakSender<ConnectRequest>,
+    hears: mpsc::Sender<Result<down::Message, Status>>,
+) {
+    loop {
+        let message = match stream.message().await {
+            Ok(Some(ConnectResponse { message: Some(message) })) => message,
+            Ok(Some(_)) => panic!("an order is not empty"),
+            Ok(None) => return,
+            Err(status) => {
+                let _ = hears.send(Err(status)).await;
+                return;
+            }
+        };
+        let check = match &message {
+            down::Message::CheckSource(check) => check.check,
+            down::Message::CheckTarget(check) => check.check,
+            _ => {
+                if hears.send(Ok(message)).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+        let report = CheckReport { check, clock_unix_ms: now, ..CheckReport::default() };
+        let Some(says) = says.upgrade() else { return };
+        send(&says, up::Message::CheckReport(report)).await;
+    }
 }
 
 impl Agent {
@@ -154,7 +187,9 @@ impl Agent {
         };
         send(&says, up::Message::Hello(hello)).await;
         let mut client = AgentServiceClient::new(channel);
-        let hears = client.connect(ReceiverStream::new(requests)).await?.into_inner();
+        let stream = client.connect(ReceiverStream::new(requests)).await?.into_inner();
+        let (heard, hears) = mpsc::channel(1024);
+        tokio::spawn(answer_checks(stream, says.downgrade(), heard));
         Ok(Self { says, hears })
     }
 
@@ -171,10 +206,10 @@ impl Agent {
     pub async fn end(&mut self) -> Option<Status> {
         let end = async {
             loop {
-                match self.hears.message().await {
-                    Ok(Some(_)) => {}
-                    Ok(None) => return None,
-                    Err(status) => return Some(status),
+                match self.hears.recv().await {
+                    Some(Ok(_)) => {}
+                    None => return None,
+                    Some(Err(status)) => return Some(status),
                 }
             }
         };
@@ -201,12 +236,12 @@ impl Agent {
 
     /// The next message, unless the stream ends first.
     pub async fn try_hear(&mut self) -> Option<down::Message> {
-        timeout(LIMIT, self.hears.message()).await.expect("a word comes").ok()??.message
+        timeout(LIMIT, self.hears.recv()).await.expect("a word comes")?.ok()
     }
 
     pub async fn hear_any(&mut self) -> down::Message {
-        let message = timeout(LIMIT, self.hears.message()).await.expect("an order comes");
-        message.unwrap().expect("the stream is open").message.expect("an order is not empty")
+        let message = timeout(LIMIT, self.hears.recv()).await.expect("an order comes");
+        message.expect("the stream is open").unwrap()
     }
 }
 

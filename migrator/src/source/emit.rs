@@ -100,7 +100,8 @@ impl<W: AsyncWrite + Unpin> Emitter<W> {
         for item in items {
             match item {
                 Item::Page { block, page, at } => {
-                    let claim = digests.get(next).map(|d| (*d, answers[next]));
+                    let holder = answers.get(next).copied().flatten();
+                    let claim = digests.get(next).map(|digest| (*digest, holder));
                     next += 1;
                     let s = &mut self.scratch;
                     s.page(block, page, at, claim);

@@ -42,7 +42,7 @@ use crate::rack::{Rack, Scope};
 use crate::stats::{Counters, Totals};
 use emit::{Emitter, Order};
 use flow::Flow;
-use pump::{Brake, Claiming, Pump};
+use pump::{Claiming, Pace, Pump};
 
 pub use sampler::Progress;
 
@@ -175,7 +175,7 @@ struct Session {
     machine: Source,
     flow: Arc<Flow>,
     counters: Arc<Counters>,
-    brake: Arc<Brake>,
+    pace: Arc<Pace>,
     valve: Valve,
     notices: mpsc::Sender<Notice>,
     inputs: mpsc::Sender<Input>,
@@ -219,7 +219,7 @@ pub async fn run(
         parts,
         flow: Arc::default(),
         counters: Arc::default(),
-        brake: Arc::default(),
+        pace: Arc::default(),
         valve: Valve::DowntimeLimit,
         notices,
         inputs,
@@ -358,6 +358,7 @@ impl Session {
         match &event {
             Event::VmStopped if self.stopped_at.is_none() => {
                 self.stopped_at = Some(Instant::now());
+                self.pace.go_straight();
                 let verify = self.spec.verify;
                 let patience = if verify { LOAD_PATIENCE_VERIFY } else { LOAD_PATIENCE };
                 self.later(patience, Event::LoadOverdue);
@@ -373,7 +374,7 @@ impl Session {
             debug!(id = %self.spec.migration_id, from = ?before, to = ?self.machine.phase(), "source");
         }
         if !matches!(self.machine.phase(), Phase::AwaitingSlot) {
-            self.brake.set(Duration::ZERO);
+            self.pace.brake(Duration::ZERO);
         }
         let mut end = None;
         for effect in effects {
@@ -392,7 +393,7 @@ impl Session {
         match effect {
             Effect::StartMigrate => self.start_migrate().await?,
             Effect::AskSlot { predicted_ms } => {
-                self.brake.set(BRAKE);
+                self.pace.brake(BRAKE);
                 if self.asked_at.is_none_or(|at| at.elapsed() >= ASK_AGAIN) {
                     self.asked_at = Some(Instant::now());
                     let _ = self.notices.send(Notice::AskSlot { predicted_ms }).await;
@@ -442,9 +443,8 @@ impl Session {
         let (read, write) = socket.into_split();
         self.return_path = Some(write);
         let Some(out) = self.parsed.take() else { return Ok(()) };
-        let (flow, counters, brake) =
-            (self.flow.clone(), self.counters.clone(), self.brake.clone());
-        let pump = Pump::new(read, flow, self.claiming(), counters, brake);
+        let (flow, counters, pace) = (self.flow.clone(), self.counters.clone(), self.pace.clone());
+        let pump = Pump::new(read, flow, self.claiming(), counters, pace);
         let inputs = self.inputs.clone();
         self.pump = Some(self.tasks.spawn(async move {
             if let Err(error) = pump.run(out).await {

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -75,7 +75,7 @@ pub struct Parsed {
     pub items: Vec<Item>,
     /// Digests of the `Page` items, in order; empty without dedup.
     pub digests: Vec<Digest>,
-    /// Claims of those digests that are not zero pages, in order.
+    /// Claims of those digests that are not zero pages, in order; none if all pages are to be sent.
     pub claims: Option<PendingClaims>,
 }
 
@@ -106,21 +106,36 @@ pub struct Claiming {
     pub claimant: HolderRef,
 }
 
-/// Holds QEMU back while the session waits for its turn: microseconds to pause before each small read.
+/// How the stream is to be read at the moment.
 #[derive(Debug, Default)]
-pub struct Brake(AtomicU64);
+pub struct Pace {
+    /// Microseconds to pause before each small read: holds QEMU back while the session waits for its turn.
+    brake: AtomicU64,
+    /// The VM is stopped.
+    straight: AtomicBool,
+}
 
-impl Brake {
+impl Pace {
     /// Reads are this far apart, and small; zero lets the stream run.
-    pub fn set(&self, pause: Duration) {
-        self.0.store(pause.as_micros() as u64, Ordering::Relaxed);
+    pub fn brake(&self, pause: Duration) {
+        self.brake.store(pause.as_micros() as u64, Ordering::Relaxed);
     }
 
-    fn get(&self) -> Option<Duration> {
-        match self.0.load(Ordering::Relaxed) {
+    /// From now on pages are sent as they are. The VM is stopped: its last pages are few and its own, and a claim, or
+    /// a reference to what another session is still sending, would prolong its pause.
+    pub fn go_straight(&self) {
+        self.straight.store(true, Ordering::Relaxed);
+    }
+
+    fn pause(&self) -> Option<Duration> {
+        match self.brake.load(Ordering::Relaxed) {
             0 => None,
             us => Some(Duration::from_micros(us)),
         }
+    }
+
+    fn is_straight(&self) -> bool {
+        self.straight.load(Ordering::Relaxed)
     }
 }
 
@@ -133,7 +148,7 @@ pub struct Pump<R> {
     flow: Arc<Flow>,
     claiming: Option<Claiming>,
     counters: Arc<Counters>,
-    brake: Arc<Brake>,
+    pace: Arc<Pace>,
     pool: Arc<BufPool>,
     parser: StreamParser,
     /// What the last piece left over.
@@ -148,11 +163,11 @@ impl<R: AsyncRead + Unpin> Pump<R> {
         flow: Arc<Flow>,
         claiming: Option<Claiming>,
         counters: Arc<Counters>,
-        brake: Arc<Brake>,
+        pace: Arc<Pace>,
     ) -> Self {
         let (pool, parser) = (Arc::default(), StreamParser::new());
         let carry = Vec::with_capacity(MAX_LOOKAHEAD);
-        Self { socket, flow, claiming, counters, brake, pool, parser, carry }
+        Self { socket, flow, claiming, counters, pace, pool, parser, carry }
     }
 
     /// Runs until QEMU closes its socket (it does after SHUT) or something fails.
@@ -187,7 +202,7 @@ impl<R: AsyncRead + Unpin> Pump<R> {
     /// Reads what is there, up to a batch; false at the end of the stream.
     async fn fill(&mut self, bytes: &mut Vec<u8>) -> std::io::Result<bool> {
         let mut room = READ_BYTES;
-        if let Some(pause) = self.brake.get() {
+        if let Some(pause) = self.pace.pause() {
             room = BRAKED_READ;
             tokio::time::sleep(pause).await;
         }
@@ -266,6 +281,9 @@ impl<R: AsyncRead + Unpin> Pump<R> {
         parsed.digests.reserve(pages.len());
         claiming.rack.hasher.digest_batch(&pages, &mut parsed.digests);
         lap(&self.counters.hash_ns, start);
+        if self.pace.is_straight() {
+            return parsed;
+        }
         let Claiming { rack, scope, crossing, claimant } = claiming;
         let claim = rack.claim(*scope, *crossing, *claimant, &parsed.digests);
         parsed.claims = Some(timed(&self.counters.claim_ns, claim).await);

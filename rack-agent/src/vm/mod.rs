@@ -17,5 +17,5 @@ pub use error::VmError;
 pub use machine::{Vm, VmRunState, VmSummary};
 pub use manager::{ManagerConfig, VmManager};
 pub use process::{ProcessId, QemuProcess};
-pub use spec::{Attach, Disk, Launch, Nic, Qemu, SpecError, VmSpec};
+pub use spec::{Attach, Disk, Launch, Needs, Nic, Qemu, SpecError, VmSpec};
 pub use state_dir::{MigrationMark, Role, Side, StateDir, Status, VmDir};

@@ -1,6 +1,7 @@
 //! The VM spec file: everything needed to start the same VM on any host.
 
 mod command;
+mod needs;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use toml::Spanned;
 
 pub use command::Launch;
 pub(super) use command::qmp_argument;
+pub use needs::Needs;
 
 /// Longest spec taken; specs also come from peers.
 const SPEC_BYTES_MAX: usize = 64 << 10;

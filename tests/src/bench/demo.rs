@@ -32,7 +32,7 @@ fn plan() -> Plan {
 pub fn run(say: impl Fn(&str)) -> Result<String> {
     let plan = plan();
     say("two racks, a and b, of two hosts each; 1 Gbit/s between the racks");
-    let lab = Lab::up(&Topology { hosts_per_rack: plan.hosts })?;
+    let lab = Lab::up(&Topology::of(plan.hosts))?;
     lab.core().shape(plan.core)?;
     say("a coordinator, and an agent on every host");
     let mut site = Site::up(&lab, plan.settings())?;

@@ -72,16 +72,19 @@ impl<'a> Fleet<'a> {
         site.boot(&self.places, BOOT_AT_ONCE, BOOT_WAIT)
     }
 
-    /// Moves all VMs to the other rack, unmeasured.
+    /// Moves all VMs to the other rack and back, unmeasured.
     pub fn warm_up(&self, site: &Site) -> Result<()> {
-        let outcome = site.cli_outcome(&["evacuate", RACKS[0], "--to", RACKS[1], "--yes"])?;
-        ensure!(outcome["totals"]["done"] == self.places.len(), "the first move: {outcome}");
-        self.wait_beats()
+        for (from, to) in [(RACKS[0], RACKS[1]), (RACKS[1], RACKS[0])] {
+            let outcome = site.cli_outcome(&["evacuate", from, "--to", to, "--yes"])?;
+            ensure!(outcome["totals"]["done"] == self.places.len(), "the first moves: {outcome}");
+            self.wait_beats()?;
+        }
+        Ok(())
     }
 
-    /// Ends the coordinator and all agents; the VMs go on.
+    /// Ends the coordinators and all agents; the VMs go on.
     pub fn stop_daemons(&self, site: &mut Site) -> Result<()> {
-        site.kill_coordinator();
+        site.kill_coordinators();
         self.lab.hosts().iter().try_for_each(|host| site.kill_agent(&host.name()))
     }
 

@@ -1,9 +1,9 @@
 //! The bench: one set of VMs evacuated in several ways, one after the other, over the same links.
 //!
-//! All VMs boot once, through agents, and move once before anything is measured: the first move of an emulated
+//! All VMs boot once, through agents, and move to and fro before anything is measured: the first move of an emulated
 //! VM after its boot costs its QEMU several times the CPU of any later one (it goes through a translation buffer that
-//! grew at boot for every piece of dirty memory), and whatever came first would pay for that. Rackferry moves them to and fro with different dedup modes; then the
-//! coordinator and the agents end, their QEMUs live on, and stock QEMU moves the very same VMs. Before each
+//! grew at boot for every piece of dirty memory), the second is still slower, and whatever came first would pay for
+//! that. Rackferry moves them with different dedup modes; then the coordinator and the agents end, their QEMUs live on, and stock QEMU moves the very same VMs. Before each
 //! method all VMs are paused for a moment and an oracle of the bench's own reads their memory: it says what had
 //! to cross the core link at least.
 
@@ -36,13 +36,13 @@ pub fn run(
     progress: impl Fn(&str),
     mut report: impl FnMut(&Report) -> Result<()>,
 ) -> Result<Report> {
-    let lab = Lab::up(&Topology { hosts_per_rack: plan.hosts })?;
+    let lab = Lab::up(&Topology::of(plan.hosts))?;
     lab.core().shape(plan.core)?;
     let mut site = Site::up(&lab, plan.settings())?;
     let fleet = Fleet::new(&lab, plan);
     progress(&format!("booting {} VMs", plan.vms()));
     fleet.boot(&site)?;
-    progress("moving them once, unmeasured");
+    progress("moving them to and fro, unmeasured");
     fleet.warm_up(&site)?;
     let mut figures = Report::new(plan);
     for method in plan.methods.iter().filter(|method| method.dedup().is_some()) {

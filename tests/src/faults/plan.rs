@@ -17,8 +17,14 @@ pub enum Kind {
     HolderAgent,
     /// An agent of the source rack that moves nothing itself, if there is one: a shard of the index.
     IndexAgent,
-    /// The coordinator.
+    /// The coordinator; of several, the one that leads.
     Coordinator,
+    /// The coordinator that leads, every five seconds until the evacuation is over.
+    Leaders,
+    /// The coordinator that leads and an agent are kept apart from all others, together.
+    LeaderApart,
+    /// Every coordinator at once.
+    Coordinators,
     /// The link between the racks.
     CoreCut,
     /// The QEMU of a VM that leaves.
@@ -31,12 +37,15 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::SourceAgent,
         Self::TargetAgent,
         Self::HolderAgent,
         Self::IndexAgent,
         Self::Coordinator,
+        Self::Leaders,
+        Self::LeaderApart,
+        Self::Coordinators,
         Self::CoreCut,
         Self::SourceQemu,
         Self::TargetQemu,
@@ -52,6 +61,9 @@ impl fmt::Display for Kind {
             Self::HolderAgent => "holder-agent",
             Self::IndexAgent => "index-agent",
             Self::Coordinator => "coordinator",
+            Self::Leaders => "leaders",
+            Self::LeaderApart => "leader-apart",
+            Self::Coordinators => "coordinators",
             Self::CoreCut => "core-cut",
             Self::SourceQemu => "source-qemu",
             Self::TargetQemu => "target-qemu",
@@ -87,6 +99,35 @@ pub enum Step {
     Ended,
 }
 
+impl Step {
+    /// Those at which something can break, in order.
+    pub const ALL: [Self; 5] =
+        [Self::Preparing, Self::Copying, Self::Switching, Self::Announcing, Self::Ended];
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Queued => "queued",
+            Self::Preparing => "preparing",
+            Self::Copying => "copying",
+            Self::Switching => "switching",
+            Self::Announcing => "announcing",
+            Self::Ended => "ended",
+        })
+    }
+}
+
+impl FromStr for Step {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let names = || Self::ALL.map(|step| step.to_string()).join(", ");
+        let found = Self::ALL.into_iter().find(|step| step.to_string() == name);
+        found.ok_or_else(|| anyhow::anyhow!("nothing breaks at {name}; take one of {}", names()))
+    }
+}
+
 /// When it breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
@@ -103,12 +144,22 @@ pub enum Moment {
     },
 }
 
+impl Moment {
+    /// The step, if it is bound to one.
+    pub fn step(self) -> Option<Step> {
+        match self {
+            Self::After(_) => None,
+            Self::Step { step, .. } => Some(step),
+        }
+    }
+}
+
 impl fmt::Display for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::After(time) => write!(f, "after {} ms", time.as_millis()),
             Self::Step { step, before, later } => {
-                write!(f, "{} ms after VM {} was {step:?}", later.as_millis(), before + 1)
+                write!(f, "{} ms after VM {} was {step}", later.as_millis(), before + 1)
             }
         }
     }
@@ -167,13 +218,15 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan of a seed, among some kinds, for an evacuation of `vms` VMs.
-    pub fn new(seed: u64, kinds: &[Kind], vms: usize) -> Self {
+    /// The plan of a seed, among some kinds, for an evacuation of `vms` VMs; breaking at a step if one is given.
+    pub fn new(seed: u64, kinds: &[Kind], at: Option<Step>, vms: usize) -> Self {
         let mut dice = Dice::new(seed);
         let kind = dice.pick(kinds).unwrap_or(Kind::SourceAgent);
-        let moment = moment(kind, vms, &mut dice);
+        let moment = moment(kind, at, vms, &mut dice);
         let outage = match kind {
-            Kind::Coordinator => dice.millis(1000, 3000),
+            Kind::Coordinator | Kind::Coordinators => dice.millis(1000, 3000),
+            Kind::Leaders => Duration::from_secs(5),
+            Kind::LeaderApart => dice.millis(2000, 10_000),
             Kind::CoreCut => dice.millis(500, 10_000),
             _ => dice.millis(500, 3000),
         };
@@ -182,17 +235,19 @@ impl Plan {
     }
 }
 
-fn moment(kind: Kind, vms: usize, dice: &mut Dice) -> Moment {
+fn moment(kind: Kind, at: Option<Step>, vms: usize, dice: &mut Dice) -> Moment {
     // Who holds content is known when one VM has arrived.
-    if kind != Kind::HolderAgent && dice.below(3) == 0 {
+    if at.is_none() && kind != Kind::HolderAgent && dice.below(3) == 0 {
         return Moment::After(dice.millis(0, 4000));
     }
     let steps = match kind {
         Kind::HolderAgent => &[Step::Announcing, Step::Ended][..],
-        Kind::SourceQemu | Kind::TargetQemu => &[Step::Preparing, Step::Copying, Step::Switching],
+        Kind::SourceQemu => &[Step::Preparing, Step::Copying, Step::Switching, Step::Announcing],
+        // Later it is the VM's only one.
+        Kind::TargetQemu => &[Step::Preparing, Step::Copying, Step::Switching],
         _ => &[Step::Preparing, Step::Copying, Step::Switching, Step::Switching, Step::Announcing],
     };
-    let step = dice.pick(steps).unwrap_or(Step::Copying);
+    let step = at.or_else(|| dice.pick(steps)).unwrap_or(Step::Copying);
     let later = if dice.below(3) == 0 { Duration::ZERO } else { dice.millis(0, 400) };
     Moment::Step { step, before: dice.below(vms.div_ceil(2)), later }
 }
@@ -204,14 +259,14 @@ mod tests {
     #[test]
     fn a_seed_says_everything() {
         for seed in 0..100 {
-            let plans = [(); 2].map(|()| format!("{:?}", Plan::new(seed, &Kind::ALL, 6)));
+            let plans = [(); 2].map(|()| format!("{:?}", Plan::new(seed, &Kind::ALL, None, 6)));
             assert_eq!(plans[0], plans[1]);
         }
     }
 
     #[test]
     fn every_kind_and_every_step_comes_up() {
-        let plans: Vec<Plan> = (0..300).map(|seed| Plan::new(seed, &Kind::ALL, 6)).collect();
+        let plans: Vec<Plan> = (0..300).map(|seed| Plan::new(seed, &Kind::ALL, None, 6)).collect();
         for kind in Kind::ALL {
             assert!(plans.iter().any(|plan| plan.kind == kind), "{kind}");
             assert_eq!(kind.to_string().parse::<Kind>().unwrap(), kind);
@@ -220,6 +275,17 @@ mod tests {
             let has =
                 |plan: &Plan| matches!(plan.moment, Moment::Step { step, .. } if step == wanted);
             assert!(plans.iter().any(has), "{wanted:?}");
+        }
+    }
+
+    #[test]
+    fn it_breaks_where_it_shall() {
+        for step in Step::ALL {
+            assert_eq!(step.to_string().parse::<Step>().unwrap(), step);
+            for seed in 0..100 {
+                let plan = Plan::new(seed, &Kind::ALL, Some(step), 6);
+                assert!(matches!(plan.moment, Moment::Step { step: at, .. } if at == step));
+            }
         }
     }
 }

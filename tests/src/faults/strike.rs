@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
@@ -11,6 +12,11 @@ use super::view::{Evacuation, Move};
 use crate::Lab;
 use crate::procs;
 use crate::site::Site;
+
+/// Leaders killed one after the other, at most.
+const LEADERS: usize = 20;
+/// How long each of them stays down.
+const DOWN: Duration = Duration::from_secs(1);
 
 /// What was hit.
 #[derive(Clone, Debug)]
@@ -68,10 +74,29 @@ pub fn strike(
     let done = |what: String| Ok(Some(Struck { what, killed: None }));
     match plan.kind {
         Kind::Coordinator => {
-            site.kill_coordinator();
+            let leader = site.kill_leader()?;
             thread::sleep(plan.outage);
-            site.start_coordinator()?;
-            done("the coordinator".into())
+            site.start_coordinators()?;
+            done(format!("coordinator {leader}"))
+        }
+        Kind::Coordinators => {
+            site.kill_coordinators();
+            thread::sleep(plan.outage);
+            site.start_coordinators()?;
+            done("every coordinator".into())
+        }
+        Kind::Leaders => {
+            kill_leaders(site, plan, id).map(|what| Some(Struck { what, killed: None }))
+        }
+        Kind::LeaderApart => {
+            let Some(host) = agent_of(site.lab(), plan, now, hit) else { return Ok(None) };
+            let leader = site.leader()?;
+            let what = format!("the line to coordinator {leader} and the agent of {host}");
+            let ports = ports(site.lab(), leader, &host);
+            site.lab().management().part(&ports)?;
+            thread::sleep(plan.outage);
+            site.lab().management().join(&ports)?;
+            done(what)
         }
         Kind::CoreCut => {
             site.lab().core().cut()?;
@@ -94,6 +119,29 @@ pub fn strike(
             done(format!("the agent of {host}"))
         }
     }
+}
+
+/// Kills whoever leads again and again.
+fn kill_leaders(site: &mut Site<'_>, plan: &Plan, id: &str) -> Result<String> {
+    let mut killed = Vec::new();
+    while killed.len() < LEADERS {
+        killed.push(site.kill_leader()?.to_string());
+        thread::sleep(DOWN);
+        site.start_coordinators()?;
+        thread::sleep(plan.outage.saturating_sub(DOWN));
+        if Evacuation::ask(site, id).is_ok_and(|now| now.is_over()) {
+            break;
+        }
+    }
+    Ok(format!("coordinators {}", killed.join(", ")))
+}
+
+/// The ports of a coordinator and of a host's agent in the management network.
+fn ports(lab: &Lab, leader: u8, host: &str) -> Vec<String> {
+    let seats =
+        lab.seats().iter().filter(|seat| seat.id == leader).map(crate::topology::Seat::port);
+    let hosts = lab.hosts().iter().filter(|h| h.name() == host).map(crate::Host::port);
+    seats.chain(hosts).collect()
 }
 
 /// The agent that the plan means.

@@ -65,7 +65,7 @@ impl Run {
 
 /// Moves the VM by stock QEMU and by Rackferry in each of its ways; stock is the first.
 pub fn run(options: Options) -> Result<Vec<Run>> {
-    let lab = Lab::up(&Topology { hosts_per_rack: 1 })?;
+    let lab = Lab::up(&Topology::of(1))?;
     lab.core().unshape()?;
     let mut runs = vec![stock(&lab, options)?];
     runs.extend(ours(&lab, options)?);

@@ -4,7 +4,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use rackferry_tests::faults::{self, Kind, Options};
+use rackferry_tests::faults::{self, Kind, Options, Step};
 use rackferry_tests::rate::Rate;
 use rackferry_tests::runs_here;
 
@@ -25,9 +25,15 @@ pub struct Arguments {
     /// Break only this (may be repeated).
     #[arg(long, value_name = "KIND")]
     only: Vec<Kind>,
+    /// Break it only at this step of a move.
+    #[arg(long, value_name = "STEP")]
+    at: Option<Step>,
     /// Hosts in each rack.
     #[arg(long, default_value_t = 3)]
     hosts: u8,
+    /// Coordinators.
+    #[arg(long, default_value_t = 1)]
+    coordinators: u8,
     /// VMs on each host.
     #[arg(long, default_value_t = 2)]
     vms_per_host: usize,
@@ -42,10 +48,11 @@ pub struct Arguments {
 impl Arguments {
     /// What of them a replay needs beside its seed.
     fn again(&self) -> String {
-        let Self { hosts, vms_per_host, memory, core, .. } = self;
+        let Self { hosts, coordinators, vms_per_host, memory, core, .. } = self;
+        let at = self.at.map_or(String::new(), |step| format!(" --at {step}"));
         let only: String = self.only.iter().map(|kind| format!(" --only {kind}")).collect();
         format!(
-            "--hosts {hosts} --vms-per-host {vms_per_host} --memory {memory} --core {core}{only}"
+            "--hosts {hosts} --coordinators {coordinators} --vms-per-host {vms_per_host} --memory {memory} --core {core}{only}{at}"
         )
     }
 }
@@ -64,7 +71,9 @@ pub fn run(arguments: Arguments) -> Result<()> {
         seed,
         replay: arguments.replay,
         kinds: all,
+        at: arguments.at,
         hosts: arguments.hosts,
+        coordinators: arguments.coordinators,
         vms_per_host: arguments.vms_per_host,
         memory_mib: arguments.memory,
         core: arguments.core,

@@ -1,6 +1,7 @@
 //! What each command does.
 
 mod cancel;
+mod check;
 mod cluster;
 mod evacuate;
 mod hold;
@@ -49,6 +50,7 @@ pub async fn run(args: Args) -> Result<Code, Failure> {
     match command {
         Command::Evacuate(evacuate) => evacuate::run(&context, evacuate).await,
         Command::Migrate(migrate) => migrate::run(&context, migrate).await,
+        Command::Check(check) => check::run(&context, check).await,
         Command::Status(status) => status::run(&context, status).await,
         Command::Cancel(cancel) => cancel::run(&context, cancel).await,
         Command::Pause(args) => hold::pause(&context, args.evacuation, true).await,

@@ -285,6 +285,56 @@ pub fn cluster(cluster: &v1::Cluster) -> String {
     text(&Resulting { result_code: Code::Done as u32, value })
 }
 
+/// What keeps VMs from moving.
+pub fn checks(vms: &[v1::VmCheck]) -> String {
+    #[derive(Serialize)]
+    struct Found<'a> {
+        severity: String,
+        code: String,
+        cause: &'a str,
+        fix: &'a str,
+    }
+    #[derive(Serialize)]
+    struct Target<'a> {
+        host: &'a str,
+        findings: Vec<Found<'a>>,
+    }
+    #[derive(Serialize)]
+    struct Check<'a> {
+        vm: &'a str,
+        host: &'a str,
+        can_move: bool,
+        findings: Vec<Found<'a>>,
+        targets: Vec<Target<'a>>,
+    }
+    #[derive(Serialize)]
+    struct All<'a> {
+        vms: Vec<Check<'a>>,
+    }
+    fn found(finding: &v1::Finding) -> Found<'_> {
+        Found {
+            severity: word::severity(finding.severity()),
+            code: word::finding(finding.code()),
+            cause: &finding.cause,
+            fix: &finding.fix,
+        }
+    }
+    fn target(target: &v1::TargetCheck) -> Target<'_> {
+        Target { host: &target.host, findings: target.findings.iter().map(found).collect() }
+    }
+    fn check(vm: &v1::VmCheck) -> Check<'_> {
+        Check {
+            vm: &vm.vm,
+            host: &vm.host,
+            can_move: vm.can_move,
+            findings: vm.findings.iter().map(found).collect(),
+            targets: vm.targets.iter().map(target).collect(),
+        }
+    }
+    let all = All { vms: vms.iter().map(check).collect() };
+    text(&Resulting { result_code: Code::of_checks(vms) as u32, value: all })
+}
+
 /// VMs.
 pub fn vms(all: &[v1::Vm]) -> String {
     #[derive(Serialize)]

@@ -1,5 +1,6 @@
 //! Answers as text: pure functions of what the coordinator said.
 
+pub mod check;
 pub mod cluster;
 pub mod evacuation;
 pub mod inventory;

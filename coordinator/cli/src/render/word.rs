@@ -1,7 +1,8 @@
 //! The words for states: the same in tables and in JSON.
 
 use rackferry_proto::v1::{
-    EvacuationState, Listed, NodeRole, Ownership, Phase, VmCondition, WaitCode,
+    EvacuationState, FindingCode, Listed, NodeRole, Ownership, Phase, Severity, VmCondition,
+    WaitCode,
 };
 
 /// The name of a value without the name of its enum: `PHASE_ROLLED_BACK` is `rolled_back`.
@@ -31,6 +32,14 @@ pub fn ownership(ownership: Ownership) -> String {
 
 pub fn role(role: NodeRole) -> String {
     strip(role.as_str_name(), "NODE_ROLE_")
+}
+
+pub fn severity(severity: Severity) -> String {
+    strip(severity.as_str_name(), "SEVERITY_")
+}
+
+pub fn finding(code: FindingCode) -> String {
+    strip(code.as_str_name(), "FINDING_CODE_")
 }
 
 pub fn condition(condition: VmCondition) -> String {

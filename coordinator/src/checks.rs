@@ -1,0 +1,215 @@
+//! What keeps VMs from moving: asked of their agents and of those of their targets, all at once.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures::{StreamExt, stream};
+use rackferry_fleet::{Candidate, Connection, HostName, Move};
+use rackferry_proto::{
+    Reason, refuse,
+    v1::{
+        CheckReport, CheckSource, CheckTarget, Finding, FindingCode, Severity, TargetCheck, VmCheck,
+    },
+};
+use tonic::Status;
+
+use crate::{driver::Handle, questions::Question};
+
+/// VMs looked at at a time.
+const VMS: usize = 16;
+/// Targets of each of them at a time.
+const TARGETS: usize = 16;
+/// Clocks that differ by more make logs of several hosts unreadable.
+const CLOCK: Duration = Duration::from_secs(2);
+/// VMs named in a refusal.
+const NAMED: usize = 20;
+
+/// A VM, and the hosts it could move to.
+pub struct Wish {
+    /// The VM.
+    pub candidate: Candidate,
+    /// The hosts, and their agents.
+    pub targets: Vec<(HostName, Option<Connection>)>,
+}
+
+/// Looks at all of them. Cancel safe.
+pub async fn all(handle: &Handle, wishes: Vec<Wish>) -> Vec<VmCheck> {
+    let checks = wishes.into_iter().map(|wish| one(handle, wish));
+    stream::iter(checks).buffered(VMS).collect().await
+}
+
+/// Refuses moves that cannot be. An agent that is silent refuses nothing: a move waits for it. Cancel safe.
+///
+/// # Errors
+/// With all that was found.
+pub async fn before(handle: &Handle, moves: Vec<Move>) -> Result<(), Status> {
+    let wishes = move |fleet: &mut rackferry_fleet::Fleet| {
+        let wish = |step: &Move| {
+            let candidate = fleet.candidate(&step.vm)?;
+            let target = (step.target.clone(), fleet.connection_of(&step.target));
+            Some(Wish { candidate, targets: vec![target] })
+        };
+        moves.iter().filter_map(wish).collect::<Vec<_>>()
+    };
+    let wishes = handle.ask(move |fleet, _, _| wishes(fleet)).await?;
+    let blocked: Vec<String> = all(handle, wishes).await.iter().filter_map(blocked).collect();
+    if blocked.is_empty() {
+        return Ok(());
+    }
+    let more = match blocked.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    let named = blocked[..blocked.len().min(NAMED)].join("; ");
+    Err(refuse(Reason::VmNotMovable, format!("cannot move: {named}{more}")))
+}
+
+/// What speaks against one VM's move, as one text.
+fn blocked(check: &VmCheck) -> Option<String> {
+    let here = check.findings.iter().map(|finding| (&check.host, finding));
+    let there = check.targets.iter().flat_map(|t| t.findings.iter().map(|f| (&t.host, f)));
+    let against = here.chain(there).filter(|(_, finding)| {
+        finding.severity() == Severity::Blocks && finding.code() != FindingCode::Silent
+    });
+    let texts: Vec<String> =
+        against.map(|(host, f)| format!("on {host}: {}: {}", f.cause, f.fix)).collect();
+    (!texts.is_empty()).then(|| format!("{} ({})", check.vm, texts.join("; ")))
+}
+
+async fn one(handle: &Handle, wish: Wish) -> VmCheck {
+    let Wish { candidate, targets } = wish;
+    let mut findings = Vec::new();
+    let question = Question::Source(CheckSource { check: 0, vm: candidate.vm.to_string() });
+    let report = ask(handle, candidate.connection, question).await;
+    match &report {
+        Ok(report) => {
+            findings.extend(report.findings.iter().cloned());
+            findings.extend(clock(report));
+        }
+        Err(silent) => findings.push(silent.clone()),
+    }
+    // The agent says the same in its own words.
+    if let Some(why) = &candidate.obstacle
+        && !findings.iter().any(|finding| finding.severity() == Severity::Blocks)
+    {
+        let fix = "wait until it runs and does not move, then ask again".to_owned();
+        findings.push(finding(Severity::Blocks, FindingCode::VmState, why.clone(), fix));
+    }
+    let report = report.unwrap_or_default();
+    let others = targets.into_iter().filter(|(host, _)| *host != candidate.host);
+    let checks = others.map(|(host, connection)| {
+        let question = Question::Target(CheckTarget {
+            check: 0,
+            vm: candidate.vm.to_string(),
+            spec_toml: candidate.spec_toml.clone(),
+            machine_type: candidate.machine_type.clone(),
+            qemu_version: candidate.qemu_version.clone(),
+            cpu_features: report.cpu_features.clone(),
+        });
+        target(handle, host, connection, question, report.page_protocol_version)
+    });
+    let targets: Vec<TargetCheck> = stream::iter(checks).buffered(TARGETS).collect().await;
+    let free = |findings: &[Finding]| !findings.iter().any(|f| f.severity() == Severity::Blocks);
+    let can_move =
+        free(&findings) && (targets.is_empty() || targets.iter().any(|t| free(&t.findings)));
+    VmCheck {
+        vm: candidate.vm.to_string(),
+        host: candidate.host.to_string(),
+        findings,
+        targets,
+        can_move,
+    }
+}
+
+async fn target(
+    handle: &Handle,
+    host: HostName,
+    connection: Option<Connection>,
+    question: Question,
+    protocol: u32,
+) -> TargetCheck {
+    let findings = match ask(handle, connection, question).await {
+        Ok(report) => {
+            let theirs = report.page_protocol_version;
+            let differs = (protocol != 0 && theirs != protocol).then(|| {
+                let cause = format!(
+                    "its agent speaks version {theirs} of the page protocol, the VM's {protocol}"
+                );
+                let fix = "update the older agent".to_owned();
+                finding(Severity::Blocks, FindingCode::Protocol, cause, fix)
+            });
+            let clock = clock(&report);
+            report.findings.into_iter().chain(differs).chain(clock).collect()
+        }
+        Err(silent) => vec![silent],
+    };
+    TargetCheck { host: host.to_string(), findings }
+}
+
+async fn ask(
+    handle: &Handle,
+    whom: Option<Connection>,
+    question: Question,
+) -> Result<CheckReport, Finding> {
+    let silent = |cause: &str| {
+        let fix = "start the agent, or look into its log".to_owned();
+        finding(Severity::Blocks, FindingCode::Silent, cause.to_owned(), fix)
+    };
+    let connection = whom.ok_or_else(|| silent("its agent is not connected"))?;
+    handle.check(connection, question).await.ok_or_else(|| silent("its agent does not answer"))
+}
+
+fn clock(report: &CheckReport) -> Option<Finding> {
+    let here = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let apart = here.abs_diff(Duration::from_millis(report.clock_unix_ms));
+    (apart > CLOCK).then(|| {
+        let cause =
+            format!("its clock and the coordinator's are {:.1} s apart", apart.as_secs_f64());
+        let fix = "synchronise both with NTP".to_owned();
+        finding(Severity::Warns, FindingCode::Clock, cause, fix)
+    })
+}
+
+fn finding(severity: Severity, code: FindingCode, cause: String, fix: String) -> Finding {
+    Finding { severity: severity.into(), code: code.into(), cause, fix }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(severity: Severity, code: FindingCode) -> Finding {
+        finding(severity, code, "the disk is away".into(), "bring it".into())
+    }
+
+    fn check(findings: Vec<Finding>) -> VmCheck {
+        let target = TargetCheck { host: "b-1".into(), findings };
+        VmCheck {
+            vm: "web".into(),
+            host: "a-1".into(),
+            targets: vec![target],
+            ..VmCheck::default()
+        }
+    }
+
+    #[test]
+    fn what_blocks_is_told_with_its_place_and_its_cure() {
+        let all = check(vec![found(Severity::Blocks, FindingCode::File)]);
+        assert_eq!(blocked(&all).unwrap(), "web (on b-1: the disk is away: bring it)");
+    }
+
+    #[test]
+    fn neither_a_warning_nor_silence_refuses_a_move() {
+        let warned = found(Severity::Warns, FindingCode::QemuOlder);
+        let silent = found(Severity::Blocks, FindingCode::Silent);
+        assert_eq!(blocked(&check(vec![warned, silent])), None);
+    }
+
+    #[test]
+    fn clocks_may_differ_a_little() {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+        let report = |clock_unix_ms| CheckReport { clock_unix_ms, ..CheckReport::default() };
+        assert_eq!(clock(&report(now - 100)), None);
+        assert_eq!(clock(&report(now - 60_000)).unwrap().severity(), Severity::Warns);
+        assert!(clock(&report(0)).is_some());
+    }
+}

@@ -1,0 +1,184 @@
+//! What this host has.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, ensure};
+use tokio::process::Command;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+/// A QEMU that only says what it is does so within this.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// What a QEMU program says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    /// As in `7.2.22`.
+    pub version: String,
+    /// Machine types, aliases among them.
+    pub machines: BTreeSet<String>,
+}
+
+/// What programs have said, until their files change: a QEMU takes a tenth of a second of CPU to say it.
+#[derive(Debug, Default)]
+pub struct Programs {
+    /// Held while one is asked: who waits wants the same answer.
+    known: Mutex<HashMap<PathBuf, (SystemTime, Arc<Program>)>>,
+}
+
+impl Programs {
+    /// What a program says of itself. Cancel safe.
+    ///
+    /// # Errors
+    /// It is not there, does not start, or says something else.
+    pub async fn get(&self, binary: &Path) -> Result<Arc<Program>> {
+        self.get_or(binary, Program::ask(binary)).await
+    }
+
+    async fn get_or(
+        &self,
+        binary: &Path,
+        ask: impl Future<Output = Result<Program>>,
+    ) -> Result<Arc<Program>> {
+        let written = fs::metadata(binary).and_then(|file| file.modified());
+        let written = written.with_context(|| format!("cannot read {}", binary.display()))?;
+        let mut known = self.known.lock().await;
+        match known.get(binary) {
+            Some((then, program)) if *then == written => Ok(program.clone()),
+            _ => {
+                let program = Arc::new(ask.await?);
+                known.insert(binary.to_owned(), (written, program.clone()));
+                Ok(program)
+            }
+        }
+    }
+}
+
+impl Program {
+    async fn ask(binary: &Path) -> Result<Self> {
+        let version = version(&run(binary, &["--version"]).await?)
+            .with_context(|| format!("{} does not say its version", binary.display()))?;
+        let machines = machines(&run(binary, &["-machine", "help"]).await?);
+        Ok(Self { version, machines })
+    }
+}
+
+async fn run(binary: &Path, arguments: &[&str]) -> Result<String> {
+    let name = || format!("{} {}", binary.display(), arguments.join(" "));
+    let mut command = Command::new(binary);
+    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+    let output = timeout(ANSWER, command.output())
+        .await
+        .with_context(|| format!("{} says nothing", name()))?
+        .with_context(|| format!("cannot start {}", binary.display()))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{}: {}: {}", name(), output.status, said.trim());
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn version(said: &str) -> Option<String> {
+    let (_, rest) = said.split_once("version ")?;
+    Some(rest.split_whitespace().next()?.to_owned())
+}
+
+fn machines(said: &str) -> BTreeSet<String> {
+    // The first line is a title.
+    said.lines().skip(1).filter_map(|line| line.split_whitespace().next()).map(Into::into).collect()
+}
+
+/// Names of the CPU's features, as the kernel has them.
+pub fn cpu_features() -> Vec<String> {
+    features(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default())
+}
+
+fn features(cpuinfo: &str) -> Vec<String> {
+    let line = cpuinfo.lines().find_map(|line| line.strip_prefix("flags")?.split_once(':'));
+    let mut all: Vec<String> =
+        line.map_or("", |(_, flags)| flags).split_whitespace().map(Into::into).collect();
+    all.sort_unstable();
+    all
+}
+
+/// Free huge pages of a size, by NUMA node.
+pub fn free_huge_pages(page_bytes: u64) -> Vec<(String, u64)> {
+    free_huge_pages_in(Path::new("/sys/devices/system/node"), page_bytes)
+}
+
+fn free_huge_pages_in(nodes: &Path, page_bytes: u64) -> Vec<(String, u64)> {
+    let Ok(entries) = fs::read_dir(nodes) else { return Vec::new() };
+    let file = format!("hugepages/hugepages-{}kB/free_hugepages", page_bytes >> 10);
+    let free = |node: PathBuf| {
+        let name = node.file_name()?.to_str()?.strip_prefix("node")?.to_owned();
+        Some((name, fs::read_to_string(node.join(&file)).ok()?.trim().parse().ok()?))
+    };
+    let mut all: Vec<(String, u64)> =
+        entries.flatten().filter_map(|entry| free(entry.path())).collect();
+    all.sort();
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_qemu_says_what_it_is() {
+        let said = "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)\nCopyright (c) ...";
+        assert_eq!(version(said).as_deref(), Some("7.2.22"));
+        assert_eq!(version("no such thing"), None);
+        let said = "Supported machines are:\nmicrovm    microvm (i386)\npc    Standard PC (alias of \
+                    pc-i440fx-7.2)\npc-q35-7.2   Standard PC (Q35 + ICH9, 2009)\n";
+        let names: Vec<String> = machines(said).into_iter().collect();
+        assert_eq!(names, ["microvm", "pc", "pc-q35-7.2"]);
+    }
+
+    #[test]
+    fn features_are_those_of_the_first_cpu() {
+        let text =
+            "processor\t: 0\nflags\t\t: sse2 aes avx\nbugs\t: none\nprocessor\t: 1\nflags\t: x\n";
+        assert_eq!(features(text), ["aes", "avx", "sse2"]);
+        assert!(features("").is_empty());
+    }
+
+    #[test]
+    fn huge_pages_are_counted_by_node() {
+        let folder = tempfile::tempdir().unwrap();
+        for (node, free) in [("node0", "3\n"), ("node1", "0\n")] {
+            let pages = folder.path().join(node).join("hugepages/hugepages-2048kB");
+            fs::create_dir_all(&pages).unwrap();
+            fs::write(pages.join("free_hugepages"), free).unwrap();
+        }
+        fs::create_dir(folder.path().join("power")).unwrap();
+        let found = free_huge_pages_in(folder.path(), 2 << 20);
+        assert_eq!(found, [("0".to_owned(), 3), ("1".to_owned(), 0)]);
+        assert!(free_huge_pages_in(folder.path(), 1 << 30).is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_says_so() {
+        let error = Programs::default().get(Path::new("/nowhere/qemu")).await.unwrap_err();
+        assert!(error.to_string().contains("/nowhere/qemu"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_program_is_asked_again_when_its_file_changes() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let written = |second| SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+        let programs = Programs::default();
+        let asked = async |version: &str| {
+            let program = Program { version: version.to_owned(), machines: BTreeSet::new() };
+            let said = programs.get_or(file.path(), async { Ok(program) }).await;
+            said.unwrap().version.clone()
+        };
+        file.as_file().set_modified(written(1)).unwrap();
+        assert_eq!(asked("7.2.1").await, "7.2.1");
+        assert_eq!(asked("10.0.2").await, "7.2.1", "its file is the same");
+        file.as_file().set_modified(written(2)).unwrap();
+        assert_eq!(asked("10.0.2").await, "10.0.2");
+    }
+}

@@ -1,0 +1,196 @@
+//! Could a VM run here?
+
+use std::fs::OpenOptions;
+use std::path::Path;
+use std::sync::Arc;
+
+use rackferry_proto::v1::{self, FindingCode};
+
+use super::host::{self, Program};
+use super::{blocks, warns};
+use crate::agent::Agent;
+use crate::vm::{Needs, Role, VmSpec};
+
+/// Names of missing CPU features that are shown.
+const SHOWN: usize = 8;
+
+/// Everything that speaks against it.
+pub async fn findings(agent: &Agent, order: &v1::CheckTarget) -> Vec<v1::Finding> {
+    let spec = match VmSpec::parse(&order.spec_toml) {
+        Ok(spec) => spec,
+        Err(error) => {
+            let fix = "update this host's agent, or mend the VM's spec";
+            return vec![blocks(FindingCode::Spec, error.to_string(), fix)];
+        }
+    };
+    let mut findings = room(agent, &spec);
+    findings.extend(blockers(agent, &spec).await);
+    let needs = spec.needs();
+    if let Some(older) = older(agent, &needs, &order.qemu_version).await {
+        findings.push(older);
+    }
+    let own = host::cpu_features();
+    let fewer = missing(&order.cpu_features, &own);
+    if !fewer.is_empty() {
+        let cause = format!("this host's CPU has no {}", listed(&fewer));
+        let fix = "take another target, or give the VM a CPU model that both hosts have";
+        findings.push(blocks(FindingCode::CpuFeatures, cause, fix));
+    }
+    let more = missing(&own, &order.cpu_features);
+    if !order.cpu_features.is_empty() && !more.is_empty() {
+        let cause = format!(
+            "this host's CPU has {}, its present one not: once it was restarted here it cannot go back",
+            listed(&more)
+        );
+        let fix = "give the VM a CPU model that both hosts have";
+        findings.push(warns(FindingCode::CpuFeatures, cause, fix));
+    }
+    findings
+}
+
+/// A place, a name, and memory.
+fn room(agent: &Agent, spec: &VmSpec) -> Vec<v1::Finding> {
+    let mut findings = Vec::new();
+    if let Ok(vm) = agent.vms().get(spec.name()) {
+        let what = if vm.status().role == Role::Run { "VM" } else { "copy that is arriving" };
+        let cause = format!("there is a {what} of that name already");
+        let fix = "wait for it, or remove it if nobody needs it: rackferry-agent vm destroy";
+        findings.push(blocks(FindingCode::NameTaken, cause, fix));
+    }
+    let (need, free) = (spec.memory_bytes(), agent.vms().memory_free_bytes());
+    if free < need {
+        let cause = format!("needs {} MiB, {} MiB are free", need >> 20, free >> 20);
+        findings.push(blocks(FindingCode::Memory, cause, "take another target, or move VMs away"));
+    }
+    if let Some(page) = spec.huge_pages() {
+        let nodes = host::free_huge_pages(page.bytes());
+        let free: u64 = nodes.iter().map(|(_, pages)| pages * page.bytes()).sum();
+        if free < need {
+            let each = nodes.iter().map(|(node, pages)| format!("node {node} has {pages}"));
+            let cause = format!(
+                "needs {} huge pages of {} MiB: {}",
+                need / page.bytes(),
+                page.bytes() >> 20,
+                each.collect::<Vec<_>>().join(", ")
+            );
+            let fix = "raise vm.nr_hugepages on this host, or take another target";
+            findings.push(blocks(FindingCode::HugePages, cause, fix));
+        }
+    }
+    findings
+}
+
+/// What a QEMU of this spec would not find on this host.
+pub async fn blockers(agent: &Agent, spec: &VmSpec) -> Vec<v1::Finding> {
+    let needs = spec.needs();
+    let mut findings = Vec::new();
+    match program(agent, &needs).await {
+        Ok(program) if program.machines.contains(needs.machine) => {}
+        Ok(program) => {
+            let cause = format!(
+                "QEMU {} of this host has no machine type {}",
+                program.version, needs.machine
+            );
+            let fix = "take a target whose QEMU is not older than the VM's, or update this one's";
+            findings.push(blocks(FindingCode::MachineType, cause, fix));
+        }
+        Err(error) => {
+            let fix = "install it, or set qemu.binary of this host's agent";
+            findings.push(blocks(FindingCode::QemuMissing, format!("{error:#}"), fix));
+        }
+    }
+    if needs.kvm
+        && let Err(error) = OpenOptions::new().read(true).write(true).open("/dev/kvm")
+    {
+        let fix = "load kvm_intel or kvm_amd, and switch virtualisation on in the firmware";
+        findings.push(blocks(FindingCode::Kvm, format!("/dev/kvm: {error}"), fix));
+    }
+    findings.extend(needs.files.iter().filter_map(|(path, writable)| file(path, *writable)));
+    for tap in &needs.taps {
+        if let Err(error) = device(tap) {
+            let cause = format!("network device {tap}: {error}");
+            findings.push(blocks(FindingCode::Network, cause, "make it as on the VM's host"));
+        }
+    }
+    findings
+}
+
+fn device(name: &str) -> std::io::Result<u32> {
+    use rustix::net::{AddressFamily, SocketType, netdevice, socket};
+    let any = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    Ok(netdevice::name_to_index(any, name)?)
+}
+
+fn file(path: &Path, writable: bool) -> Option<v1::Finding> {
+    let error = OpenOptions::new().read(true).write(writable).open(path).err()?;
+    let cause = format!("{}: {error}", path.display());
+    let fix = "make it reachable here: disks lie on storage that both hosts share";
+    Some(blocks(FindingCode::File, cause, fix))
+}
+
+async fn program(agent: &Agent, needs: &Needs<'_>) -> anyhow::Result<Arc<Program>> {
+    let own = &agent.config().qemu;
+    agent.programs().get(&needs.qemu.unwrap_or(own).binary).await
+}
+
+/// A QEMU may be able to take a VM of a newer one, if both have the machine type; its developers do not promise it.
+async fn older(agent: &Agent, needs: &Needs<'_>, than: &str) -> Option<v1::Finding> {
+    let here = program(agent, needs).await.ok()?;
+    let here = &here.version;
+    if numbers(here) >= numbers(than) {
+        return None;
+    }
+    let cause = format!("QEMU {here} of this host is older than the VM's {than}");
+    Some(warns(FindingCode::QemuOlder, cause, "take a target that is not older, if there is one"))
+}
+
+/// `10.0.2` as numbers; the third one does not count.
+fn numbers(version: &str) -> Vec<u32> {
+    version.split('.').take(2).map_while(|part| part.parse().ok()).collect()
+}
+
+/// What of `wanted` is not in `there`; both are sorted.
+fn missing<'a>(wanted: &'a [String], there: &[String]) -> Vec<&'a str> {
+    let absent = |feature: &&String| there.binary_search(feature).is_err();
+    wanted.iter().filter(absent).map(String::as_str).collect()
+}
+
+fn listed(names: &[&str]) -> String {
+    let shown = names[..names.len().min(SHOWN)].join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_are_compared() {
+        let (few, many) = (["aes".to_owned()], ["aes".to_owned(), "avx".to_owned()]);
+        assert_eq!(missing(&many, &few), ["avx"]);
+        assert!(missing(&few, &many).is_empty());
+        let names: Vec<String> = (0..10).map(|n| format!("f{n}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        assert_eq!(listed(&names), "f0, f1, f2, f3, f4, f5, f6, f7 and 2 more");
+    }
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        assert!(numbers("7.2.22") < numbers("10.0.2"));
+        assert!(numbers("10.0.2") >= numbers("10.0.9"));
+    }
+
+    #[test]
+    fn files_must_be_there_and_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk.img");
+        let finding = file(&path, false).unwrap();
+        assert_eq!(finding.code(), FindingCode::File);
+        assert!(finding.cause.contains("disk.img"), "{}", finding.cause);
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(file(&path, true), None);
+    }
+}
