@@ -135,8 +135,12 @@ pub struct LimitSettings {
     pub patience_seconds: u64,
     /// Finished evacuations kept for asking.
     pub history: usize,
+    /// What a move should have at least on a link with a limit, Mbit/s.
+    pub link_share_min_mbit: u64,
 }
 
+/// Bytes per second.
+const MBIT: u64 = 125_000;
 const NANOSECONDS: u64 = 1_000_000_000;
 
 impl Default for LimitSettings {
@@ -151,6 +155,7 @@ impl Default for LimitSettings {
             attempts: limits.attempts,
             patience_seconds: limits.patience_ns / NANOSECONDS,
             history: limits.history,
+            link_share_min_mbit: limits.link_share_min / MBIT,
         }
     }
 }
@@ -167,6 +172,7 @@ impl From<LimitSettings> for Limits {
             attempts: settings.attempts.max(1),
             patience_ns: settings.patience_seconds.saturating_mul(NANOSECONDS),
             history: settings.history,
+            link_share_min: settings.link_share_min_mbit.max(1).saturating_mul(MBIT),
         }
     }
 }

@@ -147,7 +147,8 @@ async fn send(stream: &[u8], claiming: Option<Claiming>, writer: impl AsyncWrite
     let (counters, reading) = (Arc::default(), Arc::default());
     let mut pump = Pump::new(stream, flow.clone(), claiming.clone(), counters, reading);
     let writer = FrameWriter::new(writer);
-    let mut emitter = Emitter::new(writer, flow.clone(), Arc::default(), claiming, None);
+    let (pace, counters) = (Arc::default(), Arc::default());
+    let mut emitter = Emitter::new(writer, pace, flow.clone(), counters, claiming, None);
     // A read is less than a batch may hold, so each piece makes one.
     let mut seq = 0;
     while let Some(parsed) = pump.next().await.expect("a good stream") {

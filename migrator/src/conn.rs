@@ -87,6 +87,11 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         Self { inner }
     }
 
+    /// The same frames into something around its inside.
+    pub fn around<X>(self, around: impl FnOnce(W) -> X) -> FrameWriter<X> {
+        FrameWriter { inner: around(self.inner) }
+    }
+
     /// Sends one frame whose payload is the concatenation of `parts`; returns the bytes written. Not cancel safe.
     pub async fn send(&mut self, kind: Kind, parts: &[&[u8]]) -> Result<usize, ConnError> {
         let head = frame::header(kind, parts.iter().copied());

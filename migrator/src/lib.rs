@@ -8,6 +8,7 @@ pub mod compress;
 pub mod conn;
 pub mod limits;
 pub mod memory;
+pub mod pace;
 pub mod qmp;
 pub mod rack;
 pub mod source;

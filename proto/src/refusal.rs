@@ -44,6 +44,14 @@ reasons! {
     UnknownEvacuation = "UNKNOWN_EVACUATION", NotFound;
     /// No migration has this id.
     UnknownMigration = "UNKNOWN_MIGRATION", NotFound;
+    /// The inventory has no such link.
+    UnknownLink = "UNKNOWN_LINK", NotFound;
+    /// Hosts that would have to take VMs are cordoned.
+    HostCordoned = "HOST_CORDONED", FailedPrecondition;
+    /// The evacuation has ended.
+    EvacuationEnded = "EVACUATION_ENDED", FailedPrecondition;
+    /// The inventory file has a mistake; the message says where.
+    InvalidInventory = "INVALID_INVENTORY", InvalidArgument;
     /// Sources and targets overlap, or the VM is there already.
     SameHost = "SAME_HOST", InvalidArgument;
     /// The VM is part of another move.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rackferry_dedup_index::DomainKey;
+use rackferry_migrator::pace::Pace;
 use rackferry_migrator::rack::{Member, Rack};
 use rackferry_migrator::{source, target};
 use rackferry_proto::v1;
@@ -46,6 +47,8 @@ struct Moves {
     memories: HashMap<String, u32>,
     /// What source sessions have asked the coordinator and wait for, by migration.
     requests: HashMap<String, Up>,
+    /// What source sessions may send, by migration; known before they begin.
+    paces: HashMap<String, Arc<Pace>>,
 }
 
 #[derive(Debug)]
@@ -159,7 +162,13 @@ impl Agent {
                 tokio::spawn(moves::prepare_target(self.clone(), order));
             }
             Down::StartSource(order) => {
+                self.pace_of(&order.migration_id).set(order.bytes_per_second);
                 tokio::spawn(moves::start_source(self.clone(), order));
+            }
+            Down::SetRate(order) => {
+                if let Some(pace) = self.moves().paces.get(&order.migration_id) {
+                    pace.set(order.bytes_per_second);
+                }
             }
             Down::SwitchoverGrant(grant) => {
                 self.answered(&grant.migration_id);
@@ -256,6 +265,12 @@ impl Agent {
         let mut moves = self.moves();
         moves.sources.remove(migration_id);
         moves.requests.remove(migration_id);
+        moves.paces.remove(migration_id);
+    }
+
+    /// What a source session may send.
+    pub fn pace_of(&self, migration_id: &str) -> Arc<Pace> {
+        self.moves().paces.entry(migration_id.to_owned()).or_default().clone()
     }
 
     /// Asks the coordinator something that a source session waits for. Question and answer may be lost with the
@@ -374,6 +389,21 @@ mod tests {
         assert_eq!(agent.open_requests(), [slot()], "it is asked again on a new stream");
         agent.obey(Down::SwitchoverGrant(v1::SwitchoverGrant { migration_id: ID.into() }));
         assert!(agent.open_requests().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_rate_is_known_before_its_session_begins_and_forgotten_after_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (agent, _messages) = agent(folder.path()).await;
+        let rate = |bytes_per_second| {
+            Down::SetRate(v1::SetRate { migration_id: ID.into(), bytes_per_second })
+        };
+        agent.obey(rate(7));
+        assert_eq!(agent.pace_of(ID).get(), None, "of no session");
+        agent.obey(rate(8));
+        assert_eq!(agent.pace_of(ID).get(), Some(8));
+        agent.source_ends(ID);
+        assert_eq!(agent.pace_of(ID).get(), None);
     }
 
     #[tokio::test]

@@ -153,6 +153,7 @@ pub fn name_of(order: &Down) -> &'static str {
         Down::DiscardTarget(_) => "discard target",
         Down::SwitchoverGrant(_) => "switchover grant",
         Down::ReleaseSource(_) => "release source",
+        Down::SetRate(_) => "set rate",
         Down::CheckSource(_) => "check source",
         Down::CheckTarget(_) => "check target",
     }

@@ -241,7 +241,7 @@ async fn source_session(
         socket: vm.migrate_socket(),
     };
     let memory: Option<Arc<GuestMemory>> = vm.memory();
-    let parts = SourceParts { qmp: vm.qmp(), memory, rack };
+    let parts = SourceParts { qmp: vm.qmp(), memory, rack, pace: agent.pace_of(&id) };
     let (notices, notice_queue) = mpsc::channel(SESSION_QUEUE);
     let notices_done =
         tokio::spawn(pass_notices(agent.clone(), id, order.generation, notice_queue));

@@ -26,6 +26,7 @@ pub mod heartbeat;
 pub mod image;
 mod lab;
 pub mod leak;
+pub mod limit_bench;
 pub mod management;
 pub mod netns;
 pub mod procs;

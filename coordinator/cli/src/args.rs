@@ -1,11 +1,11 @@
 //! The command line as it is written.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use rackferry_proto::v1;
 
-use crate::units;
+use crate::{limit::LinkLimit, units};
 
 /// Empties racks: moves their VMs elsewhere while they run.
 #[derive(Debug, Parser)]
@@ -53,6 +53,20 @@ pub enum Command {
     Status(Status),
     /// Stop an evacuation or a migration; what is not switched over stays where it runs.
     Cancel(Cancel),
+    /// Start no more moves of an evacuation for a while; those under way finish.
+    Pause(Evacuation),
+    /// Let a paused evacuation go on.
+    Resume(Evacuation),
+    /// What moves may put on links.
+    #[command(subcommand)]
+    Limit(Limit),
+    /// Let no more VMs come to hosts.
+    Cordon(Places),
+    /// Let VMs come to hosts again.
+    Uncordon(Places),
+    /// Racks, hosts and links, as a file says.
+    #[command(subcommand)]
+    Inventory(Inventory),
     /// VMs.
     #[command(subcommand)]
     Vm(Vm),
@@ -73,6 +87,9 @@ pub struct Evacuate {
     /// Racks or hosts to move to.
     #[arg(long, required = true, value_delimiter = ',', value_name = "RACK|HOST,...")]
     pub to: Vec<String>,
+    /// What its moves may put on links, all together, beside the limits of the links.
+    #[arg(long, value_delimiter = ',', value_name = "LINK=RATE|PERCENT,...")]
+    pub link_limit: Vec<LinkLimit>,
     /// How to move.
     #[command(flatten)]
     pub how: How,
@@ -201,6 +218,51 @@ pub struct Cancel {
     pub id: String,
 }
 
+/// An evacuation.
+#[derive(Debug, clap::Args)]
+pub struct Evacuation {
+    /// evac-N.
+    pub evacuation: String,
+}
+
+/// Racks or hosts.
+#[derive(Debug, clap::Args)]
+pub struct Places {
+    /// Racks or hosts.
+    #[arg(required = true, value_name = "RACK|HOST")]
+    pub places: Vec<String>,
+}
+
+/// What moves may put on links.
+#[derive(Debug, Subcommand)]
+pub enum Limit {
+    /// Change limits; moves under way follow at once.
+    Set {
+        /// As in core0=200Mbit, core0=40% (of what it can carry) or core0=off.
+        #[arg(required = true, value_delimiter = ',', value_name = "LINK=RATE|PERCENT|off")]
+        limits: Vec<LinkLimit>,
+    },
+    /// Show links, their limits and who crosses them.
+    Show,
+}
+
+/// Racks, hosts and links, as a file says.
+#[derive(Debug, Subcommand)]
+pub enum Inventory {
+    /// Put a file in the place of the inventory.
+    Import {
+        /// YAML; see docs/inventory.md.
+        file: PathBuf,
+    },
+    /// Show what there should be, and what is missing.
+    Show,
+    /// Look for mistakes in a file; needs no coordinator.
+    Check {
+        /// YAML; see docs/inventory.md.
+        file: PathBuf,
+    },
+}
+
 /// VMs.
 #[derive(Debug, Subcommand)]
 pub enum Vm {
@@ -273,6 +335,7 @@ mod tests {
         ])
         .unwrap();
         let Command::Evacuate(evacuate) = args.command else { panic!("not evacuate") };
+        assert!(evacuate.link_limit.is_empty());
         assert_eq!(evacuate.sources, ["r1", "h9"]);
         assert_eq!(evacuate.to, ["r2", "r3"]);
         let options = evacuate.how.options();

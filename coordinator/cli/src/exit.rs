@@ -94,6 +94,21 @@ pub enum Failure {
     /// The name is neither an evacuation's nor a migration's.
     #[error("{0} is neither an evacuation (evac-N) nor a migration (mig-N)")]
     Name(String),
+    /// The name is no evacuation's.
+    #[error("{0} is no evacuation (evac-N)")]
+    Evacuation(String),
+    /// The inventory file has mistakes.
+    #[error("{0}")]
+    Inventory(Box<rackferry_inventory::Mistakes>),
+    /// A file cannot be read.
+    #[error("cannot read {}", path.display())]
+    File {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The user said no.
     #[error("nothing was started")]
     Declined,
@@ -113,7 +128,11 @@ impl Failure {
     pub fn code(&self) -> Code {
         match self {
             Self::Unreachable { .. } | Self::NoLeader(_) => Code::Unreachable,
-            Self::Address(_) | Self::Name(_) => Code::Usage,
+            Self::Address(_)
+            | Self::Name(_)
+            | Self::Evacuation(_)
+            | Self::Inventory(_)
+            | Self::File { .. } => Code::Usage,
             Self::Refused(status) => match self.reason() {
                 Some(reason) => code_of(reason),
                 None => code_of_grpc(status.code()),
@@ -153,12 +172,16 @@ fn code_of(reason: Reason) -> Code {
         | Reason::UnknownEvacuation
         | Reason::UnknownMigration
         | Reason::UnknownNode
+        | Reason::UnknownLink
+        | Reason::InvalidInventory
         | Reason::SameHost
         | Reason::RequestIdReused => Code::Usage,
         Reason::VmBusy
         | Reason::VmNotMovable
         | Reason::HostDisconnected
         | Reason::DoesNotFit
+        | Reason::HostCordoned
+        | Reason::EvacuationEnded
         | Reason::MembershipBusy => Code::NotFeasible,
         Reason::NothingToMove => Code::Done,
         Reason::ShuttingDown | Reason::NotLeader => Code::Unreachable,
@@ -190,6 +213,10 @@ mod tests {
         assert_eq!(code(Reason::DoesNotFit), Code::NotFeasible);
         assert_eq!(code(Reason::VmBusy), Code::NotFeasible);
         assert_eq!(code(Reason::UnknownPlace), Code::Usage);
+        assert_eq!(code(Reason::UnknownLink), Code::Usage);
+        assert_eq!(code(Reason::InvalidInventory), Code::Usage);
+        assert_eq!(code(Reason::HostCordoned), Code::NotFeasible);
+        assert_eq!(code(Reason::EvacuationEnded), Code::NotFeasible);
         assert_eq!(code(Reason::NothingToMove), Code::Done);
         assert_eq!(code(Reason::ShuttingDown), Code::Unreachable);
     }

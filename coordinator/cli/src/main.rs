@@ -3,6 +3,7 @@ mod args;
 mod client;
 mod command;
 mod exit;
+mod limit;
 mod progress;
 mod render;
 mod units;

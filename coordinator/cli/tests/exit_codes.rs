@@ -9,7 +9,8 @@ use rackferry_proto::{
         self, CancelEvacuationRequest, CancelEvacuationResponse, CreateEvacuationRequest,
         CreateEvacuationResponse, Evacuation, EvacuationState, GetEvacuationRequest,
         GetEvacuationResponse, ListEvacuationsRequest, ListEvacuationsResponse,
-        WatchEvacuationRequest, WatchEvacuationResponse,
+        PauseEvacuationRequest, PauseEvacuationResponse, ResumeEvacuationRequest,
+        ResumeEvacuationResponse, WatchEvacuationRequest, WatchEvacuationResponse,
         evacuation_service_server::{EvacuationService, EvacuationServiceServer},
     },
 };
@@ -93,6 +94,20 @@ impl EvacuationService for Fake {
     ) -> Result<Response<CancelEvacuationResponse>, Status> {
         Ok(Response::new(CancelEvacuationResponse { evacuation: Some(self.evacuation()?) }))
     }
+
+    async fn pause_evacuation(
+        &self,
+        _: Request<PauseEvacuationRequest>,
+    ) -> Result<Response<PauseEvacuationResponse>, Status> {
+        Ok(Response::new(PauseEvacuationResponse { evacuation: Some(self.evacuation()?) }))
+    }
+
+    async fn resume_evacuation(
+        &self,
+        _: Request<ResumeEvacuationRequest>,
+    ) -> Result<Response<ResumeEvacuationResponse>, Status> {
+        Ok(Response::new(ResumeEvacuationResponse { evacuation: Some(self.evacuation()?) }))
+    }
 }
 
 async fn serve(acts: Acts) -> String {
@@ -145,6 +160,51 @@ async fn wrong_usage_is_2() {
     assert_eq!(output.status.code(), Some(2));
     let output = rackferry(&serve(Acts::Never).await, &["cancel", "nonsense"]).await;
     assert_eq!(output.status.code(), Some(2));
+}
+
+#[tokio::test]
+async fn pausing_and_resuming_have_their_codes() {
+    let address = serve(Acts::End(EvacuationState::Paused, 0)).await;
+    for command in ["pause", "resume"] {
+        assert_eq!(rackferry(&address, &[command, "evac-7"]).await.status.code(), Some(0));
+        assert_eq!(rackferry(&address, &[command, "mig-7"]).await.status.code(), Some(2));
+    }
+    let address = serve(Acts::Refuse(Reason::EvacuationEnded)).await;
+    assert_eq!(rackferry(&address, &["pause", "evac-7"]).await.status.code(), Some(3));
+}
+
+#[tokio::test]
+async fn a_paused_evacuation_is_waited_for() {
+    let address = serve(Acts::End(EvacuationState::Paused, 0)).await;
+    let args = [&EVACUATE[..], &["--timeout", "500ms"]].concat();
+    assert_eq!(rackferry(&address, &args).await.status.code(), Some(6));
+}
+
+#[tokio::test]
+async fn a_limit_that_is_none_is_2() {
+    for limit in ["core0", "core0=fast", "core0=0%"] {
+        let output = rackferry("127.0.0.1:1", &["limit", "set", limit]).await;
+        assert_eq!(output.status.code(), Some(2), "{limit}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_is_checked_without_a_coordinator() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |text: &[u8]| {
+        let path = folder.path().join("site.yaml");
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let check = async |file: String| rackferry("nowhere:1", &["inventory", "check", &file]).await;
+    assert_eq!(check(file(b"version: 1\n")).await.status.code(), Some(0));
+    let output = check(file(b"version: 1\nracks: [{nmae: r1}]\n")).await;
+    assert_eq!(output.status.code(), Some(2));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("site.yaml:2:10: unknown key `nmae`"), "{told}");
+    assert_eq!(check(file(b"\xff")).await.status.code(), Some(2));
+    assert_eq!(check(folder.path().display().to_string()).await.status.code(), Some(2));
+    assert_eq!(check("/nonexistent".to_owned()).await.status.code(), Some(2));
 }
 
 #[tokio::test]

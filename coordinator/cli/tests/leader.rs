@@ -4,9 +4,12 @@
 use std::process::Output;
 
 use rackferry_proto::v1::{
-    self, AddNodeRequest, AddNodeResponse, Cluster, GetClusterRequest, GetClusterResponse,
-    ListHostsRequest, ListHostsResponse, ListVmsRequest, ListVmsResponse, RemoveNodeRequest,
-    RemoveNodeResponse,
+    self, AddNodeRequest, AddNodeResponse, Cluster, CordonHostsRequest, CordonHostsResponse,
+    GetClusterRequest, GetClusterResponse, GetInventoryRequest, GetInventoryResponse,
+    ImportInventoryRequest, ImportInventoryResponse, ListHostsRequest, ListHostsResponse,
+    ListLinksRequest, ListLinksResponse, ListVmsRequest, ListVmsResponse, RemoveNodeRequest,
+    RemoveNodeResponse, SetLinkLimitsRequest, SetLinkLimitsResponse, UncordonHostsRequest,
+    UncordonHostsResponse,
     cluster_service_server::{ClusterService, ClusterServiceServer},
     inventory_service_server::{InventoryService, InventoryServiceServer},
 };
@@ -89,6 +92,55 @@ impl InventoryService for Fake {
         self.admit()?;
         Ok(Response::new(ListVmsResponse::default()))
     }
+
+    async fn import_inventory(
+        &self,
+        _: Request<ImportInventoryRequest>,
+    ) -> Result<Response<ImportInventoryResponse>, Status> {
+        self.admit()?;
+        let summary = Some(v1::InventorySummary::default());
+        Ok(Response::new(ImportInventoryResponse { changed: true, summary }))
+    }
+
+    async fn get_inventory(
+        &self,
+        _: Request<GetInventoryRequest>,
+    ) -> Result<Response<GetInventoryResponse>, Status> {
+        self.admit()?;
+        Ok(Response::new(GetInventoryResponse::default()))
+    }
+
+    async fn list_links(
+        &self,
+        _: Request<ListLinksRequest>,
+    ) -> Result<Response<ListLinksResponse>, Status> {
+        self.admit()?;
+        Ok(Response::new(ListLinksResponse::default()))
+    }
+
+    async fn set_link_limits(
+        &self,
+        _: Request<SetLinkLimitsRequest>,
+    ) -> Result<Response<SetLinkLimitsResponse>, Status> {
+        self.admit()?;
+        Err(refuse(Reason::UnknownLink, "there is no such link"))
+    }
+
+    async fn cordon_hosts(
+        &self,
+        _: Request<CordonHostsRequest>,
+    ) -> Result<Response<CordonHostsResponse>, Status> {
+        self.admit()?;
+        Ok(Response::new(CordonHostsResponse::default()))
+    }
+
+    async fn uncordon_hosts(
+        &self,
+        _: Request<UncordonHostsRequest>,
+    ) -> Result<Response<UncordonHostsResponse>, Status> {
+        self.admit()?;
+        Ok(Response::new(UncordonHostsResponse::default()))
+    }
 }
 
 async fn serve(leader_addr: Option<&str>) -> String {
@@ -151,5 +203,26 @@ async fn changes_of_the_cluster_end_with_their_codes() {
         (&["cluster", "remove", "7"], 2),
     ] {
         assert_eq!(rackferry(&follower, args).await.status.code(), Some(code), "{args:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_changes_a_site_goes_to_the_leader() {
+    let leader = serve(None).await;
+    let follower = serve(Some(&leader)).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("site.yaml");
+    std::fs::write(&file, "version: 1").unwrap();
+    let file = file.to_str().unwrap();
+    for (args, code) in [
+        (&["inventory", "import", file][..], 0),
+        (&["inventory", "show"], 0),
+        (&["limit", "show"], 0),
+        (&["limit", "set", "core0=40%"], 2),
+        (&["cordon", "r1"], 0),
+        (&["uncordon", "r1"], 0),
+    ] {
+        let output = rackferry(&follower, args).await;
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
     }
 }

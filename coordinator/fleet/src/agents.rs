@@ -14,7 +14,9 @@ impl Fleet {
         let Hello { host, rack, page_addr, memory_bytes, agent_version, boot, vms } = hello;
         let before = self.store.hosts().get(&host).cloned();
         let id = before.as_ref().map_or_else(|| self.store.next(), |record| record.id);
-        let record = HostRecord { name: host.clone(), id, rack: rack.clone(), memory_bytes };
+        let cordoned = before.as_ref().is_some_and(|record| record.cordoned);
+        let record =
+            HostRecord { name: host.clone(), id, rack: rack.clone(), memory_bytes, cordoned };
         if before.as_ref() != Some(&record) {
             self.store.put(Record::Host(record));
         }
@@ -138,6 +140,7 @@ impl Fleet {
             if migration.source == *host {
                 live.source = Source::Unknown;
                 live.cancel_told = false;
+                live.told = None;
                 live.progress = Progress {
                     dirty_bytes_per_second: 0,
                     send_bytes_per_second: 0,

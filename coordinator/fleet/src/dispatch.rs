@@ -23,10 +23,21 @@ impl Fleet {
                 self.end(id, End::Lost, gone);
                 continue;
             }
+            self.learn_routes(&migration);
             match self.may_start(&migration) {
                 Ok(target) => self.prepare(id, target),
                 Err(wait) => self.show_wait(id, Some(wait)),
             }
+        }
+    }
+
+    /// Finds out what lies between a VM and every host it may go to.
+    fn learn_routes(&mut self, migration: &MigrationRecord) {
+        let evacuation = migration.evacuation.and_then(|id| self.store.evacuations().get(&id));
+        let mut targets = evacuation.map(|known| known.target_hosts.clone()).unwrap_or_default();
+        targets.push(migration.target.clone());
+        for target in targets {
+            self.learn_route(&migration.source, &target);
         }
     }
 
@@ -54,6 +65,11 @@ impl Fleet {
     /// The target to start towards, or why not yet.
     fn may_start(&self, migration: &MigrationRecord) -> Result<HostName, Wait> {
         let source = &migration.source;
+        if let Some(paused) = migration.evacuation.filter(|&id| self.is_paused(id)) {
+            let used = self.busy(|other| other.evacuation == Some(paused));
+            let (code, detail) = (WaitCode::EvacuationPaused, paused.to_string());
+            return Err(Wait { code, detail, limit: 0, used });
+        }
         if !self.agents.contains_key(source) {
             return Err(Wait::host(WaitCode::SourceDisconnected, source));
         }
@@ -82,6 +98,13 @@ impl Fleet {
         let Some(agent) = self.agents.get(target) else {
             return Err(Wait::host(WaitCode::TargetDisconnected, target));
         };
+        #[cfg(feature = "planted-bugs")]
+        let overlooked = self.has(crate::PlantedBug::CordonOverlooked);
+        #[cfg(not(feature = "planted-bugs"))]
+        let overlooked = false;
+        if self.is_cordoned(target) && !overlooked {
+            return Err(Wait::host(WaitCode::TargetCordoned, target));
+        }
         let left = agent.vms.get(&migration.vm);
         if left.is_some_and(|vm| vm.run_state != RunState::Dead) {
             return Err(Wait::host(WaitCode::TargetDiscard, target));
@@ -94,13 +117,13 @@ impl Fleet {
         if used >= limit {
             return Err(Wait::full(WaitCode::TargetBusy, target, limit, used));
         }
-        Ok(())
+        self.link_room(migration, target)
     }
 
-    /// Another target for a VM of an evacuation whose target is gone or full; else the reason stays.
+    /// Another target for a VM of an evacuation whose target is gone, full or cordoned; else the reason stays.
     fn another_target(&self, migration: &MigrationRecord, wait: Wait) -> Result<HostName, Wait> {
         let patient = match wait.code {
-            WaitCode::NoRoom => false,
+            WaitCode::NoRoom | WaitCode::TargetCordoned => false,
             WaitCode::TargetDisconnected => self
                 .silent_for(&migration.target)
                 .is_none_or(|silent| silent <= self.limits.patience_ns),
@@ -146,8 +169,10 @@ impl Fleet {
         free.saturating_sub(reserved)
     }
 
+    /// Connected hosts that take VMs, with what they can take.
     pub(crate) fn rooms(&self, hosts: &[HostName]) -> Vec<Room> {
         let connected = hosts.iter().filter(|host| self.agents.contains_key(*host));
+        let connected = connected.filter(|host| !self.is_cordoned(host));
         connected
             .map(|host| Room { host: host.clone(), free_bytes: self.free_bytes(host, None) })
             .collect()
@@ -252,6 +277,7 @@ impl Fleet {
         if let Some(record) = self.store.migration_mut(id) {
             record.stage = Stage::Started { source_boot, target_boot };
         }
+        let rate = self.first_rate(id);
         let order = Order::StartSource {
             migration: id,
             vm: migration.vm,
@@ -259,6 +285,7 @@ impl Fleet {
             crossing: migration.crossing,
             target,
             options: migration.options,
+            rate,
         };
         self.tell(&migration.source, order);
     }

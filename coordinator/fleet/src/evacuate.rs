@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    Effect, End, EvacuationId, EvacuationRecord, Fleet, HostName, MigrationId, MigrationRecord,
-    Moment, Options, Record, Refusal, RunState, Stage, Standing, VmName, fleet::Live,
-    placement::Demand,
+    Effect, End, EvacuationId, EvacuationRecord, Fleet, HostName, LinkLimit, LinkName, MigrationId,
+    MigrationRecord, Moment, Options, Record, Refusal, RunState, Stage, Standing, VmName,
+    fleet::Live, placement::Demand,
 };
 
 /// Empty these racks or hosts.
@@ -19,6 +19,8 @@ pub struct EvacuationRequest {
     pub targets: Vec<String>,
     /// How to move.
     pub options: Options,
+    /// What its moves may put on links, all together.
+    pub link_limits: BTreeMap<LinkName, LinkLimit>,
 }
 
 /// Move this VM.
@@ -76,6 +78,7 @@ impl Fleet {
         if let Some(known) = self.evacuation_by_request(&request.request) {
             let same = known.sources == request.sources
                 && known.targets == request.targets
+                && known.link_limits == request.link_limits
                 && known.options == request.options;
             return if same {
                 Ok(known.id)
@@ -99,7 +102,9 @@ impl Fleet {
             source_hosts: plan.source_hosts,
             target_hosts: plan.target_hosts,
             options: request.options,
+            link_limits: request.link_limits.clone(),
             cancelled: false,
+            paused: false,
             created: self.now,
             ended: None,
             vms,
@@ -242,6 +247,7 @@ impl Fleet {
     }
 
     fn plan(&self, request: &EvacuationRequest) -> Result<Plan, Refusal> {
+        self.check_links(request.link_limits.keys())?;
         let source_hosts = self.resolve(&request.sources)?;
         let mut target_hosts = self.resolve(&request.targets)?;
         let running = self.store.evacuations().values().filter(|other| other.ended.is_none());
@@ -273,7 +279,7 @@ impl Fleet {
         }
         let rooms = self.rooms(&target_hosts);
         if rooms.is_empty() {
-            return Err(Refusal::Disconnected(target_hosts[0].clone()));
+            return Err(self.no_rooms(&target_hosts));
         }
         let targets = self.placer.place(&demands, &rooms)?;
         let moves =
@@ -299,7 +305,7 @@ impl Fleet {
         }
         let rooms = self.rooms(std::slice::from_ref(target));
         if rooms.is_empty() {
-            return Err(Refusal::Disconnected(target.clone()));
+            return Err(self.no_rooms(std::slice::from_ref(target)));
         }
         let demand = Demand { vm: name.clone(), memory_bytes: vm.memory_bytes };
         self.placer.place(&[demand], &rooms)?;

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    Connection, Effect, Event, HostName, MigrationId, Moment, Notice, Order, Progress, Record,
-    Standing, VmName, VmReport, Wait,
+    Connection, Effect, Event, HostName, MigrationId, Moment, Notice, Order, Progress, RackName,
+    Record, Route, Standing, VmName, VmReport, Wait,
+    links::Told,
     ownership::{Source, Target},
     placement::{Placer, Spread},
     slots::Slots,
@@ -31,6 +32,8 @@ pub struct Limits {
     pub patience_ns: u64,
     /// Finished evacuations, and finished single moves, kept for asking.
     pub history: usize,
+    /// Bytes per second that a move should have at least on a link with a limit; more moves wait. One always may.
+    pub link_share_min: u64,
 }
 
 impl Default for Limits {
@@ -44,6 +47,7 @@ impl Default for Limits {
             attempts: 2,
             patience_ns: 30_000_000_000,
             history: 100,
+            link_share_min: 4_000_000,
         }
     }
 }
@@ -81,6 +85,8 @@ pub(crate) struct Live {
     pub(crate) reason: Option<String>,
     /// Somebody did what nobody told him.
     pub(crate) conflict: bool,
+    /// What the source was told that it may send, as far as its present agent has heard it.
+    pub(crate) told: Option<Told>,
 }
 
 /// The fleet. See the crate's documentation.
@@ -98,6 +104,10 @@ pub struct Fleet {
     pub(crate) now: Moment,
     /// Something changed that may let a queued migration start.
     pub(crate) dispatch_due: bool,
+    /// Something changed that may change what a source may send.
+    pub(crate) rates_due: bool,
+    /// What lies between racks, as far as it was asked for.
+    pub(crate) routes: BTreeMap<(RackName, RackName), Route>,
     pub(crate) outbox: Outbox,
     #[cfg(feature = "planted-bugs")]
     pub(crate) planted: Option<crate::PlantedBug>,
@@ -139,6 +149,8 @@ impl Fleet {
             astray: BTreeMap::new(),
             now,
             dispatch_due: true,
+            rates_due: true,
+            routes: BTreeMap::new(),
             outbox: Outbox::default(),
             #[cfg(feature = "planted-bugs")]
             planted: None,
@@ -179,6 +191,10 @@ impl Fleet {
             self.dispatch();
             self.grant_slots();
             self.close_evacuations();
+            self.rates_due = true;
+        }
+        if std::mem::take(&mut self.rates_due) {
+            self.divide_links();
         }
         #[cfg_attr(
             not(feature = "planted-bugs"),

@@ -7,46 +7,54 @@
 //! * [`ownership`]: the table that keeps one owner per VM, with its argument.
 //! * [`Record`]s outlive the coordinator; everything else is observed again when agents reconnect.
 //! * [`placement`]: where VMs go.
+//! * [`Topology`]: what moves cross; each link's budget is divided among them.
 
 mod adopt;
 mod agents;
 mod candidate;
+mod cordon;
 mod dispatch;
 mod evacuate;
 mod fleet;
 mod judge;
+mod links;
 mod message;
 mod name;
 pub mod ownership;
+mod pause;
 pub mod placement;
 #[cfg(feature = "planted-bugs")]
 mod planted;
 mod record;
 mod refusal;
 mod sessions;
+mod shares;
 mod slots;
 mod store;
+mod topology;
 mod view;
 
 pub use candidate::Candidate;
 pub use evacuate::{EvacuationRequest, MigrationRequest, Move};
 pub use fleet::{Fleet, Limits};
+pub use links::{LaneView, LinkView};
 pub use message::{
     Activity, Compress, Dedup, Effect, Event, Hello, Member, Notice, Options, Order, Outcome,
     Progress, RunState, Said, SessionEnd, VmReport,
 };
 pub use name::{
-    BootId, Connection, Crossing, EvacuationId, Generation, HostId, HostName, MigrationId, Moment,
-    NotAnId, RackName, VmName,
+    BootId, Connection, Crossing, EvacuationId, Generation, HostId, HostName, LinkName,
+    MigrationId, Moment, NotAnId, RackName, VmName,
 };
 #[cfg(feature = "planted-bugs")]
 pub use planted::PlantedBug;
 pub use record::{
-    Change, Counters, End, EvacuationRecord, HostRecord, Key, MigrationRecord, MigrationResult,
-    Numbers, Record, Stage, Standing, VmRecord,
+    Change, Counters, End, EvacuationRecord, HostRecord, InventoryRecord, Key, LimitRecord,
+    MigrationRecord, MigrationResult, Numbers, Record, Stage, Standing, VmRecord,
 };
 pub use refusal::Refusal;
+pub use topology::{Lane, Link, LinkLimit, Route, Topology};
 pub use view::{
-    Condition, EvacuationState, EvacuationView, HostView, MigrationView, Phase, Totals, VmView,
-    Wait, WaitCode,
+    Condition, EvacuationState, EvacuationView, HostView, Listed, MigrationView, Phase, Totals,
+    VmView, Wait, WaitCode,
 };

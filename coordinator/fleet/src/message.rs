@@ -267,7 +267,11 @@ pub enum Order {
         target: Member,
         /// How to move.
         options: Options,
+        /// What it may send, bytes per second; none: as fast as it can.
+        rate: Option<u64>,
     },
+    /// What a source may send from now on, bytes per second; none: as fast as it can.
+    SetRate(MigrationId, Option<u64>),
     /// The answer to a commit request.
     CommitDecision {
         /// The migration.

@@ -44,6 +44,8 @@ names! {
     RackName;
     /// A VM, unique in the fleet.
     VmName;
+    /// A link of the topology.
+    LinkName;
     /// A start of an agent process: another one means that its sessions are gone.
     BootId;
 }

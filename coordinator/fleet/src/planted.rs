@@ -19,6 +19,12 @@ pub enum PlantedBug {
     SlotsForAll,
     /// What is left at a target after a move was undone is not removed.
     LeavesCopies,
+    /// Every move gets the whole budget of what it crosses.
+    WholeBudgetForAll,
+    /// A queued move starts though its target is cordoned.
+    CordonOverlooked,
+    /// A move starts though its evacuation is paused.
+    PauseOverlooked,
 }
 
 impl Fleet {

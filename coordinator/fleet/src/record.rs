@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BootId, Crossing, EvacuationId, Generation, HostId, HostName, MigrationId, Moment, Options,
-    RackName, VmName,
+    BootId, Crossing, EvacuationId, Generation, HostId, HostName, LinkLimit, LinkName, MigrationId,
+    Moment, Options, RackName, Topology, VmName,
 };
 
 /// One change of the durable state; changes of one batch are committed together.
@@ -39,6 +39,12 @@ pub enum Record {
     /// An evacuation.
     #[serde(rename = "evacuation.v1")]
     Evacuation(EvacuationRecord),
+    /// The inventory that was imported.
+    #[serde(rename = "inventory.v1")]
+    Inventory(Box<InventoryRecord>),
+    /// What a link may carry.
+    #[serde(rename = "limit.v1")]
+    Limit(LimitRecord),
 }
 
 /// What a record is found by.
@@ -54,6 +60,10 @@ pub enum Key {
     Migration(MigrationId),
     /// An evacuation.
     Evacuation(EvacuationId),
+    /// The one [`Record::Inventory`].
+    Inventory,
+    /// The limit of a link.
+    Limit(LinkName),
 }
 
 impl Record {
@@ -65,6 +75,8 @@ impl Record {
             Self::Vm(vm) => Key::Vm(vm.name.clone()),
             Self::Migration(migration) => Key::Migration(migration.id),
             Self::Evacuation(evacuation) => Key::Evacuation(evacuation.id),
+            Self::Inventory(_) => Key::Inventory,
+            Self::Limit(limit) => Key::Limit(limit.link.clone()),
         }
     }
 }
@@ -134,6 +146,9 @@ pub struct HostRecord {
     pub rack: RackName,
     /// Its whole memory.
     pub memory_bytes: u64,
+    /// It takes no more VMs.
+    #[serde(default)]
+    pub cordoned: bool,
 }
 
 /// A VM and its ownership.
@@ -307,14 +322,40 @@ pub struct EvacuationRecord {
     pub target_hosts: Vec<HostName>,
     /// How to move.
     pub options: Options,
+    /// What its moves may put on links, all together.
+    #[serde(default)]
+    pub link_limits: BTreeMap<LinkName, LinkLimit>,
     /// A client asked to stop.
     pub cancelled: bool,
+    /// No move of it starts for now.
+    #[serde(default)]
+    pub paused: bool,
     /// When it was asked for.
     pub created: Moment,
     /// When its last migration ended.
     pub ended: Option<Moment>,
     /// Every VM's attempts, the latest last.
     pub vms: BTreeMap<VmName, Vec<MigrationId>>,
+}
+
+/// The inventory as it was imported.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InventoryRecord {
+    /// The file.
+    pub text: String,
+    /// What the fleet decides by.
+    pub topology: Topology,
+    /// When it was imported.
+    pub imported: Moment,
+}
+
+/// What moves may put on a link, in each direction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitRecord {
+    /// The link.
+    pub link: LinkName,
+    /// How much.
+    pub limit: LinkLimit,
 }
 
 impl Standing {

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::{EvacuationId, HostName, MigrationId, VmName, placement::DoesNotFit};
+use crate::{EvacuationId, HostName, LinkName, MigrationId, VmName, placement::DoesNotFit};
 
 /// Why a request is refused. Nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -22,6 +22,15 @@ pub enum Refusal {
     /// No migration has this id.
     #[error("there is no migration {0}")]
     UnknownMigration(MigrationId),
+    /// The inventory has no such link.
+    #[error("the inventory has no link {0}")]
+    UnknownLink(LinkName),
+    /// Hosts that would have to take VMs are cordoned.
+    #[error("cordoned, and take no VMs: {}", join(.0))]
+    Cordoned(Vec<HostName>),
+    /// It has ended and cannot be paused.
+    #[error("{0} has ended")]
+    Ended(EvacuationId),
     /// Everything asked for is where it should go.
     #[error("source and target are the same: {0}")]
     SameHost(String),
@@ -48,6 +57,11 @@ pub enum Refusal {
     /// The request id was used for something else.
     #[error("request id {0} was used for something else")]
     RequestReused(String),
+}
+
+fn join(hosts: &[HostName]) -> String {
+    let names: Vec<&str> = hosts.iter().map(HostName::as_str).collect();
+    names.join(", ")
 }
 
 fn list(vms: &[(VmName, &'static str)]) -> String {

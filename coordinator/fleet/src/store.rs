@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    Change, EvacuationId, EvacuationRecord, HostName, HostRecord, Key, MigrationId,
-    MigrationRecord, Numbers, Record, VmName, VmRecord, record::Numbered,
+    Change, EvacuationId, EvacuationRecord, HostName, HostRecord, InventoryRecord, Key,
+    LimitRecord, LinkLimit, LinkName, MigrationId, MigrationRecord, Numbers, Record, VmName,
+    VmRecord, record::Numbered,
 };
 
 /// Every record; whoever takes one to change it marks it as changed.
@@ -15,6 +16,8 @@ pub(crate) struct Store {
     vms: BTreeMap<VmName, VmRecord>,
     migrations: BTreeMap<MigrationId, MigrationRecord>,
     evacuations: BTreeMap<EvacuationId, EvacuationRecord>,
+    inventory: Option<Box<InventoryRecord>>,
+    limits: BTreeMap<LinkName, LinkLimit>,
     changed: BTreeSet<Key>,
 }
 
@@ -42,6 +45,10 @@ impl Store {
             Record::Evacuation(evacuation) => {
                 self.evacuations.insert(evacuation.id, evacuation);
             }
+            Record::Inventory(inventory) => self.inventory = Some(inventory),
+            Record::Limit(LimitRecord { link, limit }) => {
+                self.limits.insert(link, limit);
+            }
         }
     }
 
@@ -64,6 +71,11 @@ impl Store {
     pub(crate) fn remove_evacuation(&mut self, id: EvacuationId) {
         self.evacuations.remove(&id);
         self.changed.insert(Key::Evacuation(id));
+    }
+
+    pub(crate) fn remove_limit(&mut self, link: &LinkName) {
+        self.limits.remove(link);
+        self.changed.insert(Key::Limit(link.clone()));
     }
 
     /// A number nobody had before.
@@ -93,6 +105,20 @@ impl Store {
 
     pub(crate) fn evacuations(&self) -> &BTreeMap<EvacuationId, EvacuationRecord> {
         &self.evacuations
+    }
+
+    pub(crate) fn inventory(&self) -> Option<&InventoryRecord> {
+        self.inventory.as_deref()
+    }
+
+    pub(crate) fn limits(&self) -> &BTreeMap<LinkName, LinkLimit> {
+        &self.limits
+    }
+
+    pub(crate) fn host_mut(&mut self, name: &HostName) -> Option<&mut HostRecord> {
+        let host = self.hosts.get_mut(name)?;
+        self.changed.insert(Key::Host(name.clone()));
+        Some(host)
     }
 
     pub(crate) fn vm_mut(&mut self, name: &VmName) -> Option<&mut VmRecord> {
@@ -128,6 +154,11 @@ impl Store {
                 self.migrations.get(id).cloned().map(|record| Record::Migration(Box::new(record)))
             }
             Key::Evacuation(id) => self.evacuations.get(id).cloned().map(Record::Evacuation),
+            Key::Inventory => self.inventory.clone().map(Record::Inventory),
+            Key::Limit(link) => self
+                .limits
+                .get(link)
+                .map(|&limit| Record::Limit(LimitRecord { link: link.clone(), limit })),
         };
         record.map_or(Change::Remove(key), Change::Put)
     }

@@ -41,6 +41,12 @@ pub enum WaitCode {
     NoRoom,
     /// The VM does not run at the moment.
     VmNotRunning,
+    /// As many moves cross a link as its limit allows.
+    LinkFull,
+    /// Its evacuation is paused.
+    EvacuationPaused,
+    /// The target takes no VMs.
+    TargetCordoned,
 }
 
 impl Wait {
@@ -106,6 +112,8 @@ pub struct MigrationView<'a> {
 pub enum EvacuationState {
     /// VMs move.
     Running,
+    /// No move starts; those under way finish.
+    Paused,
     /// It stops as asked.
     Cancelling,
     /// Every VM moved.
@@ -181,6 +189,23 @@ pub struct HostView {
     pub outgoing: u32,
     /// Moves reaching it.
     pub incoming: u32,
+    /// It takes no VMs.
+    pub cordoned: bool,
+    /// What the inventory says of it.
+    pub listed: Listed,
+}
+
+/// What the inventory says of a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listed {
+    /// There is no inventory.
+    NoInventory,
+    /// It is there.
+    Yes,
+    /// It is not there.
+    No,
+    /// It is there, in another rack than its agent says.
+    Elsewhere(RackName),
 }
 
 /// What a VM does, as far as its owner's agent says.
@@ -276,6 +301,7 @@ impl Fleet {
             }
         }
         let state = match (record.ended, record.cancelled) {
+            (None, false) if record.paused => EvacuationState::Paused,
             (None, false) => EvacuationState::Running,
             (None, true) => EvacuationState::Cancelling,
             (Some(_), _) if totals.done == totals.vms => EvacuationState::Done,
@@ -368,6 +394,17 @@ impl Fleet {
             vms: self.store.vms().values().filter(|vm| vm.owner == record.name).count() as u32,
             outgoing: self.busy(|migration| migration.source == record.name),
             incoming: self.busy(|migration| migration.target == record.name),
+            cordoned: record.cordoned,
+            listed: self.listed_as(record),
+        }
+    }
+
+    fn listed_as(&self, record: &crate::HostRecord) -> Listed {
+        let Some(inventory) = self.inventory() else { return Listed::NoInventory };
+        match inventory.topology.rack_of(&record.name) {
+            None => Listed::No,
+            Some(rack) if *rack == record.rack => Listed::Yes,
+            Some(rack) => Listed::Elsewhere(rack.clone()),
         }
     }
 

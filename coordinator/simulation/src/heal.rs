@@ -53,7 +53,7 @@ impl World {
             if self.violation.is_some() {
                 return;
             }
-            let waits = self.operator_waits();
+            let waits = self.operator_waits() || self.lift_holds();
             match self.unrest() {
                 None if !waits => return,
                 Some((invariant, what)) if self.clock.now >= limit => {

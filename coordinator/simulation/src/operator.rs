@@ -1,7 +1,8 @@
-//! The operator: evacuates, moves single VMs, cancels, asks again when nobody answers.
+//! The operator: evacuates, moves single VMs, cancels, holds back, asks again when nobody answers.
 
 use rackferry_fleet::{
-    Effect, EvacuationId, EvacuationRequest, Fleet, MigrationId, MigrationRequest, Moment, Options,
+    Effect, EvacuationId, EvacuationRequest, EvacuationState, Fleet, Link, LinkLimit, MigrationId,
+    MigrationRequest, Moment, Options, Topology,
 };
 
 use crate::clock::{MS, SECOND};
@@ -25,6 +26,14 @@ pub enum Request {
     Cancel(EvacuationId),
     /// Stop one move.
     CancelMigration(MigrationId),
+    /// Import an inventory with one link between the racks.
+    Import,
+    /// Set the limit of that link, or remove it.
+    Limit(Option<LinkLimit>),
+    /// Pause an evacuation, or let it go on.
+    Pause(EvacuationId, bool),
+    /// Cordon a rack or a host, or end that.
+    Cordon(String, bool),
 }
 
 /// What is answered.
@@ -36,6 +45,8 @@ pub enum Reply {
     Migration(MigrationId),
     /// It is stopped, or will be.
     Cancelled,
+    /// It is so now.
+    Done,
     /// No.
     Refused(String),
 }
@@ -83,6 +94,20 @@ impl Operator {
             Request::CancelMigration(id) => {
                 fleet.cancel_migration(*id, now, out).map(|()| Reply::Cancelled)
             }
+            Request::Import => {
+                fleet.import_inventory(LINK.to_owned(), topology(), now, out);
+                Ok(Reply::Done)
+            }
+            Request::Limit(limit) => {
+                fleet.set_limits(&[(LINK.into(), *limit)], now, out).map(|()| Reply::Done)
+            }
+            Request::Pause(id, paused) => {
+                fleet.pause_evacuation(*id, *paused, now, out).map(|()| Reply::Done)
+            }
+            Request::Cordon(place, cordoned) => {
+                let places = std::slice::from_ref(place);
+                fleet.cordon(places, *cordoned, now, out).map(|_| Reply::Done)
+            }
         };
         reply.unwrap_or_else(|refusal| Reply::Refused(refusal.to_string()))
     }
@@ -96,7 +121,7 @@ impl World {
         }
         let pause = self.dice.between(self.plan.act_every_ns / 4, self.plan.act_every_ns);
         self.clock.after(pause, Happening::Act);
-        match self.dice.below(10) {
+        match self.dice.below(15) {
             0..=3 => {
                 let from_a = self.dice.chance(500);
                 self.evacuate(from_a);
@@ -119,13 +144,60 @@ impl World {
                     }
                 }
             }
-            _ => {
+            8 | 9 => {
                 // Of an evacuation perhaps, so any number that may have been given.
                 let most = self.operator.migrations.last().map_or(3, |last| last.0 + 3);
                 let id = MigrationId(self.dice.between(1, most));
                 self.call(Request::CancelMigration(id));
             }
+            10..=12 => self.limit_link(),
+            13 => {
+                let cordoned = self.dice.chance(600);
+                let host = self.dice.index(self.hosts.len());
+                let rack = if self.dice.chance(500) { "a" } else { "b" };
+                let host = self.hosts[host].name.to_string();
+                let place = if self.dice.chance(700) { host } else { rack.to_owned() };
+                self.call(Request::Cordon(place, cordoned));
+            }
+            _ => {
+                if let Some(id) = self.dice.pick(&self.operator.evacuations) {
+                    let paused = self.dice.chance(600);
+                    self.call(Request::Pause(id, paused));
+                }
+            }
         }
+    }
+
+    fn limit_link(&mut self) {
+        let imported =
+            self.operator.calls.iter().any(|call| matches!(call.request, Request::Import));
+        if !imported || self.dice.chance(100) {
+            self.call(Request::Import);
+        }
+        let limit = match self.dice.below(4) {
+            0 => None,
+            1 => Some(LinkLimit::Percent(self.dice.between(1, 100) as u8)),
+            _ => Some(LinkLimit::Rate(self.dice.between(1, 2 * LINK_RATE))),
+        };
+        self.call(Request::Limit(limit));
+    }
+
+    /// Ends what holds back, at the end of trouble: a world that is paused, or has nowhere to go, does not come to rest.
+    /// True if there was anything.
+    pub fn lift_holds(&mut self) -> bool {
+        let fleet = self.nodes.iter().find_map(|node| node.leader()?.fleet.as_ref());
+        let Some(fleet) = fleet else { return false };
+        let paused = fleet.evacuations().filter(|view| view.state == EvacuationState::Paused);
+        let cordoned = fleet.hosts().into_iter().filter(|host| host.cordoned);
+        let lift: Vec<Request> = paused
+            .map(|view| Request::Pause(view.record.id, false))
+            .chain(cordoned.map(|host| Request::Cordon(host.name.to_string(), false)))
+            .collect();
+        let any = !lift.is_empty();
+        for request in lift {
+            self.call(request);
+        }
+        any
     }
 
     fn options(&self) -> Options {
@@ -140,6 +212,7 @@ impl World {
             sources: vec![source.to_owned()],
             targets: vec![target.to_owned()],
             options: self.options(),
+            link_limits: Default::default(),
         };
         self.call(Request::Evacuate(request))
     }
@@ -214,6 +287,17 @@ impl World {
     pub fn operator_waits(&self) -> bool {
         self.operator.calls.iter().any(|call| call.reply.is_none() && call.tries <= TRIES)
     }
+}
+
+/// The link between the racks.
+pub const LINK: &str = "core0";
+/// What it can carry, bytes per second.
+const LINK_RATE: u64 = 100_000_000;
+
+fn topology() -> Topology {
+    let (a, b) = ("a".to_owned(), "b".to_owned());
+    let link = Link { name: LINK.into(), a, b, rate: LINK_RATE, cost: 1 };
+    Topology { links: vec![link], ..Topology::default() }
 }
 
 /// The name of the n-th VM.

@@ -62,6 +62,7 @@ impl Plan {
             switchovers_total: 1 + dice.below(4) as u32,
             attempts: 1 + dice.below(3) as u32,
             patience_ns: dice.between(2, 12) * SECOND,
+            link_share_min: dice.between(1, 40) * 1_000_000,
             ..Limits::default()
         };
         let calm = dice.chance(30);

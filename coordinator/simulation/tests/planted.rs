@@ -27,6 +27,9 @@ fn every_planted_bug_is_found() {
         Bug::InFleet(PlantedBug::AskedAgainRefused),
         Bug::InFleet(PlantedBug::SlotsForAll),
         Bug::InFleet(PlantedBug::LeavesCopies),
+        Bug::InFleet(PlantedBug::WholeBudgetForAll),
+        Bug::InFleet(PlantedBug::CordonOverlooked),
+        Bug::InFleet(PlantedBug::PauseOverlooked),
     ];
     for bug in bugs {
         let (seeds, invariant) = find(bug);

@@ -1,11 +1,15 @@
 //! Protobuf stops here: messages become the fleet's values, checked once, and its values messages.
 
 mod incoming;
+mod inventory;
 mod outgoing;
 mod request;
 mod view;
 
 pub use incoming::{Invalid, check_report, hello, said};
+pub use inventory::{import, inventory, links, summary_of};
 pub use outgoing::order;
-pub use request::{check_request, evacuation_request, migration_request, refusal};
+pub use request::{
+    check_request, evacuation_request, link_limits, migration_request, places, refusal,
+};
 pub use view::{evacuation, host, migration, plan, vm};

@@ -1,6 +1,6 @@
 //! What agents are told.
 
-use rackferry_fleet::{Compress, Dedup, Member, Options, Order};
+use rackferry_fleet::{Compress, Dedup, Member, MigrationId, Options, Order};
 use rackferry_proto::v1::{self, ConnectResponse, connect_response::Message};
 
 use crate::key::DomainKey;
@@ -36,7 +36,7 @@ fn message(order: Order, key: &DomainKey) -> Message {
             memory_bytes,
             options: Some(options(how)),
         }),
-        Order::StartSource { migration, vm, generation, crossing, target, options: how } => {
+        Order::StartSource { migration, vm, generation, crossing, target, options: how, rate } => {
             Message::StartSource(v1::StartSource {
                 migration_id: migration.to_string(),
                 session: migration.0,
@@ -47,8 +47,10 @@ fn message(order: Order, key: &DomainKey) -> Message {
                 target_host: target.host.to_string(),
                 target_page_addr: target.page_addr,
                 options: Some(options(how)),
+                bytes_per_second: on_the_wire(rate),
             })
         }
+        Order::SetRate(migration, rate) => Message::SetRate(set_rate(migration, rate)),
         Order::CommitDecision { migration, generation, refusal } => {
             Message::CommitDecision(v1::CommitDecision {
                 migration_id: migration.to_string(),
@@ -79,6 +81,15 @@ fn message(order: Order, key: &DomainKey) -> Message {
             })
         }
     }
+}
+
+fn set_rate(migration: MigrationId, rate: Option<u64>) -> v1::SetRate {
+    v1::SetRate { migration_id: migration.to_string(), bytes_per_second: on_the_wire(rate) }
+}
+
+/// In messages 0 stands for no limit; so nothing, which rounding may leave, is one byte.
+fn on_the_wire(rate: Option<u64>) -> u64 {
+    rate.map_or(0, |rate| rate.max(1))
 }
 
 fn member(member: Member) -> v1::RackMember {

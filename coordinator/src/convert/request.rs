@@ -1,6 +1,8 @@
 //! What clients ask for, and why they are refused.
 
-use rackferry_fleet::{Compress, Dedup, EvacuationRequest, MigrationRequest, Options, Refusal};
+use rackferry_fleet::{
+    Compress, Dedup, EvacuationRequest, LinkLimit, LinkName, MigrationRequest, Options, Refusal,
+};
 use rackferry_proto::{Reason, refuse, v1};
 use tonic::Status;
 
@@ -23,7 +25,35 @@ pub fn evacuation_request(
         sources: places(message.sources, "sources")?,
         targets: places(message.targets, "targets")?,
         options: options(message.options)?,
+        link_limits: link_limits(message.link_limits)?
+            .into_iter()
+            .filter_map(|(link, limit)| limit.map(|limit| (link, limit)))
+            .collect(),
     })
+}
+
+/// Checks limits of links; none of a link is off.
+///
+/// # Errors
+/// If one is malformed, or there are too many.
+pub fn link_limits(
+    limits: Vec<v1::LinkLimit>,
+) -> Result<Vec<(LinkName, Option<LinkLimit>)>, Invalid> {
+    use v1::link_limit::Limit;
+    if limits.len() > PLACES_LIMIT {
+        return Err(Invalid("limits"));
+    }
+    let limit_of = |limit: v1::LinkLimit| {
+        let link = text(limit.link, "limits.link", 1)?;
+        let limit = match limit.limit {
+            None => None,
+            Some(Limit::BytesPerSecond(rate @ 1..)) => Some(LinkLimit::Rate(rate)),
+            Some(Limit::Percent(percent @ 1..=100)) => Some(LinkLimit::Percent(percent as u8)),
+            Some(_) => return Err(Invalid("limits.limit")),
+        };
+        Ok((link.as_str().into(), limit))
+    };
+    limits.into_iter().map(limit_of).collect()
 }
 
 /// Checks a request for a single move.
@@ -55,7 +85,11 @@ fn text(text: String, field: &'static str, shortest: usize) -> Result<String, In
     if (shortest..=TEXT_LIMIT).contains(&text.len()) { Ok(text) } else { Err(Invalid(field)) }
 }
 
-fn places(places: Vec<String>, field: &'static str) -> Result<Vec<String>, Invalid> {
+/// Checks names of racks and hosts.
+///
+/// # Errors
+/// If there are none, or too many.
+pub fn places(places: Vec<String>, field: &'static str) -> Result<Vec<String>, Invalid> {
     if places.is_empty() || places.len() > PLACES_LIMIT {
         return Err(Invalid(field));
     }
@@ -97,6 +131,9 @@ pub fn refusal(refusal: &Refusal) -> Status {
         Refusal::UnknownVm(_) => Reason::UnknownVm,
         Refusal::UnknownEvacuation(_) => Reason::UnknownEvacuation,
         Refusal::UnknownMigration(_) => Reason::UnknownMigration,
+        Refusal::UnknownLink(_) => Reason::UnknownLink,
+        Refusal::Cordoned(_) => Reason::HostCordoned,
+        Refusal::Ended(_) => Reason::EvacuationEnded,
         Refusal::SameHost(_) => Reason::SameHost,
         Refusal::VmBusy { .. } => Reason::VmBusy,
         Refusal::NotMovable(_) => Reason::VmNotMovable,
@@ -122,6 +159,18 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(evacuation_request(message), Err(Invalid("targets")));
+    }
+
+    #[test]
+    fn a_limit_is_something_or_off() {
+        use v1::link_limit::Limit;
+        let of = |limit| link_limits(vec![v1::LinkLimit { link: "core0".to_owned(), limit }]);
+        assert_eq!(of(None), Ok(vec![("core0".into(), None)]));
+        let forty = Some(LinkLimit::Percent(40));
+        assert_eq!(of(Some(Limit::Percent(40))), Ok(vec![("core0".into(), forty)]));
+        for bad in [Limit::Percent(0), Limit::Percent(101), Limit::BytesPerSecond(0)] {
+            assert_eq!(of(Some(bad)), Err(Invalid("limits.limit")));
+        }
     }
 
     #[test]

@@ -2,11 +2,11 @@
 
 use rackferry_fleet::{
     Condition, Counters, EvacuationRequest, EvacuationState, EvacuationView, Fleet, HostView,
-    MigrationView, Move, Phase, Stage, Standing, Totals, VmView, Wait, WaitCode,
+    Listed, MigrationView, Move, Phase, Stage, Standing, Totals, VmView, Wait, WaitCode,
 };
 use rackferry_proto::v1;
 
-use super::outgoing::options;
+use super::{inventory::limit, outgoing::options};
 
 /// Exit codes of the command line that an evacuation may end with.
 mod result {
@@ -81,6 +81,9 @@ fn wait(wait: &Wait) -> v1::WaitReason {
         WaitCode::TargetDiscard => v1::WaitCode::TargetDiscard,
         WaitCode::NoRoom => v1::WaitCode::NoRoom,
         WaitCode::VmNotRunning => v1::WaitCode::VmNotRunning,
+        WaitCode::LinkFull => v1::WaitCode::LinkFull,
+        WaitCode::EvacuationPaused => v1::WaitCode::EvacuationPaused,
+        WaitCode::TargetCordoned => v1::WaitCode::TargetCordoned,
     };
     let Wait { detail, limit, used, .. } = wait.clone();
     v1::WaitReason { code: code.into(), detail, limit, used }
@@ -102,6 +105,7 @@ pub fn evacuation(view: &EvacuationView<'_>) -> v1::Evacuation {
     let record = view.record;
     let (state, result_code) = match view.state {
         EvacuationState::Running => (v1::EvacuationState::Running, result::DONE),
+        EvacuationState::Paused => (v1::EvacuationState::Paused, result::DONE),
         EvacuationState::Cancelling => (v1::EvacuationState::Cancelling, result::DONE),
         EvacuationState::Done => (v1::EvacuationState::Done, result::DONE),
         EvacuationState::Incomplete => (v1::EvacuationState::Incomplete, result::INCOMPLETE),
@@ -119,6 +123,7 @@ pub fn evacuation(view: &EvacuationView<'_>) -> v1::Evacuation {
         migrations: view.migrations.iter().map(migration).collect(),
         totals: Some(totals(&view.totals)),
         result_code: if uncertain { result::OPERATOR_NEEDED } else { result_code },
+        link_limits: record.link_limits.iter().map(|(link, of)| limit(link, *of)).collect(),
     }
 }
 
@@ -161,6 +166,7 @@ pub fn plan(fleet: &Fleet, request: EvacuationRequest, moves: &[Move]) -> v1::Ev
         sources: request.sources,
         targets: request.targets,
         options: Some(options(request.options)),
+        link_limits: request.link_limits.iter().map(|(link, of)| limit(link, *of)).collect(),
         totals: Some(totals),
         ..v1::Evacuation::default()
     }
@@ -168,6 +174,12 @@ pub fn plan(fleet: &Fleet, request: EvacuationRequest, moves: &[Move]) -> v1::Ev
 
 /// A host as its message.
 pub fn host(view: HostView) -> v1::Host {
+    let (listed, listed_rack) = match view.listed {
+        Listed::NoInventory => (v1::Listed::Unspecified, String::new()),
+        Listed::Yes => (v1::Listed::Yes, String::new()),
+        Listed::No => (v1::Listed::No, String::new()),
+        Listed::Elsewhere(rack) => (v1::Listed::Elsewhere, rack.to_string()),
+    };
     v1::Host {
         name: view.name.to_string(),
         rack: view.rack.to_string(),
@@ -180,6 +192,9 @@ pub fn host(view: HostView) -> v1::Host {
         vms: view.vms,
         outgoing: view.outgoing,
         incoming: view.incoming,
+        cordoned: view.cordoned,
+        listed: listed.into(),
+        listed_rack,
     }
 }
 

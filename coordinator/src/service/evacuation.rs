@@ -9,7 +9,8 @@ use rackferry_proto::{
         CancelEvacuationRequest, CancelEvacuationResponse, CreateEvacuationRequest,
         CreateEvacuationResponse, Evacuation, EvacuationState, GetEvacuationRequest,
         GetEvacuationResponse, ListEvacuationsRequest, ListEvacuationsResponse,
-        WatchEvacuationRequest, WatchEvacuationResponse,
+        PauseEvacuationRequest, PauseEvacuationResponse, ResumeEvacuationRequest,
+        ResumeEvacuationResponse, WatchEvacuationRequest, WatchEvacuationResponse,
         evacuation_service_server::EvacuationService,
     },
 };
@@ -49,7 +50,19 @@ fn view(fleet: &Fleet, id: EvacuationId) -> Result<Evacuation, Refusal> {
 }
 
 fn is_over(evacuation: &Evacuation) -> bool {
-    !matches!(evacuation.state(), EvacuationState::Running | EvacuationState::Cancelling)
+    use EvacuationState::{Cancelling, Paused, Running};
+    !matches!(evacuation.state(), Running | Paused | Cancelling)
+}
+
+impl Evacuations {
+    async fn pause(&self, text: &str, paused: bool) -> Result<Evacuation, Status> {
+        let id = id(text)?;
+        let turn = move |fleet: &mut Fleet, now, out: &mut _| {
+            fleet.pause_evacuation(id, paused, now, out)?;
+            view(fleet, id)
+        };
+        answer(self.handle.ask(turn).await?)
+    }
 }
 
 #[tonic::async_trait]
@@ -137,6 +150,22 @@ impl EvacuationService for Evacuations {
             })
             .await?;
         Ok(Response::new(CancelEvacuationResponse { evacuation: Some(answer(evacuation)?) }))
+    }
+
+    async fn pause_evacuation(
+        &self,
+        request: Request<PauseEvacuationRequest>,
+    ) -> Result<Response<PauseEvacuationResponse>, Status> {
+        let evacuation = self.pause(&request.into_inner().id, true).await?;
+        Ok(Response::new(PauseEvacuationResponse { evacuation: Some(evacuation) }))
+    }
+
+    async fn resume_evacuation(
+        &self,
+        request: Request<ResumeEvacuationRequest>,
+    ) -> Result<Response<ResumeEvacuationResponse>, Status> {
+        let evacuation = self.pause(&request.into_inner().id, false).await?;
+        Ok(Response::new(ResumeEvacuationResponse { evacuation: Some(evacuation) }))
     }
 }
 

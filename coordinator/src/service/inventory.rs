@@ -1,14 +1,19 @@
-//! Hosts and VMs.
+//! Hosts, VMs, links.
 
+use rackferry_fleet::Fleet;
 use rackferry_proto::v1::{
-    ListHostsRequest, ListHostsResponse, ListVmsRequest, ListVmsResponse,
+    CordonHostsRequest, CordonHostsResponse, GetInventoryRequest, GetInventoryResponse, Host,
+    ImportInventoryRequest, ImportInventoryResponse, ListHostsRequest, ListHostsResponse,
+    ListLinksRequest, ListLinksResponse, ListVmsRequest, ListVmsResponse, SetLinkLimitsRequest,
+    SetLinkLimitsResponse, UncordonHostsRequest, UncordonHostsResponse,
     inventory_service_server::InventoryService,
 };
 use tonic::{Request, Response, Status};
 
+use super::answer;
 use crate::{convert, driver::Handle};
 
-/// The door for looking.
+/// The door for what there is.
 pub struct Inventory {
     handle: Handle,
 }
@@ -16,6 +21,17 @@ pub struct Inventory {
 impl Inventory {
     pub fn new(handle: Handle) -> Self {
         Self { handle }
+    }
+
+    async fn cordon(&self, places: Vec<String>, cordoned: bool) -> Result<Vec<Host>, Status> {
+        let places = convert::places(places, "places")?;
+        let turn = move |fleet: &mut Fleet, now, out: &mut _| {
+            let cordoned = fleet.cordon(&places, cordoned, now, out)?;
+            let mut hosts = fleet.hosts();
+            hosts.retain(|host| cordoned.contains(&host.name));
+            Ok(hosts.into_iter().map(convert::host).collect())
+        };
+        answer(self.handle.ask(turn).await?)
     }
 }
 
@@ -44,5 +60,63 @@ impl InventoryService for Inventory {
             .filter(|vm| host.is_empty() || vm.host == host)
             .collect();
         Ok(Response::new(ListVmsResponse { vms }))
+    }
+
+    async fn import_inventory(
+        &self,
+        request: Request<ImportInventoryRequest>,
+    ) -> Result<Response<ImportInventoryResponse>, Status> {
+        let (text, topology, summary) = convert::import(request.into_inner())?;
+        let turn = move |fleet: &mut Fleet, now, out: &mut _| {
+            fleet.import_inventory(text, topology, now, out)
+        };
+        let changed = self.handle.ask(turn).await?;
+        Ok(Response::new(ImportInventoryResponse { changed, summary: Some(summary) }))
+    }
+
+    async fn get_inventory(
+        &self,
+        _: Request<GetInventoryRequest>,
+    ) -> Result<Response<GetInventoryResponse>, Status> {
+        let mut inventory = self.handle.ask(|fleet, _, _| convert::inventory(fleet)).await?;
+        inventory.summary = convert::summary_of(&inventory.text);
+        Ok(Response::new(inventory))
+    }
+
+    async fn list_links(
+        &self,
+        _: Request<ListLinksRequest>,
+    ) -> Result<Response<ListLinksResponse>, Status> {
+        let links = self.handle.ask(|fleet, _, _| convert::links(fleet)).await?;
+        Ok(Response::new(ListLinksResponse { links }))
+    }
+
+    async fn set_link_limits(
+        &self,
+        request: Request<SetLinkLimitsRequest>,
+    ) -> Result<Response<SetLinkLimitsResponse>, Status> {
+        let limits = convert::link_limits(request.into_inner().limits)?;
+        let turn = move |fleet: &mut Fleet, now, out: &mut _| {
+            fleet.set_limits(&limits, now, out)?;
+            Ok(convert::links(fleet))
+        };
+        let links = answer(self.handle.ask(turn).await?)?;
+        Ok(Response::new(SetLinkLimitsResponse { links }))
+    }
+
+    async fn cordon_hosts(
+        &self,
+        request: Request<CordonHostsRequest>,
+    ) -> Result<Response<CordonHostsResponse>, Status> {
+        let hosts = self.cordon(request.into_inner().places, true).await?;
+        Ok(Response::new(CordonHostsResponse { hosts }))
+    }
+
+    async fn uncordon_hosts(
+        &self,
+        request: Request<UncordonHostsRequest>,
+    ) -> Result<Response<UncordonHostsResponse>, Status> {
+        let hosts = self.cordon(request.into_inner().places, false).await?;
+        Ok(Response::new(UncordonHostsResponse { hosts }))
     }
 }

@@ -38,6 +38,8 @@ use crate::{
 /// How often a silent peer is asked whether it is there, and how long it may take to answer. A peer that
 /// does not is disconnected; ownership does not depend on it.
 const KEEPALIVE: Duration = Duration::from_secs(5);
+/// What goes with an inventory file in its message.
+const ROOM: usize = 4096;
 /// See [`KEEPALIVE`].
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
 
@@ -67,7 +69,8 @@ pub async fn serve(handle: Handle, doors: Doors, listener: TcpListener) -> anyho
     ));
     let migrations = MigrationServiceServer::new(migration::Migrations::new(handle.clone()));
     let checks = CheckServiceServer::new(check::Checks::new(handle.clone()));
-    let inventory = InventoryServiceServer::new(inventory::Inventory::new(handle.clone()));
+    let inventory = InventoryServiceServer::new(inventory::Inventory::new(handle.clone()))
+        .max_decoding_message_size(rackferry_inventory::SIZE_LIMIT + ROOM);
     let cluster = ClusterServiceServer::new(cluster::Clusters::new(handle, raft.clone()));
     let log = RaftServiceServer::new(raft::Log::new(id, identity, raft))
         .max_decoding_message_size(MESSAGE_LIMIT);

@@ -14,6 +14,7 @@ use super::flow::{Flow, Kept, KeptPage};
 use super::pump::{Claiming, PageBuf, Parsed};
 use crate::compress::Compressor;
 use crate::conn::{ConnError, FrameWriter};
+use crate::pace::{Pace, Paced};
 use crate::stats::{Counters, CpuMoment, add, lap, timed};
 
 /// What the session's control task wants to be sent.
@@ -27,7 +28,7 @@ pub enum Order {
 
 /// Writes batches to the core link.
 pub struct Emitter<W> {
-    writer: FrameWriter<W>,
+    writer: FrameWriter<Paced<W>>,
     flow: Arc<Flow>,
     counters: Arc<Counters>,
     claiming: Option<Claiming>,
@@ -47,14 +48,16 @@ struct Scratch {
 }
 
 impl<W: AsyncWrite + Unpin> Emitter<W> {
-    /// An emitter before its first batch. `claiming` is none without dedup, `compressor` without compression.
+    /// An emitter before its first batch, that keeps to a pace. `claiming` is none without dedup, `compressor` without compression.
     pub fn new(
         writer: FrameWriter<W>,
+        pace: Arc<Pace>,
         flow: Arc<Flow>,
         counters: Arc<Counters>,
         claiming: Option<Claiming>,
         compressor: Option<Compressor>,
     ) -> Self {
+        let writer = writer.around(|inner| Paced::new(inner, pace, counters.clone()));
         Self { writer, flow, counters, claiming, compressor, scratch: Scratch::default() }
     }
 
@@ -198,9 +201,8 @@ impl<W: AsyncWrite + Unpin> Emitter<W> {
             Some(data) => parts.push(data),
             None => parts.extend(s.raw.iter().map(|at| buf.page(*at as usize).as_slice())),
         }
-        let written = timed(&c.send_ns, self.writer.send(Kind::Batch, &parts)).await?;
+        timed(&c.send_ns, self.writer.send(Kind::Batch, &parts)).await?;
         add(&c.batches, 1);
-        add(&c.wire_bytes, written);
         s.next_batch();
         Ok(())
     }
@@ -245,7 +247,7 @@ impl<W: AsyncWrite + Unpin> Emitter<W> {
             compressed.map_or(raw_len, <[u8]>::len),
             &mut meta,
         );
-        let written = match compressed {
+        match compressed {
             Some(data) => self.writer.send(Kind::Supply, &[&meta, data]).await?,
             None => {
                 let mut parts: Vec<&[u8]> = vec![&meta];
@@ -254,7 +256,6 @@ impl<W: AsyncWrite + Unpin> Emitter<W> {
             }
         };
         add(&self.counters.supplied_bytes, raw_len);
-        add(&self.counters.wire_bytes, written);
         Ok(())
     }
 
@@ -265,8 +266,7 @@ impl<W: AsyncWrite + Unpin> Emitter<W> {
     }
 
     async fn write(&mut self, kind: Kind, parts: &[&[u8]]) -> Result<(), ConnError> {
-        let written = self.writer.send(kind, parts).await?;
-        add(&self.counters.wire_bytes, written);
+        self.writer.send(kind, parts).await?;
         Ok(())
     }
 }

@@ -36,6 +36,7 @@ use crate::limits::{
     CLAIMED_BATCHES, DECISION_PATIENCE, LOAD_PATIENCE, LOAD_PATIENCE_VERIFY, SESSION_EVENTS,
 };
 use crate::memory::GuestMemory;
+use crate::pace::Pace;
 use crate::qmp::{self, Qmp, QmpError, RunState, SourceCaps, Valve};
 use crate::rack::{Rack, Scope};
 use crate::stats::{Counters, Totals};
@@ -156,6 +157,8 @@ pub struct SourceParts {
     pub memory: Option<Arc<GuestMemory>>,
     /// The rack.
     pub rack: Arc<Rack>,
+    /// What it may put on the core link.
+    pub pace: Arc<Pace>,
 }
 
 /// Everything the session's task is woken by.
@@ -321,7 +324,8 @@ impl Session {
         let compressor = if self.spec.compress { Compressor::new().ok() } else { None };
         let (flow, counters) = (self.flow.clone(), self.counters.clone());
         let claiming = self.claiming();
-        let emitter = Emitter::new(writer, flow, counters, claiming, compressor);
+        let pace = self.parts.pace.clone();
+        let emitter = Emitter::new(writer, pace, flow, counters, claiming, compressor);
         let (inputs, flow) = (self.inputs.clone(), self.flow.clone());
         tokio::spawn(async move {
             if let Err(error) = emitter.run(parsed, orders).await {
@@ -452,6 +456,7 @@ impl Session {
             qmp,
             flow: self.flow.clone(),
             counters: self.counters.clone(),
+            pace: self.parts.pace.clone(),
             max_downtime_ms: self.spec.max_downtime_ms,
             inputs: self.inputs.clone(),
         };

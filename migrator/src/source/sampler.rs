@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::Input;
 use super::flow::Flow;
+use crate::pace::Pace;
 use crate::qmp::{MigrationInfo, MigrationStatus, Qmp};
 use crate::stats::{Counters, Totals};
 
@@ -47,6 +48,7 @@ pub(super) struct Sampler {
     pub qmp: Qmp,
     pub flow: Arc<Flow>,
     pub counters: Arc<Counters>,
+    pub pace: Arc<Pace>,
     pub max_downtime_ms: u32,
     pub inputs: mpsc::Sender<Input>,
 }
@@ -103,7 +105,7 @@ impl Sampler {
             remaining_bytes: ram.remaining,
             in_flight_bytes: in_flight as u64,
             wire_ratio: trend.wire_ratio,
-            link_rate,
+            link_rate: self.pace.held(link_rate),
             local_rate: trend.local_rate,
             first_pass_done,
         };

@@ -17,6 +17,8 @@ pub enum Bench {
     Evacuate(Evacuate),
     /// Move one VM of unique content over a link without limit: throughput, and CPU time by stage.
     Stream(crate::bench_stream::Arguments),
+    /// Change the limit of the core link while a rack is emptied: how soon and how closely the link follows.
+    Limit(crate::bench_limit::Arguments),
 }
 
 #[derive(Args)]
@@ -60,6 +62,7 @@ pub fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Evacuate(arguments) => evacuate(arguments),
         Bench::Stream(arguments) => crate::bench_stream::run(arguments),
+        Bench::Limit(arguments) => crate::bench_limit::run(arguments),
     }
 }
 

@@ -1,6 +1,7 @@
 //! `cargo xtask`: everything a developer or a build machine asks of the repository.
 
 mod bench;
+mod bench_limit;
 mod bench_stream;
 mod demo;
 mod faults;

@@ -22,6 +22,7 @@ pub async fn run(context: &Context, args: Evacuate) -> Result<Code, Failure> {
         options: Some(args.how.options()),
         request_id: request_id(args.wait.request_id.clone()),
         validate_only: false,
+        link_limits: args.link_limit.into_iter().map(Into::into).collect(),
     };
     // A plan is for somebody who can still say no.
     if !args.yes && context.is_interactive() && std::io::stdin().is_terminal() {

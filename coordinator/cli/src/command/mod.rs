@@ -4,6 +4,9 @@ mod cancel;
 mod check;
 mod cluster;
 mod evacuate;
+mod hold;
+mod inventory;
+mod limit;
 mod list;
 mod migrate;
 mod status;
@@ -13,7 +16,7 @@ use rackferry_proto::{Reason, reason_of};
 use tonic::Status;
 
 use crate::{
-    args::{Args, Cluster, Command, Host, Output, Vm},
+    args::{Args, Cluster, Command, Host, Inventory, Output, Vm},
     client::Client,
     exit::{Code, Failure},
 };
@@ -34,6 +37,10 @@ pub struct Context {
 /// Why it could not be done.
 pub async fn run(args: Args) -> Result<Code, Failure> {
     let Args { coordinator: addresses, output, command } = args;
+    // A file can be looked at without anybody.
+    if let Command::Inventory(Inventory::Check { file }) = &command {
+        return inventory::check(file, output);
+    }
     // Who leads is worth asking also when nobody does.
     let client = match command {
         Command::Cluster(Cluster::Status) => Client::connect_any(&addresses).await?,
@@ -46,6 +53,12 @@ pub async fn run(args: Args) -> Result<Code, Failure> {
         Command::Check(check) => check::run(&context, check).await,
         Command::Status(status) => status::run(&context, status).await,
         Command::Cancel(cancel) => cancel::run(&context, cancel).await,
+        Command::Pause(args) => hold::pause(&context, args.evacuation, true).await,
+        Command::Resume(args) => hold::pause(&context, args.evacuation, false).await,
+        Command::Cordon(args) => hold::cordon(&context, args.places, true).await,
+        Command::Uncordon(args) => hold::cordon(&context, args.places, false).await,
+        Command::Limit(limit) => limit::run(&context, limit).await,
+        Command::Inventory(inventory) => inventory::run(&context, inventory).await,
         Command::Vm(Vm::List { rack, host }) => list::vms(&context, rack, host).await,
         Command::Host(Host::List { rack }) => list::hosts(&context, rack).await,
         Command::Cluster(cluster) => cluster::run(&context, cluster).await,
@@ -83,16 +96,20 @@ impl Context {
 
     /// Prints the one or the other.
     pub fn print(&self, table: impl FnOnce() -> String, json: impl FnOnce() -> String) {
-        match self.output {
-            Output::Table => println!("{}", table()),
-            Output::Json => println!("{}", json()),
-        }
+        print(self.output, table, json);
     }
 
     /// Whether people look at it while it goes on.
     pub fn is_interactive(&self) -> bool {
         use std::io::IsTerminal;
         self.output == Output::Table && std::io::stderr().is_terminal()
+    }
+}
+
+fn print(output: Output, table: impl FnOnce() -> String, json: impl FnOnce() -> String) {
+    match output {
+        Output::Table => println!("{}", table()),
+        Output::Json => println!("{}", json()),
     }
 }
 

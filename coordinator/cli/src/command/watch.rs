@@ -75,7 +75,8 @@ pub async fn to_the_end(
 
 /// Whether it has ended.
 pub fn is_over(evacuation: &Evacuation) -> bool {
-    !matches!(evacuation.state(), EvacuationState::Running | EvacuationState::Cancelling)
+    use EvacuationState::{Cancelling, Paused, Running};
+    !matches!(evacuation.state(), Running | Paused | Cancelling)
 }
 
 /// Snapshots of an evacuation, from whichever stream is open.

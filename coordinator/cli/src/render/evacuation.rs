@@ -1,7 +1,8 @@
 //! Evacuations for people.
 
 use rackferry_proto::v1::{
-    Evacuation, EvacuationTotals, Migration, Phase, TransferCounters, WaitCode, WaitReason,
+    Evacuation, EvacuationState, EvacuationTotals, LinkLimit, Migration, Phase, TransferCounters,
+    WaitCode, WaitReason,
 };
 
 use super::{table, word};
@@ -49,6 +50,23 @@ pub fn cancelled(evacuation: &Evacuation) -> String {
         totals.done,
         totals.vms,
     )
+}
+
+/// What pausing or resuming an evacuation has made of it.
+pub fn held(evacuation: &Evacuation) -> String {
+    let totals = totals_of(evacuation);
+    let (id, under_way) = (&evacuation.id, totals.copying + totals.switching);
+    match evacuation.state() {
+        EvacuationState::Paused => format!(
+            "{id} paused: {under_way} moves under way finish, {} wait; go on with: rackferry resume {id}",
+            totals.queued
+        ),
+        state => format!(
+            "{id} {}: {under_way} moves under way, {} queued",
+            word::state(state),
+            totals.queued
+        ),
+    }
 }
 
 /// All evacuations, the latest last.
@@ -108,7 +126,7 @@ pub fn summary(evacuation: &Evacuation) -> String {
         vms.push_str(&format!(" · OPERATOR NEEDED {}", totals.uncertain));
     }
     format!(
-        "{}  {} -> {}  {}\n  VMs     {vms}\n  memory  {} of {} moved · sent {}{}\n",
+        "{}  {} -> {}  {}\n  VMs     {vms}\n  memory  {} of {} moved · sent {}{}\n{}",
         evacuation.id,
         evacuation.sources.join(","),
         evacuation.targets.join(","),
@@ -117,7 +135,15 @@ pub fn summary(evacuation: &Evacuation) -> String {
         bytes(totals.memory_bytes),
         bytes(counters.wire_bytes),
         saved(&counters).map(|percent| format!(" · saved {percent}")).unwrap_or_default(),
+        limits(&evacuation.link_limits),
     )
+}
+
+/// The line with limits of its own, if it has any.
+fn limits(limits: &[LinkLimit]) -> String {
+    let each = limits.iter().map(|limit| format!("{} {}", limit.link, super::site::limit(limit)));
+    let each: Vec<String> = each.collect();
+    if each.is_empty() { String::new() } else { format!("  limits  {}\n", each.join(" · ")) }
 }
 
 /// One evacuation at its end.
@@ -214,6 +240,9 @@ pub fn wait(reason: &WaitReason) -> String {
         WaitCode::TargetDiscard => format!("{detail} still has a copy"),
         WaitCode::NoRoom => format!("no memory free on {detail}"),
         WaitCode::VmNotRunning => format!("not running on {detail}"),
+        WaitCode::LinkFull => format!("{used} of {limit} moves cross link {detail}"),
+        WaitCode::EvacuationPaused => format!("{detail} is paused ({used} moves under way)"),
+        WaitCode::TargetCordoned => format!("{detail} is cordoned"),
         WaitCode::Unspecified => detail.clone(),
     }
 }

@@ -1,6 +1,6 @@
 //! Hosts and VMs for people.
 
-use rackferry_proto::v1::{Host, Ownership, Vm};
+use rackferry_proto::v1::{Host, Listed, Ownership, Vm};
 
 use super::{table, word};
 use crate::units::bytes;
@@ -46,8 +46,23 @@ pub fn hosts(hosts: &[Host]) -> String {
             host.outgoing.to_string(),
             host.incoming.to_string(),
             host.agent_version.clone(),
+            note(host),
         ]
     });
-    let header = ["host", "rack", "agent", "memory", "free", "vms", "out", "in", "version"];
+    let header = ["host", "rack", "agent", "memory", "free", "vms", "out", "in", "version", "note"];
     table(&header, &["memory", "free", "vms", "out", "in"], rows)
+}
+
+/// What else is to be known of a host.
+fn note(host: &Host) -> String {
+    let mut notes = Vec::new();
+    if host.cordoned {
+        notes.push("cordoned".to_owned());
+    }
+    match host.listed() {
+        Listed::Unspecified | Listed::Yes => {}
+        Listed::No => notes.push("not in inventory".to_owned()),
+        Listed::Elsewhere => notes.push(format!("in rack {} by inventory", host.listed_rack)),
+    }
+    notes.join(", ")
 }

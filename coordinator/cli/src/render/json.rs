@@ -15,6 +15,7 @@ struct Evacuation<'a> {
     result_code: u32,
     created_unix_ms: u64,
     ended_unix_ms: Option<u64>,
+    link_limits: Vec<super::json_site::Limit<'a>>,
     totals: Totals,
     vms: Vec<Migration<'a>>,
 }
@@ -97,7 +98,7 @@ struct Vm<'a> {
 }
 
 #[derive(Serialize)]
-struct Host<'a> {
+pub(super) struct Host<'a> {
     name: &'a str,
     rack: &'a str,
     host_id: u32,
@@ -109,17 +110,20 @@ struct Host<'a> {
     vms: u32,
     outgoing: u32,
     incoming: u32,
+    cordoned: bool,
+    listed: Option<String>,
+    listed_rack: Option<&'a str>,
 }
 
 /// A value with the result beside it.
 #[derive(Serialize)]
-struct Resulting<T> {
-    result_code: u32,
+pub(super) struct Resulting<T> {
+    pub(super) result_code: u32,
     #[serde(flatten)]
-    value: T,
+    pub(super) value: T,
 }
 
-fn text(value: &impl Serialize) -> String {
+pub(super) fn text(value: &impl Serialize) -> String {
     serde_json::to_string_pretty(value).expect("values of plain structs can be written")
 }
 
@@ -207,6 +211,7 @@ impl<'a> From<&'a v1::Evacuation> for Evacuation<'a> {
             result_code: one.result_code,
             created_unix_ms: one.created_unix_ms,
             ended_unix_ms: known(one.ended_unix_ms),
+            link_limits: one.link_limits.iter().map(Into::into).collect(),
             totals: one.totals.unwrap_or_default().into(),
             vms: one.migrations.iter().map(Migration::from).collect(),
         }
@@ -357,20 +362,30 @@ pub fn hosts(all: &[v1::Host]) -> String {
     struct All<'a> {
         hosts: Vec<Host<'a>>,
     }
-    let hosts = all.iter().map(|host| Host {
-        name: &host.name,
-        rack: &host.rack,
-        host_id: host.host_id,
-        page_addr: &host.page_addr,
-        memory_bytes: host.memory_bytes,
-        memory_free_bytes: host.memory_free_bytes,
-        connected: host.connected,
-        agent_version: &host.agent_version,
-        vms: host.vms,
-        outgoing: host.outgoing,
-        incoming: host.incoming,
-    });
-    text(&Resulting { result_code: Code::Done as u32, value: All { hosts: hosts.collect() } })
+    let value = All { hosts: all.iter().map(Host::from).collect() };
+    text(&Resulting { result_code: Code::Done as u32, value })
+}
+
+impl<'a> From<&'a v1::Host> for Host<'a> {
+    fn from(host: &'a v1::Host) -> Self {
+        let listed = host.listed();
+        Self {
+            name: &host.name,
+            rack: &host.rack,
+            host_id: host.host_id,
+            page_addr: &host.page_addr,
+            memory_bytes: host.memory_bytes,
+            memory_free_bytes: host.memory_free_bytes,
+            connected: host.connected,
+            agent_version: &host.agent_version,
+            vms: host.vms,
+            outgoing: host.outgoing,
+            incoming: host.incoming,
+            cordoned: host.cordoned,
+            listed: (listed != v1::Listed::Unspecified).then(|| word::listed(listed)),
+            listed_rack: (!host.listed_rack.is_empty()).then_some(&host.listed_rack),
+        }
+    }
 }
 
 /// Why a command failed.

@@ -5,7 +5,9 @@ pub mod cluster;
 pub mod evacuation;
 pub mod inventory;
 pub mod json;
+pub mod json_site;
 pub mod migration;
+pub mod site;
 pub mod word;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};

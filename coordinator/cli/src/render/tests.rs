@@ -3,7 +3,7 @@
 use insta::assert_snapshot;
 use rackferry_proto::v1;
 
-use super::{check, cluster, evacuation, inventory, json, migration};
+use super::{check, cluster, evacuation, inventory, json, json_site, migration, site};
 use crate::exit::{Code, Failure};
 
 const GIB: u64 = 1 << 30;
@@ -186,9 +186,24 @@ fn hosts() -> Vec<v1::Host> {
         vms: 24,
         outgoing: 2,
         incoming: 0,
+        cordoned: false,
+        listed: v1::Listed::Unspecified.into(),
+        listed_rack: String::new(),
     };
     let away = v1::Host { name: "r1-h2".to_owned(), connected: false, ..host.clone() };
-    vec![host, away]
+    let cordoned = v1::Host {
+        name: "r1-h3".to_owned(),
+        cordoned: true,
+        listed: v1::Listed::No.into(),
+        ..host.clone()
+    };
+    let elsewhere = v1::Host {
+        name: "r1-h4".to_owned(),
+        listed: v1::Listed::Elsewhere.into(),
+        listed_rack: "r2".to_owned(),
+        ..host.clone()
+    };
+    vec![host, away, cordoned, elsewhere]
 }
 
 fn coordinators() -> v1::Cluster {
@@ -239,6 +254,77 @@ fn json_answers() {
     assert_snapshot!("json_failure", json::failure(&Failure::from(refused)));
 }
 
+fn links() -> Vec<v1::LinkStatus> {
+    use v1::link_limit::Limit;
+    let limit = |limit| Some(v1::LinkLimit { link: "core0".to_owned(), limit: Some(limit) });
+    let core = v1::LinkStatus {
+        name: "core0".to_owned(),
+        a: "r1".to_owned(),
+        b: "r2".to_owned(),
+        bytes_per_second: 125_000_000,
+        cost: 1,
+        limit: limit(Limit::Percent(40)),
+        forth: Some(v1::LaneStatus { moves: 3, allotted_bytes_per_second: 49_999_998 }),
+        back: Some(v1::LaneStatus::default()),
+    };
+    let free = v1::LinkStatus { name: "core1".to_owned(), limit: None, ..core.clone() };
+    let gone = v1::LinkStatus {
+        name: "old".to_owned(),
+        limit: limit(Limit::BytesPerSecond(25_000_000)),
+        ..v1::LinkStatus::default()
+    };
+    vec![core, free, gone]
+}
+
+#[test]
+fn links_and_limits() {
+    assert_snapshot!("links", site::links(&links()));
+    assert_snapshot!("json_links", json_site::links(&links()));
+    assert_eq!(site::links(&[]), "No links. Import an inventory first.");
+    let limited =
+        v1::Evacuation { link_limits: vec![links()[0].limit.clone().unwrap()], ..running() };
+    assert!(evacuation::summary(&limited).contains("limits  core0 40 %"));
+}
+
+#[test]
+fn the_inventory() {
+    let summary =
+        v1::InventorySummary { racks: 2, hosts: 3, spines: 0, links: 1, policies: 2, vms: 9 };
+    let rack = |name: &str, hosts: &[&str], away: &[&str]| v1::InventoryRack {
+        name: name.to_owned(),
+        hosts: hosts.iter().map(ToString::to_string).collect(),
+        away: away.iter().map(ToString::to_string).collect(),
+    };
+    let inventory = v1::GetInventoryResponse {
+        text: "version: 1".to_owned(),
+        imported_unix_ms: 1_000_000,
+        summary: Some(summary),
+        racks: vec![rack("r1", &["r1-h1", "r1-h2"], &["r1-h2"]), rack("r2", &["r2-h1"], &[])],
+        links: links(),
+        strangers: vec![hosts()[2].clone(), hosts()[3].clone()],
+    };
+    assert_snapshot!("inventory", site::inventory(&inventory));
+    assert_snapshot!("json_inventory", json_site::inventory(&inventory));
+    let none = v1::GetInventoryResponse::default();
+    assert_eq!(
+        site::inventory(&none),
+        "No inventory. Import one with: rackferry inventory import FILE"
+    );
+    assert_snapshot!("imported", site::imported(true, &summary));
+    assert_snapshot!("json_imported", json_site::imported(true, &summary));
+    assert!(site::imported(false, &summary).starts_with("unchanged"));
+    assert!(site::checked("f.yaml", &summary).starts_with("f.yaml: no mistakes"));
+}
+
+#[test]
+fn held_back() {
+    let paused = v1::Evacuation { state: v1::EvacuationState::Paused.into(), ..running() };
+    assert_snapshot!("paused", evacuation::held(&paused));
+    assert_snapshot!("resumed", evacuation::held(&running()));
+    assert_eq!(site::cordoned(&hosts()[..2], true), "cordoned: r1-h1, r1-h2");
+    assert_eq!(site::cordoned(&hosts()[..1], false), "open: r1-h1");
+}
+
 #[test]
 fn json_results() {
     let result = |text: String| -> u64 {
@@ -253,7 +339,7 @@ fn json_results() {
 
 #[test]
 fn every_reason_to_wait_has_words() {
-    for number in 1..=9 {
+    for number in 1..=12 {
         let code = v1::WaitCode::try_from(number).expect("these are all");
         let reason =
             v1::WaitReason { code: code.into(), detail: "h1".to_owned(), limit: 4, used: 4 };
@@ -263,7 +349,7 @@ fn every_reason_to_wait_has_words() {
         assert!(everywhere || words.contains("h1"), "{code:?}");
         assert!(words.len() > 10, "{code:?}: {words}");
     }
-    assert!(v1::WaitCode::try_from(10).is_err(), "a new one needs words");
+    assert!(v1::WaitCode::try_from(13).is_err(), "a new one needs words");
 }
 
 fn checks() -> Vec<v1::VmCheck> {

@@ -1,7 +1,8 @@
 //! The words for states: the same in tables and in JSON.
 
 use rackferry_proto::v1::{
-    EvacuationState, FindingCode, NodeRole, Ownership, Phase, Severity, VmCondition, WaitCode,
+    EvacuationState, FindingCode, Listed, NodeRole, Ownership, Phase, Severity, VmCondition,
+    WaitCode,
 };
 
 /// The name of a value without the name of its enum: `PHASE_ROLLED_BACK` is `rolled_back`.
@@ -19,6 +20,10 @@ pub fn state(state: EvacuationState) -> String {
 
 pub fn wait_code(code: WaitCode) -> String {
     strip(code.as_str_name(), "WAIT_CODE_")
+}
+
+pub fn listed(listed: Listed) -> String {
+    strip(listed.as_str_name(), "LISTED_")
 }
 
 pub fn ownership(ownership: Ownership) -> String {

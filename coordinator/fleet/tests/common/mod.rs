@@ -156,6 +156,7 @@ pub fn request(source: &str, target: &str) -> EvacuationRequest {
         sources: vec![source.to_owned()],
         targets: vec![target.to_owned()],
         options: Options::default(),
+        link_limits: Default::default(),
     }
 }
 

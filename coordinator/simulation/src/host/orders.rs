@@ -38,7 +38,8 @@ impl World {
                     agent.welcomed = true;
                 }
             }
-            Order::RackView { .. } => {}
+            // Nothing is sent here that a rate could hold back.
+            Order::RackView { .. } | Order::SetRate(..) => {}
             Order::PrepareTarget { migration, vm, generation, .. } => {
                 self.later(host, pause, Chore::Prepare(migration, vm, generation));
             }

@@ -16,6 +16,13 @@ pub struct LimitsKept {
     begun: BTreeSet<MigrationId>,
 }
 
+impl LimitsKept {
+    /// The leader has told a target to prepare for it.
+    pub(super) fn has_begun(&self, id: MigrationId) -> bool {
+        self.begun.contains(&id)
+    }
+}
+
 pub(super) fn check(world: &mut World, node: usize, order: &Order) -> Option<String> {
     match order {
         Order::PrepareTarget { migration, .. } => moves(world, node, *migration),

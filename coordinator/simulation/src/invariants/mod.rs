@@ -2,8 +2,10 @@
 
 mod answers_durable;
 mod generations_rise;
+mod holds_kept;
 mod intents_reached;
 mod limits_kept;
+mod links_kept;
 mod nobody_lost;
 mod nothing_left;
 mod one_running_copy;
@@ -109,6 +111,12 @@ impl World {
         if let Some(what) = told_by_the_log::decided(self, node, order) {
             self.violated("told by the log", what);
         }
+        if let Some(what) = holds_kept::check(self, node, order) {
+            self.violated("holds kept", what);
+        }
+        if let Some(what) = links_kept::check(self, node, order) {
+            self.violated("links kept", what);
+        }
         if let Some(what) = limits_kept::check(self, node, order) {
             self.violated("limits kept", what);
         }
@@ -152,6 +160,7 @@ fn order_name(order: &Order) -> &'static str {
         Order::ResumeTarget(..) => "ResumeTarget",
         Order::DiscardTarget(..) => "DiscardTarget",
         Order::SwitchoverGrant(_) => "SwitchoverGrant",
+        Order::SetRate(..) => "SetRate",
         Order::ReleaseSource { resume: true, .. } => "ReleaseSource to run",
         Order::ReleaseSource { .. } => "ReleaseSource",
     }

@@ -1,0 +1,117 @@
+//! The inventory, links and their limits.
+
+use rackferry_fleet::{Fleet, LaneView, Link, LinkLimit, LinkName, LinkView, Listed, Topology};
+use rackferry_inventory::Inventory;
+use rackferry_proto::{Reason, refuse, v1};
+use tonic::Status;
+
+use super::view::host;
+
+/// The longest name of a file.
+const NAME_LIMIT: usize = 255;
+
+/// Reads a file that is to be imported: its text, what the fleet decides by, and how much it is.
+///
+/// # Errors
+/// If it has a mistake; the message says where.
+pub fn import(
+    message: v1::ImportInventoryRequest,
+) -> Result<(String, Topology, v1::InventorySummary), Status> {
+    let v1::ImportInventoryRequest { name, text } = message;
+    let name = if name.is_empty() || name.len() > NAME_LIMIT { "inventory" } else { &name };
+    let inventory = rackferry_inventory::read(name, &text)
+        .map_err(|mistakes| refuse(Reason::InvalidInventory, mistakes.to_string()))?;
+    Ok((text, topology(&inventory), summary(&inventory)))
+}
+
+fn topology(inventory: &Inventory) -> Topology {
+    let racks = inventory.racks.iter().map(|rack| {
+        let hosts = rack.hosts.iter().map(|host| host.name.as_str().into());
+        (rack.name.as_str().into(), hosts.collect())
+    });
+    let links = inventory.links.iter().map(|link| Link {
+        name: link.name.as_str().into(),
+        a: link.a.clone(),
+        b: link.b.clone(),
+        rate: link.rate,
+        cost: link.cost,
+    });
+    Topology { racks: racks.collect(), links: links.collect() }
+}
+
+fn summary(inventory: &Inventory) -> v1::InventorySummary {
+    v1::InventorySummary {
+        racks: inventory.racks.len() as u32,
+        hosts: inventory.racks.iter().map(|rack| rack.hosts.len() as u32).sum(),
+        spines: inventory.spines.len() as u32,
+        links: inventory.links.len() as u32,
+        policies: inventory.policies.len() as u32,
+        vms: inventory.vms.len() as u32,
+    }
+}
+
+/// How much is in a file that was imported.
+pub fn summary_of(text: &str) -> Option<v1::InventorySummary> {
+    rackferry_inventory::read("inventory", text).ok().as_ref().map(summary)
+}
+
+/// The inventory as it stands, against what agents say; without its summary, for a file takes time to be read.
+pub fn inventory(fleet: &Fleet) -> v1::GetInventoryResponse {
+    let Some(known) = fleet.inventory() else { return v1::GetInventoryResponse::default() };
+    let hosts = fleet.hosts();
+    let away = |name: &&rackferry_fleet::HostName| {
+        !hosts.iter().any(|host| host.name == **name && host.connection.is_some())
+    };
+    let racks = known.topology.racks.iter().map(|(name, listed)| v1::InventoryRack {
+        name: name.to_string(),
+        hosts: listed.iter().map(ToString::to_string).collect(),
+        away: listed.iter().filter(away).map(ToString::to_string).collect(),
+    });
+    let racks = racks.collect();
+    let strange = hosts.iter().filter(|host| host.listed != Listed::Yes).cloned();
+    v1::GetInventoryResponse {
+        text: known.text.clone(),
+        imported_unix_ms: known.imported.unix_ms(),
+        summary: None,
+        racks,
+        links: links(fleet),
+        strangers: strange.map(host).collect(),
+    }
+}
+
+/// Every link with its limit and its use.
+pub fn links(fleet: &Fleet) -> Vec<v1::LinkStatus> {
+    fleet.links().into_iter().map(link).collect()
+}
+
+fn link(view: LinkView) -> v1::LinkStatus {
+    let limit = view.limit.map(|of| limit(&view.name, of));
+    let [forth, back] = view.lanes.map(|lane| Some(self::lane(lane)));
+    let status = v1::LinkStatus {
+        name: view.name.to_string(),
+        limit,
+        forth,
+        back,
+        ..v1::LinkStatus::default()
+    };
+    match view.link {
+        None => status,
+        Some(Link { a, b, rate, cost, .. }) => {
+            v1::LinkStatus { a, b, bytes_per_second: rate, cost, ..status }
+        }
+    }
+}
+
+fn lane(view: LaneView) -> v1::LaneStatus {
+    v1::LaneStatus { moves: view.moves, allotted_bytes_per_second: view.allotted }
+}
+
+/// A limit as its message.
+pub fn limit(link: &LinkName, limit: LinkLimit) -> v1::LinkLimit {
+    use v1::link_limit::Limit;
+    let limit = match limit {
+        LinkLimit::Rate(rate) => Limit::BytesPerSecond(rate),
+        LinkLimit::Percent(percent) => Limit::Percent(percent.into()),
+    };
+    v1::LinkLimit { link: link.to_string(), limit: Some(limit) }
+}
