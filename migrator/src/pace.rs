@@ -216,7 +216,8 @@ mod tests {
     fn a_rate_is_kept_with_any_frames() {
         for rate in [20_000, 1_000_000, 25_000_000, 3_000_000_000] {
             for frame in [1, 100, 70_000, 1 << 20] {
-                if frame == 1 && rate > 1_000_000 {
+                // So many small frames would take long to count, and would show nothing new.
+                if frame as u64 * 100_000 < rate {
                     continue;
                 }
                 let sent = run(&mut Bucket::default(), rate, 7, 20_000, frame);
