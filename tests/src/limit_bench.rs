@@ -63,7 +63,7 @@ pub fn import(site: &Site<'_>) -> Result<()> {
 
 /// Empties a rack under one limit after the other.
 pub fn run(options: &Options, progress: impl Fn(&str)) -> Result<Vec<Step>> {
-    let lab = Lab::up(&Topology { hosts_per_rack: options.hosts })?;
+    let lab = Lab::up(&Topology::of(options.hosts))?;
     lab.core().shape(LINK)?;
     let settings = Settings {
         outgoing_per_host: options.vms_per_host,

@@ -27,7 +27,7 @@ fn guests_move_within_a_limit_wait_while_paused_and_avoid_cordoned_hosts() {
     if !runs_here("guests_move_within_a_limit_wait_while_paused_and_avoid_cordoned_hosts") {
         return;
     }
-    let lab = Lab::up(&Topology { hosts_per_rack: 2 }).unwrap();
+    let lab = Lab::up(&Topology::of(2)).unwrap();
     let (prefix, folder) = (lab.prefix().to_string(), lab.folder().to_path_buf());
     lab.core().shape(Rate::gbit(1)).unwrap();
     let site = Site::up(&lab, Settings::default()).unwrap();
