@@ -19,6 +19,7 @@
 
 pub mod baseline;
 pub mod bench;
+pub mod certificates;
 pub mod counters;
 pub mod faults;
 pub mod heartbeat;

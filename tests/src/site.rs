@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use crate::certificates::{self, CA};
 use crate::image::{Qemu, text};
 use crate::lab::Lab;
 use crate::netns;
@@ -43,6 +44,8 @@ pub struct Settings {
     pub qemu: [Qemu; 2],
     /// `RACKFERRY_LOG` of the daemons.
     pub log: String,
+    /// Every link is TLS, as it is unless an operator wants otherwise.
+    pub tls: bool,
 }
 
 impl Default for Settings {
@@ -56,6 +59,7 @@ impl Default for Settings {
             switchovers_total: 4,
             qemu: [Qemu::V7_2; 2],
             log: "info".into(),
+            tls: true,
         }
     }
 }
@@ -74,6 +78,9 @@ impl<'a> Site<'a> {
     pub fn up(lab: &'a Lab, settings: Settings) -> Result<Self> {
         let agents = lab.hosts().iter().map(|host| (host.clone(), None)).collect();
         let mut site = Self { lab, settings, coordinator: None, agents };
+        if site.settings.tls {
+            certificates::init(&site.folder(CA)?)?;
+        }
         site.start_coordinator()?;
         for index in 0..site.agents.len() {
             site.start_agent_at(index)?;
@@ -93,13 +100,19 @@ impl<'a> Site<'a> {
         Ok(folder)
     }
 
+    /// Where somebody's certificates are, if there is TLS.
+    fn certificates(&self, whose: &str) -> Option<PathBuf> {
+        self.settings.tls.then(|| self.lab.folder().join(CA).join(whose))
+    }
+
     /// Starts the coordinator (again).
     pub fn start_coordinator(&mut self) -> Result<()> {
         let folder = self.folder("coordinator")?;
         let s = &self.settings;
         let config = format!(
-            "[server]\nlisten = \"{}:{COORDINATOR_PORT}\"\n[storage]\ndir = \"{}\"\n[limits]\noutgoing_per_host = {}\n\
+            "{}\n[server]\nlisten = \"{}:{COORDINATOR_PORT}\"\n[storage]\ndir = \"{}\"\n[limits]\noutgoing_per_host = {}\n\
              incoming_per_host = {}\nmoves_total = {}\nswitchovers_per_host = {}\nswitchovers_total = {}\n",
+            certificates::setting(self.certificates("coordinator").as_deref()),
             Ipv4Addr::UNSPECIFIED,
             folder.join("data").display(),
             s.outgoing_per_host,
@@ -141,20 +154,25 @@ impl<'a> Site<'a> {
         let host = self.agents[index].0.clone();
         let folder = self.folder(&host.name())?;
         let qemu = self.settings.qemu[usize::from(host.rack != "a")];
+        let own = self.certificates(&host.name());
         let config = format!(
-            "host = \"{}\"\nrack = \"{}\"\ncoordinator = \"http://{}:{COORDINATOR_PORT}\"\nlisten = \"{}:{PAGE_PORT}\"\n\
-             state_dir = \"{}\"\nguest_memory_mib = {}\n[qemu]\nbinary = \"{}\"\nfirmware = {:?}\n",
+            "host = \"{}\"\nrack = \"{}\"\ncoordinator = \"{}:{COORDINATOR_PORT}\"\nlisten = \"{}:{PAGE_PORT}\"\n\
+             state_dir = \"{}\"\nguest_memory_mib = {}\n{}\n[qemu]\nbinary = \"{}\"\nfirmware = {:?}\n",
             host.name(),
             host.rack,
             topology::MANAGEMENT,
             host.address,
             folder.join("state").display(),
             self.settings.guest_memory_mib,
+            certificates::setting(own.as_deref()),
             text(&qemu.binary()),
             qemu.firmware().iter().map(|path| text(path)).collect::<Vec<_>>(),
         );
         let path = self.agent_config(&host);
         fs::write(&path, config)?;
+        if let Some(own) = &own {
+            certificates::join(self, &host, own)?;
+        }
         let mut command = Command::new(program("rackferry-agent"));
         command.arg("--config").arg(&path).env("RACKFERRY_LOG", &self.settings.log);
         let name = format!("agent-{}", host.name());
@@ -195,6 +213,19 @@ impl<'a> Site<'a> {
             std::thread::sleep(Duration::from_millis(100));
         }
         bail!("the site does not come up: {last}")
+    }
+
+    /// Runs the command line for its JSON, again and again while the coordinator has not come up.
+    pub fn cli_patient(&self, arguments: &[&str]) -> Result<Value> {
+        let deadline = Instant::now() + CONNECT_WAIT;
+        loop {
+            match self.cli_json(arguments) {
+                Err(_) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                said => return said,
+            }
+        }
     }
 
     /// Starts a VM on a host through its agent.
@@ -288,7 +319,9 @@ impl<'a> Site<'a> {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(program("rackferry"));
         command
-            .args(["--coordinator", &format!("http://{}:{COORDINATOR_PORT}", topology::MANAGEMENT)])
+            .args(["--coordinator", &format!("{}:{COORDINATOR_PORT}", topology::MANAGEMENT)])
+            .arg("--tls")
+            .arg(self.certificates("admin").unwrap_or_else(|| "off".into()))
             .args(arguments);
         command
     }

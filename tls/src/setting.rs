@@ -12,12 +12,17 @@ use crate::{FileError, Role, Tls};
 #[serde(untagged, expecting = "a section with `dir`, or the word \"off\"")]
 pub enum Setting {
     /// `[tls]` with `dir`.
-    Files {
-        /// The folder.
-        dir: PathBuf,
-    },
+    Files(Files),
     /// `tls = "off"`.
     Word(Off),
+}
+
+/// Where the certificates are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Files {
+    /// The folder.
+    pub dir: PathBuf,
 }
 
 /// The only word.
@@ -54,6 +59,6 @@ pub fn open(
     match setting {
         None => Err(SettingError::Missing(made_by)),
         Some(Setting::Word(Off::Off)) => Ok(None),
-        Some(Setting::Files { dir }) => Ok(Some(Tls::open(dir, &[role])?)),
+        Some(Setting::Files(files)) => Ok(Some(Tls::open(&files.dir, &[role])?)),
     }
 }

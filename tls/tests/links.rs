@@ -214,7 +214,7 @@ async fn one_that_expires_later_is_refused_later() {
     let site = Site::new();
     let coordinator = site.issue(Role::Coordinator, "c1");
     let holder = Identity::new(Role::Agent, "h1");
-    site.authority.issue(&site.folder("h1"), &holder, Duration::seconds(2)).unwrap();
+    site.authority.issue(&site.folder("h1"), &holder, Duration::seconds(5)).unwrap();
     let agent = Tls::open(&site.folder("h1"), &[Role::Agent]).unwrap();
     let (_, called) = link(&agent, &coordinator, Role::Coordinator, Purpose::Control).await;
     assert!(called.is_ok());

@@ -25,6 +25,7 @@ mod refusal;
 mod sessions;
 mod slots;
 mod store;
+mod tokens;
 mod view;
 
 pub use evacuate::{EvacuationRequest, MigrationRequest, Move};
@@ -41,9 +42,10 @@ pub use name::{
 pub use planted::PlantedBug;
 pub use record::{
     Change, Counters, End, EvacuationRecord, HostRecord, Key, MigrationRecord, MigrationResult,
-    Numbers, Record, Stage, Standing, VmRecord,
+    Numbers, Record, Stage, Standing, TokenRecord, VmRecord,
 };
 pub use refusal::Refusal;
+pub use tokens::TOKENS;
 pub use view::{
     Condition, EvacuationState, EvacuationView, HostView, MigrationView, Phase, Totals, VmView,
     Wait, WaitCode,

@@ -39,6 +39,9 @@ pub enum Record {
     /// An evacuation.
     #[serde(rename = "evacuation.v1")]
     Evacuation(EvacuationRecord),
+    /// What lets a host in.
+    #[serde(rename = "token.v1")]
+    Token(TokenRecord),
 }
 
 /// What a record is found by.
@@ -54,6 +57,8 @@ pub enum Key {
     Migration(MigrationId),
     /// An evacuation.
     Evacuation(EvacuationId),
+    /// The token of a host.
+    Token(HostName),
 }
 
 impl Record {
@@ -65,6 +70,7 @@ impl Record {
             Self::Vm(vm) => Key::Vm(vm.name.clone()),
             Self::Migration(migration) => Key::Migration(migration.id),
             Self::Evacuation(evacuation) => Key::Evacuation(evacuation.id),
+            Self::Token(token) => Key::Token(token.host.clone()),
         }
     }
 }
@@ -315,6 +321,17 @@ pub struct EvacuationRecord {
     pub ended: Option<Moment>,
     /// Every VM's attempts, the latest last.
     pub vms: BTreeMap<VmName, Vec<MigrationId>>,
+}
+
+/// What lets a host in, once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRecord {
+    /// The host.
+    pub host: HostName,
+    /// A digest of the token's secret.
+    pub digest: String,
+    /// When it is no longer good.
+    pub expires: Moment,
 }
 
 impl Standing {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     Change, EvacuationId, EvacuationRecord, HostName, HostRecord, Key, MigrationId,
-    MigrationRecord, Numbers, Record, VmName, VmRecord, record::Numbered,
+    MigrationRecord, Numbers, Record, TokenRecord, VmName, VmRecord, record::Numbered,
 };
 
 /// Every record; whoever takes one to change it marks it as changed.
@@ -15,6 +15,7 @@ pub(crate) struct Store {
     vms: BTreeMap<VmName, VmRecord>,
     migrations: BTreeMap<MigrationId, MigrationRecord>,
     evacuations: BTreeMap<EvacuationId, EvacuationRecord>,
+    tokens: BTreeMap<HostName, TokenRecord>,
     changed: BTreeSet<Key>,
 }
 
@@ -42,6 +43,9 @@ impl Store {
             Record::Evacuation(evacuation) => {
                 self.evacuations.insert(evacuation.id, evacuation);
             }
+            Record::Token(token) => {
+                self.tokens.insert(token.host.clone(), token);
+            }
         }
     }
 
@@ -64,6 +68,11 @@ impl Store {
     pub(crate) fn remove_evacuation(&mut self, id: EvacuationId) {
         self.evacuations.remove(&id);
         self.changed.insert(Key::Evacuation(id));
+    }
+
+    pub(crate) fn remove_token(&mut self, host: &HostName) {
+        self.tokens.remove(host);
+        self.changed.insert(Key::Token(host.clone()));
     }
 
     /// A number nobody had before.
@@ -93,6 +102,10 @@ impl Store {
 
     pub(crate) fn evacuations(&self) -> &BTreeMap<EvacuationId, EvacuationRecord> {
         &self.evacuations
+    }
+
+    pub(crate) fn tokens(&self) -> &BTreeMap<HostName, TokenRecord> {
+        &self.tokens
     }
 
     pub(crate) fn vm_mut(&mut self, name: &VmName) -> Option<&mut VmRecord> {
@@ -128,6 +141,7 @@ impl Store {
                 self.migrations.get(id).cloned().map(|record| Record::Migration(Box::new(record)))
             }
             Key::Evacuation(id) => self.evacuations.get(id).cloned().map(Record::Evacuation),
+            Key::Token(host) => self.tokens.get(host).cloned().map(Record::Token),
         };
         record.map_or(Change::Remove(key), Change::Put)
     }

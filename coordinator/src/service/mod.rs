@@ -1,7 +1,9 @@
 //! The gRPC doors.
 
+mod access;
 mod agent;
 mod cluster;
+mod enrolment;
 mod evacuation;
 mod inventory;
 mod migration;
@@ -14,17 +16,17 @@ use rackferry_proto::{
     FILE_DESCRIPTOR_SET, Reason, refuse, refuse_not_leader,
     v1::{
         agent_service_server::AgentServiceServer, cluster_service_server::ClusterServiceServer,
+        enrolment_service_server::EnrolmentServiceServer,
         evacuation_service_server::EvacuationServiceServer,
-        inventory_service_server::InventoryServiceServer,
+        inventory_service_server::InventoryServiceServer, join_service_server::JoinServiceServer,
         migration_service_server::MigrationServiceServer, raft_service_server::RaftServiceServer,
     },
 };
+use rackferry_tls::{Tls, grpc};
 use tokio::net::TcpListener;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    Status,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::{Status, transport::Server};
 
 use crate::{
     convert,
@@ -47,6 +49,8 @@ pub struct Doors {
     pub identity: Identity,
     /// The log.
     pub raft: Raft,
+    /// The certificates, unless TLS is off.
+    pub tls: Option<Tls>,
     /// When they close.
     pub shutdown: CancellationToken,
 }
@@ -56,7 +60,7 @@ pub struct Doors {
 /// # Errors
 /// If the listener fails.
 pub async fn serve(handle: Handle, doors: Doors, listener: TcpListener) -> anyhow::Result<()> {
-    let Doors { id, identity, raft, shutdown } = doors;
+    let Doors { id, identity, raft, tls, shutdown } = doors;
     let (health, health_service) = tonic_health::server::health_reporter();
     let agents = AgentServiceServer::new(agent::Agents::new(handle.clone(), shutdown.clone()));
     let evacuations = EvacuationServiceServer::new(evacuation::Evacuations::new(
@@ -65,6 +69,8 @@ pub async fn serve(handle: Handle, doors: Doors, listener: TcpListener) -> anyho
     ));
     let migrations = MigrationServiceServer::new(migration::Migrations::new(handle.clone()));
     let inventory = InventoryServiceServer::new(inventory::Inventory::new(handle.clone()));
+    let enrolment = enrolment::Enrolments::new(handle.clone(), tls.clone());
+    let enrolments = EnrolmentServiceServer::new(enrolment.clone());
     let cluster = ClusterServiceServer::new(cluster::Clusters::new(handle, raft.clone()));
     let log = RaftServiceServer::new(raft::Log::new(id, identity, raft))
         .max_decoding_message_size(MESSAGE_LIMIT);
@@ -74,13 +80,22 @@ pub async fn serve(handle: Handle, doors: Doors, listener: TcpListener) -> anyho
     health.set_serving::<InventoryServiceServer<inventory::Inventory>>().await;
     health.set_serving::<ClusterServiceServer<cluster::Clusters>>().await;
     health.set_serving::<RaftServiceServer<raft::Log>>().await;
+    health.set_serving::<EnrolmentServiceServer<enrolment::Enrolments>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    // Orders are small and waited for: none of them waits for another to fill a packet.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    Server::builder()
+    let (members, newcomers) = grpc::incoming(listener, tls);
+    // Whoever has no certificate finds this one service, at doors of its own.
+    let joining = Server::builder()
+        .concurrency_limit_per_connection(1)
+        .add_service(JoinServiceServer::new(enrolment))
+        .serve_with_incoming_shutdown(
+            ReceiverStream::new(newcomers),
+            shutdown.clone().cancelled_owned(),
+        );
+    let serving = Server::builder()
+        .layer(access::Guarded)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
         .add_service(health_service)
@@ -90,9 +105,10 @@ pub async fn serve(handle: Handle, doors: Doors, listener: TcpListener) -> anyho
         .add_service(migrations)
         .add_service(inventory)
         .add_service(cluster)
+        .add_service(enrolments)
         .add_service(log)
-        .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
-        .await?;
+        .serve_with_incoming_shutdown(ReceiverStream::new(members), shutdown.cancelled_owned());
+    tokio::try_join!(serving, joining)?;
     Ok(())
 }
 

@@ -1,11 +1,13 @@
 //! What each command does.
 
 mod cancel;
+mod certificates;
 mod cluster;
 mod evacuate;
 mod list;
 mod migrate;
 mod status;
+mod token;
 mod watch;
 
 use rackferry_proto::{Reason, reason_of};
@@ -13,7 +15,7 @@ use tonic::Status;
 
 use crate::{
     args::{Args, Cluster, Command, Host, Output, Vm},
-    client::Client,
+    client::{Client, Coordinators},
     exit::{Code, Failure},
 };
 
@@ -22,7 +24,7 @@ pub struct Context {
     /// The coordinator.
     pub client: Client,
     /// Where coordinators are.
-    pub addresses: Vec<String>,
+    pub coordinators: Coordinators,
     /// How to print.
     pub output: Output,
 }
@@ -32,13 +34,19 @@ pub struct Context {
 /// # Errors
 /// Why it could not be done.
 pub async fn run(args: Args) -> Result<Code, Failure> {
-    let Args { coordinator: addresses, output, command } = args;
+    let Args { coordinator: addresses, tls, output, command } = args;
+    match &command {
+        Command::Init(init) => return certificates::init(init),
+        Command::Issue(issue) => return certificates::issue(issue),
+        _ => {}
+    }
+    let coordinators = Coordinators { addresses, tls: certificates::own(tls.as_deref())? };
     // Who leads is worth asking also when nobody does.
     let client = match command {
-        Command::Cluster(Cluster::Status) => Client::connect_any(&addresses).await?,
-        _ => Client::connect(&addresses).await?,
+        Command::Cluster(Cluster::Status) => Client::connect_any(&coordinators).await?,
+        _ => Client::connect(&coordinators).await?,
     };
-    let context = Context { client, addresses, output };
+    let context = Context { client, coordinators, output };
     match command {
         Command::Evacuate(evacuate) => evacuate::run(&context, evacuate).await,
         Command::Migrate(migrate) => migrate::run(&context, migrate).await,
@@ -47,6 +55,8 @@ pub async fn run(args: Args) -> Result<Code, Failure> {
         Command::Vm(Vm::List { rack, host }) => list::vms(&context, rack, host).await,
         Command::Host(Host::List { rack }) => list::hosts(&context, rack).await,
         Command::Cluster(cluster) => cluster::run(&context, cluster).await,
+        Command::Token(token) => token::run(&context, token).await,
+        Command::Init(_) | Command::Issue(_) => unreachable!("done without a coordinator"),
     }
 }
 
@@ -66,7 +76,7 @@ impl Context {
                 Err(status) if self.leads_no_more(&status) => {}
                 answer => return Ok(answer?),
             }
-            client = Client::connect(&self.addresses).await?;
+            client = Client::connect(&self.coordinators).await?;
         }
         Ok(call(client).await?)
     }
@@ -75,7 +85,9 @@ impl Context {
     fn leads_no_more(&self, status: &Status) -> bool {
         match reason_of(status) {
             Some(reason) => reason == Reason::NotLeader,
-            None => self.addresses.len() > 1 && status.code() == tonic::Code::Unavailable,
+            None => {
+                self.coordinators.addresses.len() > 1 && status.code() == tonic::Code::Unavailable
+            }
         }
     }
 
