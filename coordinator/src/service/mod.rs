@@ -41,6 +41,9 @@ const KEEPALIVE: Duration = Duration::from_secs(5);
 /// See [`KEEPALIVE`].
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
 
+/// How long somebody without a certificate may stay.
+const JOIN_WITHIN: Duration = Duration::from_secs(30);
+
 /// What the doors open to, beside the fleet.
 pub struct Doors {
     /// Which coordinator this is.
@@ -89,6 +92,7 @@ pub async fn serve(handle: Handle, doors: Doors, listener: TcpListener) -> anyho
     // Whoever has no certificate finds this one service, at doors of its own.
     let joining = Server::builder()
         .concurrency_limit_per_connection(1)
+        .max_connection_age(JOIN_WITHIN)
         .add_service(JoinServiceServer::new(enrolment))
         .serve_with_incoming_shutdown(
             ReceiverStream::new(newcomers),
