@@ -28,6 +28,8 @@ pub struct Config {
     pub limits: LimitSettings,
     /// Which coordinator this is, and who the others are.
     pub cluster: Cluster,
+    /// Where its certificates are, or that there is no TLS. One of both must be said.
+    pub tls: Option<rackferry_tls::Setting>,
 }
 
 /// Where it listens.
@@ -232,6 +234,21 @@ mod tests {
         assert_eq!(config.limits.attempts, 3);
         assert_eq!(config.server.listen.port(), 1);
         assert_eq!(config.limits.outgoing_per_host, Limits::default().outgoing_per_host);
+    }
+
+    #[test]
+    fn tls_is_a_folder_or_off() {
+        use rackferry_tls::{
+            Setting,
+            setting::{Files, Off},
+        };
+        assert_eq!(load("").unwrap().tls, None);
+        assert_eq!(load("tls = 'off'").unwrap().tls, Some(Setting::Word(Off::Off)));
+        let files = load("[tls]\ndir = '/d'").unwrap().tls;
+        assert_eq!(files, Some(Setting::Files(Files { dir: "/d".into() })));
+        for wrong in ["tls = 'on'", "tls = false", "[tls]", "[tls]\ndir = 'd'\nca = 'c'"] {
+            assert!(load(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -27,6 +27,7 @@ use anyhow::Context;
 use clap::Parser;
 use config::Config;
 use driver::{Driver, Setup};
+use rackferry_tls::{Role, Tls, setting};
 use raft::Node;
 use tokio::{
     net::TcpListener,
@@ -66,11 +67,13 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let dir = &config.storage.dir;
     std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
     let members = config.members().context("the settings")?;
+    let tls = setting::open(config.tls.as_ref(), Role::Coordinator, "`rackferry init`")?;
+    look_after(tls.as_ref());
     let listener = TcpListener::bind(config.server.listen)
         .await
         .with_context(|| format!("listening on {}", config.server.listen))?;
     let listen = listener.local_addr()?;
-    let node = Node::start(dir, &members, config.storage.snapshot_entries)
+    let node = Node::start(dir, &members, config.storage.snapshot_entries, tls.clone())
         .await
         .context("starting the log")?;
     tracing::info!(%listen, id = members.id, addr = members.addr, "coordinator starts");
@@ -80,6 +83,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         id: node.id,
         identity: node.identity.clone(),
         raft: node.raft.clone(),
+        tls,
         shutdown: shutdown.clone(),
     };
     let raft = node.raft.clone();
@@ -93,6 +97,16 @@ async fn run(config: Config) -> anyhow::Result<()> {
     raft.shutdown().await.context("the log panicked")?;
     tracing::info!("coordinator stopped");
     Ok(())
+}
+
+/// Keeps the certificates current, or says that there are none.
+fn look_after(tls: Option<&Tls>) {
+    match tls {
+        Some(tls) => {
+            tokio::spawn(tls.clone().keep_current());
+        }
+        None => tracing::warn!("TLS is off: whoever reaches the port may do everything"),
+    }
 }
 
 /// Cancels `shutdown` on SIGTERM or SIGINT.

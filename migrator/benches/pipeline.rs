@@ -98,7 +98,7 @@ fn stream(pages: &[Page]) -> Vec<u8> {
 }
 
 fn rack() -> Arc<Rack> {
-    Arc::new(Rack::new(HOST, &DomainKey([7; 32]), 64 << 20, 64 << 20))
+    Arc::new(Rack::new(HOST, &DomainKey([7; 32]), 64 << 20, 64 << 20, None))
 }
 
 fn digests(rack: &Rack, pages: &[Page]) -> Vec<Digest> {

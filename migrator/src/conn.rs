@@ -4,17 +4,21 @@ use std::io::IoSlice;
 use std::time::Duration;
 
 use rackferry_migrator_protocol::frame::{self, FrameError, HEADER_LEN, Header, Hello, Kind, Role};
+use rackferry_tls::{Identity, LinkError, Purpose, Role as Who, Stream, Tls};
 use rustix::net::sockopt;
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadHalf, WriteHalf,
+};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio_util::either::Either;
 
 /// Why a connection ended.
 #[derive(Debug, Error)]
 pub enum ConnError {
     /// The network said so.
-    #[error("{0}")]
+    #[error("{}", rackferry_tls::links::explain(.0))]
     Io(#[from] std::io::Error),
     /// The peer sent something that is not our protocol.
     #[error("protocol error: {0}")]
@@ -22,6 +26,12 @@ pub enum ConnError {
     /// The peer closed the connection.
     #[error("closed by the peer")]
     Closed,
+    /// There is no TLS with the peer.
+    #[error(transparent)]
+    Tls(#[from] LinkError),
+    /// The peer is somebody else.
+    #[error("the peer is {0}, and not who may be there")]
+    Stranger(Identity),
     /// The peer did not answer the greeting in time.
     #[error("no answer to the greeting within {0:?}")]
     Greeting(Duration),
@@ -36,6 +46,9 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(20);
 
 /// Most parts of one vectored write; Linux takes 1024.
 const MAX_IOV: usize = 512;
+
+/// Encrypted bytes read ahead: TLS asks for 4 KiB at a time, which would be a system call for each page.
+const READ_AHEAD: usize = 128 << 10;
 
 /// How long a peer may take to greet.
 const GREETING_LIMIT: Duration = Duration::from_secs(5);
@@ -108,28 +121,67 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
             }
             IoSlice::advance_slices(&mut left, written);
         }
+        // TLS may have taken what the socket has not.
+        self.inner.flush().await?;
         Ok(total)
     }
 }
 
+type Secured = Stream<BufReader<TcpStream>>;
+/// What a page connection is read from.
+pub type PageRead = Either<OwnedReadHalf, ReadHalf<Secured>>;
+/// What it is written to.
+pub type PageWrite = Either<OwnedWriteHalf, WriteHalf<Secured>>;
 /// Both halves of a page connection.
-pub type Framed = (FrameReader<OwnedReadHalf>, FrameWriter<OwnedWriteHalf>);
+pub type Framed = (FrameReader<PageRead>, FrameWriter<PageWrite>);
 
-/// Splits a connected socket; a peer that vanished without a word shows as an error after 20 s.
-pub fn framed(stream: TcpStream) -> std::io::Result<Framed> {
+/// Makes a connected socket one for pages; a peer that vanished without a word shows as an error after 20 s.
+fn prepare(stream: &TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
-    sockopt::set_socket_keepalive(&stream, true)?;
-    sockopt::set_tcp_keepidle(&stream, PROBE_AFTER)?;
-    sockopt::set_tcp_keepintvl(&stream, PROBE_AFTER)?;
-    sockopt::set_tcp_user_timeout(&stream, SILENCE_LIMIT.as_millis() as u32)?;
-    let (read, write) = stream.into_split();
-    Ok((FrameReader::new(read), FrameWriter::new(write)))
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, PROBE_AFTER)?;
+    sockopt::set_tcp_keepintvl(stream, PROBE_AFTER)?;
+    sockopt::set_tcp_user_timeout(stream, SILENCE_LIMIT.as_millis() as u32)?;
+    Ok(())
 }
 
-/// Connects to an agent's page server and greets. Cancel safe: a dropped future leaves nothing behind.
-pub async fn dial(addr: &str, hello: &Hello) -> Result<Framed, ConnError> {
+fn plain(stream: TcpStream) -> Framed {
+    let (read, write) = stream.into_split();
+    (FrameReader::new(Either::Left(read)), FrameWriter::new(Either::Left(write)))
+}
+
+fn secured(stream: Secured) -> Framed {
+    let (read, write) = tokio::io::split(stream);
+    (FrameReader::new(Either::Right(read)), FrameWriter::new(Either::Right(write)))
+}
+
+/// The caller's side of a socket: over TLS with the agent of `host` and nobody else, or plain.
+async fn call(stream: TcpStream, host: &str, tls: Option<&Tls>) -> Result<Framed, ConnError> {
+    prepare(&stream)?;
+    let Some(tls) = tls else { return Ok(plain(stream)) };
+    let stream = BufReader::with_capacity(READ_AHEAD, stream);
+    let (stream, peer) = tls.connect(stream, Who::Agent, Purpose::Pages).await?;
+    if peer.name == host { Ok(secured(stream)) } else { Err(ConnError::Stranger(peer)) }
+}
+
+/// The called side of a socket: over TLS with an agent of the site, or plain.
+async fn answer(stream: TcpStream, tls: Option<&Tls>) -> Result<Framed, ConnError> {
+    prepare(&stream)?;
+    let Some(tls) = tls else { return Ok(plain(stream)) };
+    let stream = BufReader::with_capacity(READ_AHEAD, stream);
+    let (stream, peer) = tls.accept(stream, Purpose::Pages).await?;
+    if peer.role == Who::Agent { Ok(secured(stream)) } else { Err(ConnError::Stranger(peer)) }
+}
+
+/// Connects to the page server of a host's agent and greets. Cancel safe: a dropped future leaves nothing behind.
+pub async fn dial(
+    addr: &str,
+    host: &str,
+    hello: &Hello,
+    tls: Option<&Tls>,
+) -> Result<Framed, ConnError> {
     let greeting = async {
-        let (mut reader, mut writer) = framed(TcpStream::connect(addr).await?)?;
+        let (mut reader, mut writer) = call(TcpStream::connect(addr).await?, host, tls).await?;
         let mut payload = Vec::new();
         hello.encode(&mut payload);
         writer.send(Kind::Hello, &[&payload]).await?;
@@ -144,9 +196,9 @@ pub async fn dial(addr: &str, hello: &Hello) -> Result<Framed, ConnError> {
 }
 
 /// The called side: reads the greeting, and answers it with [`accept`] once the caller is known to be welcome.
-pub async fn greeting(stream: TcpStream) -> Result<(Hello, Framed), ConnError> {
+pub async fn greeting(stream: TcpStream, tls: Option<&Tls>) -> Result<(Hello, Framed), ConnError> {
     let read = async {
-        let (mut reader, writer) = framed(stream)?;
+        let (mut reader, writer) = answer(stream, tls).await?;
         let mut payload = Vec::new();
         match reader.next(&mut payload).await? {
             Kind::Hello => Ok((Hello::decode(&payload)?, (reader, writer))),
@@ -159,8 +211,8 @@ pub async fn greeting(stream: TcpStream) -> Result<(Hello, Framed), ConnError> {
 }
 
 /// Welcomes the caller of a greeted connection.
-pub async fn accept(
-    writer: &mut FrameWriter<OwnedWriteHalf>,
+pub async fn accept<W: AsyncWrite + Unpin>(
+    writer: &mut FrameWriter<W>,
     host_id: u32,
 ) -> Result<(), ConnError> {
     let mut payload = Vec::new();

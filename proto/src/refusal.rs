@@ -72,6 +72,14 @@ reasons! {
     UnknownNode = "UNKNOWN_NODE", NotFound;
     /// The coordinators cannot change like this now.
     MembershipBusy = "MEMBERSHIP_BUSY", FailedPrecondition;
+    /// The certificate does not allow it.
+    NotPermitted = "NOT_PERMITTED", PermissionDenied;
+    /// The token was used, has expired, or never was.
+    TokenRefused = "TOKEN_REFUSED", PermissionDenied;
+    /// This coordinator cannot make certificates.
+    NoAuthority = "NO_AUTHORITY", FailedPrecondition;
+    /// More tokens wait to be used than are kept.
+    TooManyTokens = "TOO_MANY_TOKENS", ResourceExhausted;
     /// The coordinator is going down.
     ShuttingDown = "SHUTTING_DOWN", Unavailable;
 }

@@ -14,6 +14,7 @@ use rackferry_migrator::{source, target};
 use rackferry_proto::v1;
 use rackferry_proto::v1::connect_request::Message as Up;
 use rackferry_proto::v1::connect_response::Message as Down;
+use rackferry_tls::Tls;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 
@@ -57,6 +58,7 @@ struct Inner {
     boot_id: String,
     vms: VmManager,
     outbox: Outbox,
+    tls: Option<Tls>,
     rack: OnceLock<Arc<Rack>>,
     /// Held for look-ups only.
     moves: Mutex<Moves>,
@@ -72,12 +74,13 @@ pub struct Agent {
 
 impl Agent {
     /// An agent that has not met the coordinator yet.
-    pub fn new(config: Config, vms: VmManager, outbox: Outbox) -> Self {
+    pub fn new(config: Config, vms: VmManager, outbox: Outbox, tls: Option<Tls>) -> Self {
         let inner = Inner {
             config,
             boot_id: uuid::Uuid::new_v4().to_string(),
             vms,
             outbox,
+            tls,
             rack: OnceLock::new(),
             moves: Mutex::default(),
             connected: AtomicBool::new(false),
@@ -99,6 +102,11 @@ impl Agent {
     /// QEMUs of this host, and what they can.
     pub fn programs(&self) -> &Programs {
         &self.inner.programs
+    }
+
+    /// Its certificates, unless TLS is off.
+    pub fn tls(&self) -> Option<&Tls> {
+        self.inner.tls.as_ref()
     }
 
     /// Where messages to the coordinator go.
@@ -211,10 +219,9 @@ impl Agent {
             return;
         };
         let config = self.config();
-        let index = config.index_mib * MIB;
-        let make = || {
-            Arc::new(Rack::new(welcome.host_id, &DomainKey(key), index, config.content_mib * MIB))
-        };
+        let (index, content) = (config.index_mib * MIB, config.content_mib * MIB);
+        let tls = self.inner.tls.clone();
+        let make = || Arc::new(Rack::new(welcome.host_id, &DomainKey(key), index, content, tls));
         let rack = self.inner.rack.get_or_init(make);
         if rack.own_host != welcome.host_id {
             warn!(
@@ -227,8 +234,11 @@ impl Agent {
 
     fn rack_view(&self, view: &v1::RackView) {
         let Some(rack) = self.rack() else { return };
-        let member =
-            |m: &v1::RackMember| Member { host_id: m.host_id, page_addr: m.page_addr.clone() };
+        let member = |m: &v1::RackMember| Member {
+            host_id: m.host_id,
+            host: m.host.clone(),
+            page_addr: m.page_addr.clone(),
+        };
         let members: Vec<Member> = view.members.iter().map(member).collect();
         debug!(epoch = view.epoch, members = members.len(), "rack view");
         rack.set_members(&members);
@@ -377,7 +387,7 @@ mod tests {
         };
         let (vms, _) = VmManager::open(manager).await.unwrap();
         let (outbox, messages) = Outbox::new();
-        (Agent::new(Config::load(&file).unwrap(), vms, outbox), messages)
+        (Agent::new(Config::load(&file).unwrap(), vms, outbox, None), messages)
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use figment::Figment;
 use figment::providers::{Env, Format, Toml};
+use rackferry_tls::Setting;
 use serde::{Deserialize, Deserializer, de};
 
 use crate::vm::Qemu;
@@ -17,7 +18,7 @@ pub struct Config {
     pub host: String,
     /// Name of its rack.
     pub rack: String,
-    /// The coordinators: one `http://host:port`, several with commas between them, or a list. Any one leads to
+    /// The coordinators: one `host:port`, several with commas between them, or a list. Any one leads to
     /// the leader.
     #[serde(deserialize_with = "one_or_more")]
     pub coordinator: Vec<String>,
@@ -43,6 +44,8 @@ pub struct Config {
     pub qemu: Qemu,
     /// Where `/metrics` is served; nowhere if absent.
     pub metrics_listen: Option<SocketAddr>,
+    /// Where its certificate is, or that there is no TLS. One of both must be said.
+    pub tls: Option<Setting>,
 }
 
 /// A text of addresses with commas between them, or a list of them.

@@ -8,6 +8,7 @@ use rackferry_proto::v1::agent_service_client::AgentServiceClient;
 use rackferry_proto::v1::connect_request::Message as Up;
 use rackferry_proto::v1::connect_response::Message as Down;
 use rackferry_proto::{leader_of, v1};
+use rackferry_tls::grpc;
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::{info, warn};
@@ -88,15 +89,16 @@ async fn session(
     coordinator: &str,
     outbox: &mut mpsc::Receiver<Up>,
 ) -> Result<(), tonic::Status> {
-    let endpoint = tonic::transport::Endpoint::from_shared(coordinator.to_owned())
+    let endpoint = grpc::endpoint(coordinator)
         .map_err(|e| tonic::Status::invalid_argument(e.to_string()))?
         .connect_timeout(DIAL_LIMIT)
         .http2_keep_alive_interval(Duration::from_secs(2))
         .keep_alive_timeout(Duration::from_secs(3))
         .keep_alive_while_idle(true)
         .tcp_nodelay(true);
-    let channel =
-        endpoint.connect().await.map_err(|e| tonic::Status::unavailable(format!("{e:?}")))?;
+    let channel = grpc::connect(&endpoint, agent.tls())
+        .await
+        .map_err(|error| tonic::Status::unavailable(chain(&error)))?;
     let (up, stream) = mpsc::channel(STREAM);
     let lost = agent.outbox().lost.clone();
     // What was lost until now is in the Hello.
@@ -133,6 +135,14 @@ async fn session(
                 report_at = tokio::time::Instant::now() + REPORT_EVERY;
             }
         }
+    }
+}
+
+/// An error and its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {}", chain(cause)),
+        None => error.to_string(),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rackferry_tls::grpc::authority_of;
+
 /// Pause before one is dialled again; it doubles with every round in which none was reached.
 const REDIAL: Duration = Duration::from_millis(300);
 /// The longest pause.
@@ -26,6 +28,7 @@ impl Coordinators {
     /// Begins with the first of at least one address.
     pub fn new(addresses: Vec<String>) -> Self {
         debug_assert!(!addresses.is_empty());
+        let addresses = addresses.iter().map(|one| authority_of(one).to_owned()).collect();
         Self { addresses, at: 0, hint: None, hints: 0, failures: 0 }
     }
 
@@ -43,7 +46,7 @@ impl Coordinators {
     /// long to wait before the next one is dialled.
     pub fn next(&mut self, leader: Option<&str>) -> Duration {
         let current = self.current();
-        if let Some(leader) = leader.map(url)
+        if let Some(leader) = leader.map(authority_of).map(str::to_owned)
             && leader != current
         {
             self.hint = Some(leader);
@@ -59,10 +62,6 @@ impl Coordinators {
     }
 }
 
-fn url(leader: &str) -> String {
-    if leader.contains("://") { leader.to_owned() } else { format!("http://{leader}") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,10 +74,10 @@ mod tests {
     fn a_hint_is_followed_at_once() {
         let mut known = three();
         assert_eq!(known.next(Some("c:1")), Duration::ZERO);
-        assert_eq!(known.current(), "http://c:1");
+        assert_eq!(known.current(), "c:1");
         known.connected();
         assert_eq!(known.next(None), REDIAL);
-        assert_eq!(known.current(), "http://b:1");
+        assert_eq!(known.current(), "b:1");
     }
 
     #[test]
@@ -97,7 +96,7 @@ mod tests {
                 (current, known.next(None))
             })
             .collect();
-        let names: Vec<&str> = tried.iter().map(|(name, _)| &name[7..8]).collect();
+        let names: Vec<&str> = tried.iter().map(|(name, _)| &name[..1]).collect();
         assert_eq!(names, ["a", "b", "c", "a", "b", "c", "a"]);
         assert_eq!((tried[2].1, tried[3].1, tried[6].1), (REDIAL, 2 * REDIAL, 4 * REDIAL));
         for _ in 0..100 {
@@ -111,6 +110,6 @@ mod tests {
     fn one_alone_is_dialled_again() {
         let mut known = Coordinators::new(vec!["http://a:1".to_owned()]);
         known.next(None);
-        assert_eq!(known.current(), "http://a:1");
+        assert_eq!(known.current(), "a:1");
     }
 }

@@ -8,11 +8,13 @@ use clap::{Parser, Subcommand};
 use rackferry_agent::agent::Agent;
 use rackferry_agent::config::Config;
 use rackferry_agent::control::{self, Outbox};
+use rackferry_agent::enrol;
 use rackferry_agent::local::{self, Answer, Order};
 use rackferry_agent::metrics;
 use rackferry_agent::server;
 use rackferry_agent::vm::{ManagerConfig, VmManager};
 use rackferry_migrator::memory::Preallocate;
+use rackferry_tls::{Role, setting};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
@@ -35,6 +37,12 @@ enum Command {
     /// Orders to the agent that runs on this host.
     #[command(subcommand)]
     Vm(VmCommand),
+    /// Get the certificate of this host for a token of `rackferry token create`.
+    Join {
+        /// The token; better in the environment, where other users do not see it.
+        #[arg(long, env = "RACKFERRY_TOKEN", hide_env_values = true)]
+        token: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -71,6 +79,9 @@ fn main() -> ExitCode {
         match args.command {
             None => runtime.block_on(serve(config)),
             Some(Command::Vm(command)) => runtime.block_on(order(&config, command)),
+            Some(Command::Join { token }) => {
+                runtime.block_on(enrol::join(&config, &token.parse()?))
+            }
         }
     });
     match result {
@@ -83,6 +94,8 @@ fn main() -> ExitCode {
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
+    let tls = setting::open(config.tls.as_ref(), Role::Agent, "`rackferry-agent join`")?;
+    enrol::check_name(tls.as_ref(), &config.host)?;
     let (vms, adoption) = VmManager::open(ManagerConfig {
         state_dir: config.state_dir.clone(),
         memory_ceiling_bytes: config.guest_memory_mib << 20,
@@ -103,7 +116,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         metrics::describe();
     }
     let (outbox, messages) = Outbox::new();
-    let agent = Agent::new(config, vms, outbox);
+    if let Some(tls) = &tls {
+        tokio::spawn(tls.clone().keep_current());
+        tokio::spawn(enrol::keep_renewed(config.clone(), tls.clone()));
+    }
+    let agent = Agent::new(config, vms, outbox, tls);
     tokio::spawn(server::run(agent.clone(), listener));
     tokio::spawn(local::run(agent.clone(), orders));
     tokio::spawn(metrics::sample(agent.clone()));

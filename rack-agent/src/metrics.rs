@@ -23,6 +23,7 @@ const INDEX_ENTRIES: &str = "rackferry_dedup_index_entries";
 const INDEX_BYTES: &str = "rackferry_dedup_index_bytes";
 const CONTENT_ENTRIES: &str = "rackferry_dedup_content_entries";
 const CONNECTED: &str = "rackferry_coordinator_connected";
+const CERTIFICATE_EXPIRY: &str = "rackferry_tls_certificate_expiry_timestamp_seconds";
 const BUILD_INFO: &str = "rackferry_build_info";
 
 /// A metric's type.
@@ -35,7 +36,7 @@ pub enum Kind {
 }
 
 /// Name, type and meaning of every metric.
-pub const METRICS: [(&str, Kind, &str); 10] = [
+pub const METRICS: [(&str, Kind, &str); 11] = [
     (BYTES, Kind::Counter, "Bytes of guest memory and of the wire, by kind"),
     (STAGE_SECONDS, Kind::Gauge, "Time sessions spent, by side and stage; only rises"),
     (MIGRATIONS, Kind::Counter, "Sessions that ended, by side and outcome"),
@@ -45,6 +46,7 @@ pub const METRICS: [(&str, Kind, &str); 10] = [
     (INDEX_BYTES, Kind::Gauge, "Bytes this host's shard of the content index takes"),
     (CONTENT_ENTRIES, Kind::Gauge, "Pages of this host's guests that neighbours may fetch"),
     (CONNECTED, Kind::Gauge, "1 while the coordinator's stream is up"),
+    (CERTIFICATE_EXPIRY, Kind::Gauge, "When this host's certificate expires"),
     (BUILD_INFO, Kind::Gauge, "Always 1; the version is a label"),
 ];
 
@@ -63,6 +65,9 @@ pub fn describe() {
 pub async fn sample(agent: Agent) {
     loop {
         ::metrics::gauge!(CONNECTED).set(if agent.is_connected() { 1.0 } else { 0.0 });
+        if let Some(tls) = agent.tls() {
+            certificate(tls.expires());
+        }
         if let Some(rack) = agent.rack() {
             sizes(rack.shard.len(), rack.shard.bytes(), rack.store.len());
         }
@@ -74,6 +79,10 @@ fn sizes(index_entries: usize, index_bytes: usize, content_entries: usize) {
     ::metrics::gauge!(INDEX_ENTRIES).set(index_entries as f64);
     ::metrics::gauge!(INDEX_BYTES).set(index_bytes as f64);
     ::metrics::gauge!(CONTENT_ENTRIES).set(content_entries as f64);
+}
+
+fn certificate(expires: i64) {
+    ::metrics::gauge!(CERTIFICATE_EXPIRY).set(expires as f64);
 }
 
 /// A migration ended on this side.
@@ -189,6 +198,7 @@ mod tests {
             describe();
             ::metrics::gauge!(CONNECTED).set(1.0);
             sizes(1, 2, 3);
+            certificate(4);
             let mut meter = Meter::new(Side::Source);
             meter.read(&Totals { verify_failures: 1, ..Totals::default() });
             migration_ended(Side::Source, "moved");

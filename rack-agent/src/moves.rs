@@ -233,6 +233,7 @@ async fn source_session(
         generation: order.generation,
         crossing: order.crossing,
         target_host: order.target_host_id,
+        target_name: order.target_host.clone(),
         target_addr: order.target_page_addr.clone(),
         dedup: wire::dedup(&options),
         compress: wire::compress(&options),

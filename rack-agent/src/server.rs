@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use rackferry_dedup_index::Digest;
-use rackferry_migrator::conn::{self, ConnError, FrameReader, FrameWriter, Framed};
+use rackferry_migrator::conn::{
+    self, ConnError, FrameReader, FrameWriter, Framed, PageRead, PageWrite,
+};
 use rackferry_migrator::rack::{Found, Rack, StoreReader};
 use rackferry_migrator_protocol::frame::{
     ClaimReply, ClaimRequest, FETCH_ABSENT, FETCH_PENDING, FETCH_PRESENT, FetchReplyHead,
     FetchRequest, Forget, FrameError, Kind, Revoke, Role,
 };
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::agent::Agent;
 use crate::moves;
@@ -29,8 +30,12 @@ pub async fn run(agent: Agent, listener: TcpListener) {
             Ok((stream, peer)) => {
                 let agent = agent.clone();
                 tokio::spawn(async move {
-                    if let Err(error) = connection(agent, stream).await {
-                        debug!(%peer, %error, "page connection");
+                    match connection(agent, stream).await {
+                        Ok(()) => {}
+                        Err(error @ (ConnError::Tls(_) | ConnError::Stranger(_))) => {
+                            info!(%peer, %error, "a caller for pages is refused");
+                        }
+                        Err(error) => debug!(%peer, %error, "page connection"),
                     }
                     drop(permit);
                 });
@@ -44,7 +49,7 @@ pub async fn run(agent: Agent, listener: TcpListener) {
 }
 
 async fn connection(agent: Agent, stream: TcpStream) -> Result<(), ConnError> {
-    let (hello, (reader, mut writer)) = conn::greeting(stream).await?;
+    let (hello, (reader, mut writer)) = conn::greeting(stream, agent.tls()).await?;
     let Some(rack) = agent.rack().cloned() else {
         return Err(FrameError::Unexpected { got: Kind::Hello }.into());
     };
@@ -74,8 +79,8 @@ async fn connection(agent: Agent, stream: TcpStream) -> Result<(), ConnError> {
 /// One neighbour's connection; its requests are answered in order.
 struct Neighbour {
     rack: Arc<Rack>,
-    reader: FrameReader<OwnedReadHalf>,
-    writer: FrameWriter<OwnedWriteHalf>,
+    reader: FrameReader<PageRead>,
+    writer: FrameWriter<PageWrite>,
     store_reader: StoreReader,
 }
 

@@ -29,7 +29,7 @@ impl<'a> Coordinators<'a> {
 
     /// How one dials them: every address, commas between.
     pub fn addresses(&self) -> String {
-        let all = self.seats.iter().map(|(seat, _)| format!("http://{}:{PORT}", seat.address));
+        let all = self.seats.iter().map(|(seat, _)| format!("{}:{PORT}", seat.address));
         all.collect::<Vec<_>>().join(",")
     }
 
@@ -38,8 +38,8 @@ impl<'a> Coordinators<'a> {
         self.seats.iter().map(|(seat, _)| seat.name())
     }
 
-    /// Starts those that do not run.
-    pub fn start(&mut self, settings: &Settings) -> Result<()> {
+    /// Starts those that do not run. `tls` is the setting that says where their certificates are.
+    pub fn start(&mut self, settings: &Settings, tls: &str) -> Result<()> {
         let peers = self.peers();
         for (seat, process) in self.seats.iter_mut().filter(|(_, process)| process.is_none()) {
             let cluster = match peers.len() {
@@ -47,7 +47,7 @@ impl<'a> Coordinators<'a> {
                 1 => String::new(),
                 _ => format!("[cluster]\nid = {}\npeers = [{}]\n", seat.id, peers.join(", ")),
             };
-            *process = Some(start(self.lab, seat, &cluster, settings)?);
+            *process = Some(start(self.lab, seat, [tls, &cluster], settings)?);
         }
         Ok(())
     }
@@ -79,11 +79,12 @@ impl<'a> Coordinators<'a> {
     }
 }
 
-fn start(lab: &Lab, seat: &Seat, cluster: &str, s: &Settings) -> Result<Process> {
+fn start(lab: &Lab, seat: &Seat, [tls, cluster]: [&str; 2], s: &Settings) -> Result<Process> {
     let folder = lab.folder().join(seat.name());
     fs::create_dir_all(&folder)?;
     let config = format!(
-        "[server]\nlisten = \"{}:{PORT}\"\n[storage]\ndir = \"{}\"\n{cluster}[limits]\noutgoing_per_host = {}\nincoming_per_host = {}\nmoves_total = {}\nswitchovers_per_host = {}\n\
+        "{tls}\n[server]\nlisten = \"{}:{PORT}\"\n[storage]\ndir = \"{}\"\n{cluster}[limits]\n\
+         outgoing_per_host = {}\nincoming_per_host = {}\nmoves_total = {}\nswitchovers_per_host = {}\n\
          switchovers_total = {}\n",
         seat.address,
         folder.join("data").display(),

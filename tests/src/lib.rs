@@ -19,6 +19,7 @@
 
 pub mod baseline;
 pub mod bench;
+pub mod certificates;
 mod coordinators;
 pub mod counters;
 pub mod faults;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use crate::certificates::{self, CA};
 use crate::coordinators::Coordinators;
 use crate::image::{Qemu, text};
 use crate::lab::Lab;
@@ -42,6 +43,8 @@ pub struct Settings {
     pub qemu: [Qemu; 2],
     /// `RACKFERRY_LOG` of the daemons.
     pub log: String,
+    /// Every link is TLS, as it is unless an operator wants otherwise.
+    pub tls: bool,
 }
 
 impl Default for Settings {
@@ -55,6 +58,7 @@ impl Default for Settings {
             switchovers_total: 4,
             qemu: [Qemu::V7_2; 2],
             log: "info".into(),
+            tls: true,
         }
     }
 }
@@ -73,6 +77,9 @@ impl<'a> Site<'a> {
     pub fn up(lab: &'a Lab, settings: Settings) -> Result<Self> {
         let agents = lab.hosts().iter().map(|host| (host.clone(), None)).collect();
         let mut site = Self { lab, settings, coordinators: Coordinators::of(lab), agents };
+        if site.settings.tls {
+            certificates::init(&site.folder(CA)?)?;
+        }
         site.start_coordinators()?;
         for index in 0..site.agents.len() {
             site.start_agent_at(index)?;
@@ -92,6 +99,11 @@ impl<'a> Site<'a> {
         Ok(folder)
     }
 
+    /// Where somebody's certificates are, if there is TLS.
+    fn certificates(&self, whose: &str) -> Option<PathBuf> {
+        self.settings.tls.then(|| self.lab.folder().join(CA).join(whose))
+    }
+
     /// The site's coordinators.
     pub fn coordinators(&self) -> &Coordinators<'a> {
         &self.coordinators
@@ -99,7 +111,8 @@ impl<'a> Site<'a> {
 
     /// Starts the coordinators that do not run.
     pub fn start_coordinators(&mut self) -> Result<()> {
-        self.coordinators.start(&self.settings)
+        let tls = certificates::setting(self.certificates("coordinator").as_deref());
+        self.coordinators.start(&self.settings, &tls)
     }
 
     /// Kills the coordinator that leads. Its number.
@@ -146,20 +159,25 @@ impl<'a> Site<'a> {
         let host = self.agents[index].0.clone();
         let folder = self.folder(&host.name())?;
         let qemu = self.settings.qemu[usize::from(host.rack != "a")];
+        let own = self.certificates(&host.name());
         let config = format!(
             "host = \"{}\"\nrack = \"{}\"\ncoordinator = \"{}\"\nlisten = \"{}:{PAGE_PORT}\"\n\
-             state_dir = \"{}\"\nguest_memory_mib = {}\n[qemu]\nbinary = \"{}\"\nfirmware = {:?}\n",
+             state_dir = \"{}\"\nguest_memory_mib = {}\n{}\n[qemu]\nbinary = \"{}\"\nfirmware = {:?}\n",
             host.name(),
             host.rack,
             self.coordinators.addresses(),
             host.address,
             folder.join("state").display(),
             self.settings.guest_memory_mib,
+            certificates::setting(own.as_deref()),
             text(&qemu.binary()),
             qemu.firmware().iter().map(|path| text(path)).collect::<Vec<_>>(),
         );
         let path = self.agent_config(&host);
         fs::write(&path, config)?;
+        if let Some(own) = &own {
+            certificates::join(self, &host, own)?;
+        }
         let mut command = Command::new(program("rackferry-agent"));
         command.arg("--config").arg(&path).env("RACKFERRY_LOG", &self.settings.log);
         let name = format!("agent-{}", host.name());
@@ -200,6 +218,19 @@ impl<'a> Site<'a> {
             std::thread::sleep(Duration::from_millis(100));
         }
         bail!("the site does not come up: {last}")
+    }
+
+    /// Runs the command line for its JSON, again and again while the coordinator has not come up.
+    pub fn cli_patient(&self, arguments: &[&str]) -> Result<Value> {
+        let deadline = Instant::now() + CONNECT_WAIT;
+        loop {
+            match self.cli_json(arguments) {
+                Err(_) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                said => return said,
+            }
+        }
     }
 
     /// Starts a VM on a host through its agent.
@@ -292,7 +323,11 @@ impl<'a> Site<'a> {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(program("rackferry"));
-        command.args(["--coordinator", &self.coordinators.addresses()]).args(arguments);
+        command
+            .args(["--coordinator", &self.coordinators.addresses()])
+            .arg("--tls")
+            .arg(self.certificates("admin").unwrap_or_else(|| "off".into()))
+            .args(arguments);
         command
     }
 

@@ -21,6 +21,9 @@ pub struct Args {
         default_value = "127.0.0.1:7400"
     )]
     pub coordinator: Vec<String>,
+    /// The folder of the own certificate, or `off` at a site without TLS; without it `~/.config/rackferry`.
+    #[arg(long, global = true, env = "RACKFERRY_TLS", value_name = "DIR|off")]
+    pub tls: Option<String>,
     /// How to print.
     #[arg(long, short, global = true, value_enum, default_value_t)]
     pub output: Output,
@@ -76,6 +79,13 @@ pub enum Command {
     /// The coordinators themselves.
     #[command(subcommand)]
     Cluster(Cluster),
+    /// Make the CA of a new site, and the certificates to begin with.
+    Init(Init),
+    /// Make a certificate for a person or a coordinator, where the CA is.
+    Issue(Issue),
+    /// What lets hosts in.
+    #[command(subcommand)]
+    Token(Token),
 }
 
 /// Move every VM off racks or hosts.
@@ -305,6 +315,58 @@ pub enum Cluster {
     Remove {
         /// Its number.
         id: u64,
+    },
+}
+
+/// Make the CA of a new site, and the certificates to begin with.
+#[derive(Debug, clap::Args)]
+pub struct Init {
+    /// An empty folder, or one to make. It holds the CA's key: keep it where only admins get.
+    pub dir: PathBuf,
+}
+
+/// Make a certificate for a person or a coordinator, where the CA is.
+#[derive(Debug, clap::Args)]
+pub struct Issue {
+    /// What it allows.
+    #[arg(value_enum)]
+    pub role: IssuedRole,
+    /// Who has it.
+    pub name: String,
+    /// The folder of the CA, as `rackferry init` made it.
+    #[arg(long, value_name = "DIR")]
+    pub ca: PathBuf,
+    /// The folder for the certificate; `NAME` beside the CA without it.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// How long it is good.
+    #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    pub days: u32,
+}
+
+/// What a certificate of `rackferry issue` allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum IssuedRole {
+    /// To look.
+    Viewer,
+    /// To move VMs, too.
+    Operator,
+    /// To change the site, too.
+    Admin,
+    /// To be a coordinator.
+    Coordinator,
+}
+
+/// What lets hosts in.
+#[derive(Debug, Subcommand)]
+pub enum Token {
+    /// Make a token with which `rackferry-agent join` on that host gets its certificate, once.
+    Create {
+        /// The host, as its agent's settings call it.
+        host: String,
+        /// How long it is good.
+        #[arg(long, default_value = "1h", value_parser = units::parse_duration)]
+        ttl: Duration,
     },
 }
 

@@ -2,17 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use rackferry_proto::reason_of;
 use rackferry_proto::v1::{
     self, GetClusterRequest, check_service_client::CheckServiceClient,
-    cluster_service_client::ClusterServiceClient,
+    cluster_service_client::ClusterServiceClient, enrolment_service_client::EnrolmentServiceClient,
     evacuation_service_client::EvacuationServiceClient,
     inventory_service_client::InventoryServiceClient,
     migration_service_client::MigrationServiceClient,
 };
-use tonic::{
-    Code,
-    transport::{Channel, Endpoint},
-};
+use rackferry_tls::{Tls, grpc};
+use tonic::{Code, transport::Channel};
 
 use crate::exit::Failure;
 
@@ -26,6 +25,14 @@ const KEEPALIVE: Duration = Duration::from_secs(5);
 const FIND_WITHIN: Duration = Duration::from_secs(10);
 /// The pause between two rounds.
 const RETRY: Duration = Duration::from_millis(300);
+
+/// Where coordinators are, and how to show who calls.
+pub struct Coordinators {
+    /// At least one.
+    pub addresses: Vec<String>,
+    /// The own certificate, unless TLS is off.
+    pub tls: Option<Tls>,
+}
 
 /// A connected coordinator.
 #[derive(Clone)]
@@ -46,14 +53,14 @@ impl Client {
     ///
     /// # Errors
     /// If an address is none, nobody answers, or nobody leads for too long.
-    pub async fn connect(addresses: &[String]) -> Result<Self, Failure> {
+    pub async fn connect(known: &Coordinators) -> Result<Self, Failure> {
         let begin = Instant::now();
         loop {
-            if let (Some(leader), _) = Self::look(addresses).await? {
+            if let (Some(leader), _) = Self::look(known).await? {
                 return Ok(leader);
             }
             if begin.elapsed() > FIND_WITHIN {
-                return Err(Failure::NoLeader(addresses.join(", ")));
+                return Err(Failure::NoLeader(known.addresses.join(", ")));
             }
             tokio::time::sleep(RETRY).await;
         }
@@ -63,21 +70,21 @@ impl Client {
     ///
     /// # Errors
     /// If an address is none or nobody answers.
-    pub async fn connect_any(addresses: &[String]) -> Result<Self, Failure> {
-        let (leader, other) = Self::look(addresses).await?;
-        leader.or(other).ok_or_else(|| Failure::NoLeader(addresses.join(", ")))
+    pub async fn connect_any(known: &Coordinators) -> Result<Self, Failure> {
+        let (leader, other) = Self::look(known).await?;
+        leader.or(other).ok_or_else(|| Failure::NoLeader(known.addresses.join(", ")))
     }
 
     /// One round of the addresses: the leader, and somebody else.
-    async fn look(addresses: &[String]) -> Result<(Option<Self>, Option<Self>), Failure> {
+    async fn look(known: &Coordinators) -> Result<(Option<Self>, Option<Self>), Failure> {
         let (mut other, mut failure) = (None, None);
-        for address in addresses {
-            match Self::ask(address).await {
+        for address in &known.addresses {
+            match Self::ask(address, known).await {
                 Ok(Found::Leader(leader)) => return Ok((Some(leader), other)),
                 Ok(Found::Follower(follower, leader)) => {
                     other = Some(follower);
                     if !leader.is_empty()
-                        && let Ok(Found::Leader(leader)) = Self::ask(&leader).await
+                        && let Ok(Found::Leader(leader)) = Self::ask(&leader, known).await
                     {
                         return Ok((Some(leader), other));
                     }
@@ -92,8 +99,8 @@ impl Client {
         }
     }
 
-    async fn ask(address: &str) -> Result<Found, Failure> {
-        let client = Self::dial(address).await?;
+    async fn ask(address: &str, known: &Coordinators) -> Result<Found, Failure> {
+        let client = Self::dial(address, known.tls.as_ref()).await?;
         let mut cluster = client.cluster();
         let asked = cluster.get_cluster(GetClusterRequest {});
         let cluster = match tokio::time::timeout(ANSWER_WITHIN, asked).await {
@@ -101,6 +108,10 @@ impl Client {
             // One of before there were others.
             Ok(Err(status)) if status.code() == Code::Unimplemented => {
                 return Ok(Found::Leader(client));
+            }
+            // It hung up at the first words.
+            Ok(Err(status)) if known.tls.is_none() && reason_of(&status).is_none() => {
+                return Err(Failure::NoTls(address.to_owned()));
             }
             Ok(Err(status)) => return Err(status.into()),
             Err(_) => return Err(tonic::Status::unavailable(format!("{address} is silent")).into()),
@@ -112,15 +123,12 @@ impl Client {
         Ok(Found::Follower(client, leader_addr))
     }
 
-    async fn dial(address: &str) -> Result<Self, Failure> {
-        let uri =
-            if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
-        let endpoint = Endpoint::from_shared(uri)
+    async fn dial(address: &str, tls: Option<&Tls>) -> Result<Self, Failure> {
+        let endpoint = grpc::endpoint(address)
             .map_err(|_| Failure::Address(address.to_owned()))?
             .connect_timeout(CONNECT_WITHIN)
             .http2_keep_alive_interval(KEEPALIVE);
-        let channel = endpoint
-            .connect()
+        let channel = grpc::connect(&endpoint, tls)
             .await
             .map_err(|source| Failure::Unreachable { address: address.to_owned(), source })?;
         Ok(Self { channel })
@@ -140,6 +148,10 @@ impl Client {
 
     pub fn checks(&self) -> CheckServiceClient<Channel> {
         CheckServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_LIMIT)
+    }
+
+    pub fn enrolment(&self) -> EnrolmentServiceClient<Channel> {
+        EnrolmentServiceClient::new(self.channel.clone())
     }
 
     pub fn cluster(&self) -> ClusterServiceClient<Channel> {

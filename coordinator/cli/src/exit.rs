@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use rackferry_proto::{Reason, reason_of, v1};
+use rackferry_tls::authority::AuthorityError;
 use thiserror::Error;
 use tonic::Status;
 
@@ -112,6 +113,18 @@ pub enum Failure {
     /// The user said no.
     #[error("nothing was started")]
     Declined,
+    /// There is no certificate to show.
+    #[error(
+        "there is no certificate in {0}: an admin makes one by `rackferry issue`; name its folder by --tls DIR or \
+         RACKFERRY_TLS. At a site without TLS say --tls off"
+    )]
+    NoCertificate(String),
+    /// We speak without TLS, and were not understood.
+    #[error("the coordinator at {0} does not answer without TLS: leave out --tls off")]
+    NoTls(String),
+    /// A certificate, a key or the CA is no good, or cannot be made.
+    #[error("the certificates")]
+    Certificates(#[from] AuthorityError),
     /// The terminal or the signal handler failed.
     #[error("input or output failed")]
     Io(#[from] std::io::Error),
@@ -127,7 +140,12 @@ impl Failure {
     /// The exit code.
     pub fn code(&self) -> Code {
         match self {
-            Self::Unreachable { .. } | Self::NoLeader(_) => Code::Unreachable,
+            Self::Unreachable { .. }
+            | Self::NoLeader(_)
+            | Self::NoCertificate(_)
+            | Self::NoTls(_) => Code::Unreachable,
+            Self::Certificates(AuthorityError::Exists(_) | AuthorityError::Name(_)) => Code::Usage,
+            Self::Certificates(AuthorityError::File(_)) => Code::Unreachable,
             Self::Address(_)
             | Self::Name(_)
             | Self::Evacuation(_)
@@ -137,7 +155,7 @@ impl Failure {
                 Some(reason) => code_of(reason),
                 None => code_of_grpc(status.code()),
             },
-            Self::Answer(_) | Self::Io(_) => Code::Unexpected,
+            Self::Answer(_) | Self::Io(_) | Self::Certificates(_) => Code::Unexpected,
             Self::Declined => Code::Cancelled,
         }
     }
@@ -182,9 +200,13 @@ fn code_of(reason: Reason) -> Code {
         | Reason::DoesNotFit
         | Reason::HostCordoned
         | Reason::EvacuationEnded
+        | Reason::NoAuthority
+        | Reason::TooManyTokens
         | Reason::MembershipBusy => Code::NotFeasible,
         Reason::NothingToMove => Code::Done,
-        Reason::ShuttingDown | Reason::NotLeader => Code::Unreachable,
+        Reason::ShuttingDown | Reason::NotLeader | Reason::NotPermitted | Reason::TokenRefused => {
+            Code::Unreachable
+        }
     }
 }
 
@@ -219,6 +241,7 @@ mod tests {
         assert_eq!(code(Reason::EvacuationEnded), Code::NotFeasible);
         assert_eq!(code(Reason::NothingToMove), Code::Done);
         assert_eq!(code(Reason::ShuttingDown), Code::Unreachable);
+        assert_eq!(code(Reason::NotPermitted), Code::Unreachable);
     }
 
     #[test]

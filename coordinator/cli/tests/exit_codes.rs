@@ -122,6 +122,7 @@ async fn serve(acts: Acts) -> String {
 /// Runs the program; it never waits for an answer from us.
 async fn rackferry(address: &str, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rackferry"));
+    command.env("RACKFERRY_TLS", "off");
     command.arg("--coordinator").arg(address).args(args).stdin(std::process::Stdio::null());
     tokio::task::spawn_blocking(move || command.output().expect("it starts"))
         .await
@@ -234,6 +235,7 @@ async fn no_longer_waited_for_is_6_and_the_work_goes_on() {
 async fn an_interrupt_detaches() {
     let address = serve(Acts::Never).await;
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_rackferry"));
+    command.env("RACKFERRY_TLS", "off");
     command.arg("--coordinator").arg(address).args(EVACUATE).kill_on_drop(true);
     let child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
     let pid = child.id().unwrap().to_string();

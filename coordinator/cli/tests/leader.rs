@@ -156,6 +156,7 @@ async fn serve(leader_addr: Option<&str>) -> String {
 
 async fn rackferry(coordinators: &str, args: &[&str]) -> Output {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_rackferry"));
+    command.env("RACKFERRY_TLS", "off");
     command.arg("--coordinator").arg(coordinators).args(args).stdin(std::process::Stdio::null());
     command.output().await.unwrap()
 }

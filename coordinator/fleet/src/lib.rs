@@ -31,6 +31,7 @@ mod sessions;
 mod shares;
 mod slots;
 mod store;
+mod tokens;
 mod topology;
 mod view;
 
@@ -50,9 +51,10 @@ pub use name::{
 pub use planted::PlantedBug;
 pub use record::{
     Change, Counters, End, EvacuationRecord, HostRecord, InventoryRecord, Key, LimitRecord,
-    MigrationRecord, MigrationResult, Numbers, Record, Stage, Standing, VmRecord,
+    MigrationRecord, MigrationResult, Numbers, Record, Stage, Standing, TokenRecord, VmRecord,
 };
 pub use refusal::Refusal;
+pub use tokens::TOKENS;
 pub use topology::{Lane, Link, LinkLimit, Route, Topology};
 pub use view::{
     Condition, EvacuationState, EvacuationView, HostView, Listed, MigrationView, Phase, Totals,

@@ -45,6 +45,9 @@ pub enum Record {
     /// What a link may carry.
     #[serde(rename = "limit.v1")]
     Limit(LimitRecord),
+    /// What lets a host in.
+    #[serde(rename = "token.v1")]
+    Token(TokenRecord),
 }
 
 /// What a record is found by.
@@ -64,6 +67,8 @@ pub enum Key {
     Inventory,
     /// The limit of a link.
     Limit(LinkName),
+    /// The token of a host.
+    Token(HostName),
 }
 
 impl Record {
@@ -77,6 +82,7 @@ impl Record {
             Self::Evacuation(evacuation) => Key::Evacuation(evacuation.id),
             Self::Inventory(_) => Key::Inventory,
             Self::Limit(limit) => Key::Limit(limit.link.clone()),
+            Self::Token(token) => Key::Token(token.host.clone()),
         }
     }
 }
@@ -356,6 +362,17 @@ pub struct LimitRecord {
     pub link: LinkName,
     /// How much.
     pub limit: LinkLimit,
+}
+
+/// What lets a host in, once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRecord {
+    /// The host.
+    pub host: HostName,
+    /// A digest of the token's secret.
+    pub digest: String,
+    /// When it is no longer good.
+    pub expires: Moment,
 }
 
 impl Standing {

@@ -54,6 +54,14 @@ pub enum Refusal {
     /// There is nothing to move.
     #[error("no VM is there")]
     NothingToMove,
+    /// The token was used, has expired, was replaced, or never was.
+    #[error(
+        "this token lets nobody in: it was used, has expired, was replaced by a newer one, or is another host's"
+    )]
+    Token,
+    /// More tokens wait to be used than are kept.
+    #[error("{0} tokens wait to be used; wait until some have expired")]
+    TooManyTokens(usize),
     /// The request id was used for something else.
     #[error("request id {0} was used for something else")]
     RequestReused(String),

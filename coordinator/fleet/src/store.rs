@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     Change, EvacuationId, EvacuationRecord, HostName, HostRecord, InventoryRecord, Key,
-    LimitRecord, LinkLimit, LinkName, MigrationId, MigrationRecord, Numbers, Record, VmName,
-    VmRecord, record::Numbered,
+    LimitRecord, LinkLimit, LinkName, MigrationId, MigrationRecord, Numbers, Record, TokenRecord,
+    VmName, VmRecord, record::Numbered,
 };
 
 /// Every record; whoever takes one to change it marks it as changed.
@@ -18,6 +18,7 @@ pub(crate) struct Store {
     evacuations: BTreeMap<EvacuationId, EvacuationRecord>,
     inventory: Option<Box<InventoryRecord>>,
     limits: BTreeMap<LinkName, LinkLimit>,
+    tokens: BTreeMap<HostName, TokenRecord>,
     changed: BTreeSet<Key>,
 }
 
@@ -49,6 +50,9 @@ impl Store {
             Record::Limit(LimitRecord { link, limit }) => {
                 self.limits.insert(link, limit);
             }
+            Record::Token(token) => {
+                self.tokens.insert(token.host.clone(), token);
+            }
         }
     }
 
@@ -76,6 +80,11 @@ impl Store {
     pub(crate) fn remove_limit(&mut self, link: &LinkName) {
         self.limits.remove(link);
         self.changed.insert(Key::Limit(link.clone()));
+    }
+
+    pub(crate) fn remove_token(&mut self, host: &HostName) {
+        self.tokens.remove(host);
+        self.changed.insert(Key::Token(host.clone()));
     }
 
     /// A number nobody had before.
@@ -121,6 +130,10 @@ impl Store {
         Some(host)
     }
 
+    pub(crate) fn tokens(&self) -> &BTreeMap<HostName, TokenRecord> {
+        &self.tokens
+    }
+
     pub(crate) fn vm_mut(&mut self, name: &VmName) -> Option<&mut VmRecord> {
         let vm = self.vms.get_mut(name)?;
         self.changed.insert(Key::Vm(name.clone()));
@@ -159,6 +172,7 @@ impl Store {
                 .limits
                 .get(link)
                 .map(|&limit| Record::Limit(LimitRecord { link: link.clone(), limit })),
+            Key::Token(host) => self.tokens.get(host).cloned().map(Record::Token),
         };
         record.map_or(Change::Remove(key), Change::Put)
     }

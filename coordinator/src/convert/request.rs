@@ -140,6 +140,8 @@ pub fn refusal(refusal: &Refusal) -> Status {
         Refusal::Disconnected(_) => Reason::HostDisconnected,
         Refusal::DoesNotFit(_) => Reason::DoesNotFit,
         Refusal::NothingToMove => Reason::NothingToMove,
+        Refusal::Token => Reason::TokenRefused,
+        Refusal::TooManyTokens(_) => Reason::TooManyTokens,
         Refusal::RequestReused(_) => Reason::RequestIdReused,
     };
     refuse(reason, refusal.to_string())

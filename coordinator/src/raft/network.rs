@@ -17,11 +17,9 @@ use openraft::{
     },
 };
 use rackferry_proto::v1::{self, raft_service_client::RaftServiceClient};
+use rackferry_tls::{Tls, grpc};
 use serde::{Serialize, de::DeserializeOwned};
-use tonic::{
-    Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Status, transport::Channel};
 
 use super::{Identity, MESSAGE_LIMIT, MESSAGE_VERSION, NodeId, Types};
 
@@ -40,6 +38,7 @@ type Failed<E> = RPCError<NodeId, BasicNode, E>;
 #[derive(Clone)]
 pub struct Network {
     identity: Identity,
+    tls: Option<Tls>,
     /// By address. Held for a look only, never over an await.
     known: Arc<Mutex<HashMap<String, Known>>>,
 }
@@ -51,8 +50,8 @@ struct Known {
 }
 
 impl Network {
-    pub fn new(identity: Identity) -> Self {
-        Self { identity, known: Arc::default() }
+    pub fn new(identity: Identity, tls: Option<Tls>) -> Self {
+        Self { identity, tls, known: Arc::default() }
     }
 
     fn channel(&self, addr: &str) -> Result<Channel, tonic::transport::Error> {
@@ -60,13 +59,13 @@ impl Network {
         if let Some(known) = all.get(addr) {
             return Ok(known.channel.clone());
         }
-        let channel = Endpoint::from_shared(format!("http://{addr}"))?
+        let endpoint = grpc::endpoint(addr)?
             .connect_timeout(CONNECT_WITHIN)
             .http2_keep_alive_interval(KEEPALIVE)
             .keep_alive_timeout(KEEPALIVE_ANSWER)
             .keep_alive_while_idle(true)
-            .tcp_nodelay(true)
-            .connect_lazy();
+            .tcp_nodelay(true);
+        let channel = grpc::connect_lazy(&endpoint, self.tls.as_ref());
         all.insert(addr.to_owned(), Known { channel: channel.clone(), away: false });
         Ok(channel)
     }

@@ -7,6 +7,7 @@ use openraft::{
     error::{Fatal, InitializeError, RaftError},
 };
 use rackferry_fleet::Record;
+use rackferry_tls::Tls;
 use thiserror::Error;
 
 use super::{
@@ -71,7 +72,7 @@ pub struct Node {
 
 impl Node {
     /// Opens the files in a folder and starts. A first start forms the cluster of the settings (more than
-    /// one node may do so: they say the same), or waits to be added.
+    /// one node may do so: they say the same), or waits to be added. Other coordinators are called over `tls`.
     ///
     /// # Errors
     /// See [`NodeError`].
@@ -79,6 +80,7 @@ impl Node {
         dir: &Path,
         members: &Members,
         snapshot_entries: u64,
+        tls: Option<Tls>,
     ) -> Result<Self, NodeError> {
         let Members { id, addr, peers, join } = members;
         let log = LogStore::open(&dir.join("coordinator.redb"), *id)?;
@@ -96,7 +98,7 @@ impl Node {
             identity.form(peers).await?;
         }
         let config = Arc::new(config(snapshot_entries)?);
-        let network = Network::new(identity.clone());
+        let network = Network::new(identity.clone(), tls);
         let raft = Raft::new(*id, config, network, log.clone(), state).await?;
         if !join && !raft.is_initialized().await? {
             let nodes = peers.iter().map(|(id, addr)| (*id, BasicNode::new(addr)));

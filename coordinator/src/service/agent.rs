@@ -9,6 +9,7 @@ use rackferry_proto::{
         connect_request::Message,
     },
 };
+use rackferry_tls::grpc::Caller;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +43,7 @@ impl AgentService for Agents {
         &self,
         request: Request<Streaming<ConnectRequest>>,
     ) -> Result<Response<Self::ConnectStream>, Status> {
+        let caller = request.extensions().get::<Caller>().cloned();
         // Led to the leader at once, before anything is read.
         self.handle.admit().await?;
         let mut stream = request.into_inner();
@@ -52,6 +54,7 @@ impl AgentService for Agents {
             return Err(refuse(Reason::InvalidArgument, "the first message must be hello"));
         };
         let hello = convert::hello(hello)?;
+        speaks_for(caller.as_ref(), hello.host.as_str())?;
         let host = hello.host.clone();
         let (orders, to_agent) = mpsc::channel(ORDERS);
         let handle = self.handle.clone();
@@ -74,6 +77,20 @@ impl AgentService for Agents {
             let _ = handle.disconnect(link.connection).await;
         });
         Ok(Response::new(ReceiverStream::new(to_agent)))
+    }
+}
+
+/// An agent says what happens on its own host, and on no other.
+fn speaks_for(caller: Option<&Caller>, host: &str) -> Result<(), Status> {
+    match caller {
+        Some(Caller::Anybody) => Ok(()),
+        Some(Caller::Known(identity)) if identity.name == host => Ok(()),
+        Some(Caller::Known(identity)) => {
+            let text =
+                format!("this is the certificate of {identity}, who cannot speak for {host}");
+            Err(refuse(Reason::NotPermitted, text))
+        }
+        None => Err(Status::internal("a call from nowhere")),
     }
 }
 

@@ -1,8 +1,10 @@
 //! The gRPC doors.
 
+mod access;
 mod agent;
 mod check;
 mod cluster;
+mod enrolment;
 mod evacuation;
 mod inventory;
 mod migration;
@@ -16,17 +18,17 @@ use rackferry_proto::{
     v1::{
         agent_service_server::AgentServiceServer, check_service_server::CheckServiceServer,
         cluster_service_server::ClusterServiceServer,
+        enrolment_service_server::EnrolmentServiceServer,
         evacuation_service_server::EvacuationServiceServer,
-        inventory_service_server::InventoryServiceServer,
+        inventory_service_server::InventoryServiceServer, join_service_server::JoinServiceServer,
         migration_service_server::MigrationServiceServer, raft_service_server::RaftServiceServer,
     },
 };
+use rackferry_tls::{Tls, grpc};
 use tokio::net::TcpListener;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    Status,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::{Status, transport::Server};
 
 use crate::{
     convert,
@@ -43,6 +45,9 @@ const ROOM: usize = 4096;
 /// See [`KEEPALIVE`].
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
 
+/// How long somebody without a certificate may stay.
+const JOIN_WITHIN: Duration = Duration::from_secs(30);
+
 /// What the doors open to, beside the fleet.
 pub struct Doors {
     /// Which coordinator this is.
@@ -51,6 +56,8 @@ pub struct Doors {
     pub identity: Identity,
     /// The log.
     pub raft: Raft,
+    /// The certificates, unless TLS is off.
+    pub tls: Option<Tls>,
     /// When they close.
     pub shutdown: CancellationToken,
 }
@@ -60,7 +67,7 @@ pub struct Doors {
 /// # Errors
 /// If the listener fails.
 pub async fn serve(handle: Handle, doors: Doors, listener: TcpListener) -> anyhow::Result<()> {
-    let Doors { id, identity, raft, shutdown } = doors;
+    let Doors { id, identity, raft, tls, shutdown } = doors;
     let (health, health_service) = tonic_health::server::health_reporter();
     let agents = AgentServiceServer::new(agent::Agents::new(handle.clone(), shutdown.clone()));
     let evacuations = EvacuationServiceServer::new(evacuation::Evacuations::new(
@@ -71,6 +78,8 @@ pub async fn serve(handle: Handle, doors: Doors, listener: TcpListener) -> anyho
     let checks = CheckServiceServer::new(check::Checks::new(handle.clone()));
     let inventory = InventoryServiceServer::new(inventory::Inventory::new(handle.clone()))
         .max_decoding_message_size(rackferry_inventory::SIZE_LIMIT + ROOM);
+    let enrolment = enrolment::Enrolments::new(handle.clone(), tls.clone());
+    let enrolments = EnrolmentServiceServer::new(enrolment.clone());
     let cluster = ClusterServiceServer::new(cluster::Clusters::new(handle, raft.clone()));
     let log = RaftServiceServer::new(raft::Log::new(id, identity, raft))
         .max_decoding_message_size(MESSAGE_LIMIT);
@@ -81,13 +90,23 @@ pub async fn serve(handle: Handle, doors: Doors, listener: TcpListener) -> anyho
     health.set_serving::<CheckServiceServer<check::Checks>>().await;
     health.set_serving::<ClusterServiceServer<cluster::Clusters>>().await;
     health.set_serving::<RaftServiceServer<raft::Log>>().await;
+    health.set_serving::<EnrolmentServiceServer<enrolment::Enrolments>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    // Orders are small and waited for: none of them waits for another to fill a packet.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    Server::builder()
+    let (members, newcomers) = grpc::incoming(listener, tls);
+    // Whoever has no certificate finds this one service, at doors of its own.
+    let joining = Server::builder()
+        .concurrency_limit_per_connection(1)
+        .max_connection_age(JOIN_WITHIN)
+        .add_service(JoinServiceServer::new(enrolment))
+        .serve_with_incoming_shutdown(
+            ReceiverStream::new(newcomers),
+            shutdown.clone().cancelled_owned(),
+        );
+    let serving = Server::builder()
+        .layer(access::Guarded)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
         .add_service(health_service)
@@ -98,9 +117,10 @@ pub async fn serve(handle: Handle, doors: Doors, listener: TcpListener) -> anyho
         .add_service(inventory)
         .add_service(checks)
         .add_service(cluster)
+        .add_service(enrolments)
         .add_service(log)
-        .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
-        .await?;
+        .serve_with_incoming_shutdown(ReceiverStream::new(members), shutdown.cancelled_owned());
+    tokio::try_join!(serving, joining)?;
     Ok(())
 }
 

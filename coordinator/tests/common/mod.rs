@@ -1,6 +1,8 @@
 //! A real coordinator process, and agents that are played over gRPC.
 #![allow(dead_code, reason = "each test file uses some of it")]
 
+pub mod site;
+
 use std::{
     fs::OpenOptions,
     net::TcpListener,
@@ -11,8 +13,9 @@ use std::{
 
 use rackferry_proto::v1::{
     CheckReport, CommitRequest, ConnectRequest, ConnectResponse, CreateEvacuationRequest,
-    Evacuation, Hello, HostReport, RunState, SwitchoverRequest, TargetReady, VmState,
-    agent_service_client::AgentServiceClient, connect_request as up, connect_response as down,
+    Evacuation, GetClusterRequest, Hello, HostReport, RunState, SwitchoverRequest, TargetReady,
+    VmState, agent_service_client::AgentServiceClient,
+    cluster_service_client::ClusterServiceClient, connect_request as up, connect_response as down,
     evacuation_service_client::EvacuationServiceClient,
 };
 use tokio::{sync::mpsc, time::timeout};
@@ -40,8 +43,16 @@ impl Coordinator {
     /// The same with more settings.
     pub async fn start_with(dir: &Path, port: u16, settings: &str) -> Self {
         let coordinator = Self { child: spawn(dir, port, settings), port };
-        coordinator.channel().await;
+        let channel = coordinator.channel().await;
+        // It listens before it has its log.
+        let asked = ClusterServiceClient::new(channel).get_cluster(GetClusterRequest {}).await;
+        asked.expect("it answers");
         coordinator
+    }
+
+    /// One that was started as a process by itself.
+    pub fn of(child: Child, port: u16) -> Self {
+        Self { child, port }
     }
 
     pub async fn channel(&self) -> Channel {
@@ -90,12 +101,18 @@ pub async fn channel(port: u16) -> Channel {
     timeout(LIMIT, connect).await.expect("the coordinator answers")
 }
 
-/// The process, by itself.
+/// The process, by itself, without TLS: what it does behind its doors is the same.
 pub fn spawn(dir: &Path, port: u16, settings: &str) -> Child {
+    let log = "debug,h2=info,hyper_util=info,tower=info";
+    spawn_with(dir, port, "tls = 'off'", settings, log)
+}
+
+/// The process, by itself. `first` stands before all sections.
+pub fn spawn_with(dir: &Path, port: u16, first: &str, settings: &str, log_filter: &str) -> Child {
     let config = dir.join("coordinator.toml");
     let data = dir.join("data");
     let text = format!(
-        "[server]\nlisten = '127.0.0.1:{port}'\n[storage]\ndir = '{}'\n{settings}\n",
+        "{first}\n[server]\nlisten = '127.0.0.1:{port}'\n[storage]\ndir = '{}'\n{settings}\n",
         data.display()
     );
     std::fs::write(&config, text).unwrap();
@@ -106,7 +123,7 @@ pub fn spawn(dir: &Path, port: u16, settings: &str) -> Child {
     Command::new(binary)
         .arg("--config")
         .arg(&config)
-        .env("RACKFERRY_LOG", "debug,h2=info,hyper_util=info,tower=info")
+        .env("RACKFERRY_LOG", log_filter)
         .stderr(log)
         .stdin(Stdio::null())
         .spawn()

@@ -5,9 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use rackferry_migrator_protocol::frame::{ClaimReply, FetchReplyView, Hello, Kind, Role};
+use rackferry_tls::Tls;
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
+use super::Member;
 use crate::conn;
 use crate::limits::{NEIGHBOUR_BACKOFF, NEIGHBOUR_REQUESTS};
 
@@ -31,10 +33,10 @@ pub struct Link {
 }
 
 impl Link {
-    /// Starts the task that owns the connection to `addr`. It ends when the last handle is dropped.
-    pub fn start(own_host: u32, addr: String) -> Self {
+    /// Starts the task that owns the connection to a neighbour. It ends when the last handle is dropped.
+    pub fn start(own_host: u32, neighbour: Member, tls: Option<Tls>) -> Self {
         let (requests, queue) = mpsc::channel(NEIGHBOUR_REQUESTS);
-        tokio::spawn(run(own_host, addr, queue));
+        tokio::spawn(run(own_host, neighbour, tls, queue));
         Self { requests }
     }
 
@@ -57,10 +59,16 @@ impl Link {
     }
 }
 
-async fn run(own_host: u32, addr: String, mut queue: mpsc::Receiver<Request>) {
+async fn run(
+    own_host: u32,
+    neighbour: Member,
+    tls: Option<Tls>,
+    mut queue: mpsc::Receiver<Request>,
+) {
+    let Member { host, page_addr: addr, .. } = neighbour;
     while let Some(first) = queue.recv().await {
         let hello = Hello { host_id: own_host, role: Role::Neighbour };
-        match conn::dial(&addr, &hello).await {
+        match conn::dial(&addr, &host, &hello, tls.as_ref()).await {
             Ok((reader, writer)) => serve(first, &mut queue, reader, writer).await,
             Err(error) => {
                 debug!(%addr, %error, "neighbour cannot be reached");

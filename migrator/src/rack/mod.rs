@@ -14,6 +14,7 @@ use rackferry_dedup_index::{
 use rackferry_migrator_protocol::frame::{
     ClaimReply, ClaimRequest, FetchRequest, Forget, HolderRef, Kind, Revoke,
 };
+use rackferry_tls::Tls;
 use tokio::sync::oneshot;
 
 pub use link::Answer;
@@ -31,6 +32,8 @@ const HASH_THREADS: usize = 2;
 pub struct Member {
     /// Stable number of the host.
     pub host_id: u32,
+    /// Its name, as its certificate says it.
+    pub host: String,
     /// `ip:port` of its page server.
     pub page_addr: String,
 }
@@ -45,6 +48,8 @@ struct View {
 pub struct Rack {
     /// Number of this host.
     pub own_host: u32,
+    /// What page connections are made with; none if TLS is off.
+    pub tls: Option<Tls>,
     key: DomainKey,
     /// Hashes pages with the dedup domain's key.
     pub hasher: PageHasher,
@@ -81,9 +86,16 @@ pub struct PendingClaims {
 
 impl Rack {
     /// A rack of which nothing but the own host is known yet. `index_bytes` and `content_bytes` are ceilings.
-    pub fn new(own_host: u32, key: &DomainKey, index_bytes: usize, content_bytes: usize) -> Self {
+    pub fn new(
+        own_host: u32,
+        key: &DomainKey,
+        index_bytes: usize,
+        content_bytes: usize,
+        tls: Option<Tls>,
+    ) -> Self {
         Self {
             own_host,
+            tls,
             key: key.clone(),
             hasher: PageHasher::new(key),
             shard: IndexShard::with_ceiling(index_bytes),
@@ -104,7 +116,10 @@ impl Rack {
         let mut old = std::mem::take(&mut view.members);
         for m in members.iter().filter(|m| m.host_id != self.own_host) {
             let kept = old.remove(&m.host_id).filter(|(addr, _)| *addr == m.page_addr);
-            let start = || (m.page_addr.clone(), Link::start(self.own_host, m.page_addr.clone()));
+            let start = || {
+                let link = Link::start(self.own_host, m.clone(), self.tls.clone());
+                (m.page_addr.clone(), link)
+            };
             view.members.insert(m.host_id, kept.unwrap_or_else(start));
         }
         let hosts: Vec<u32> = view.members.keys().copied().chain([self.own_host]).collect();

@@ -4,17 +4,16 @@ use std::sync::Arc;
 
 use rackferry_migrator_protocol::frame::FromTarget;
 use rackferry_migrator_protocol::session::source::Event;
-use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::mpsc;
 
 use super::Input;
 use super::emit::Order;
 use super::flow::Flow;
-use crate::conn::{ConnError, FrameReader};
+use crate::conn::{ConnError, FrameReader, PageRead};
 
 /// Reads the target's frames until the connection ends; the reason goes to the session as its last input.
 pub async fn run(
-    mut reader: FrameReader<OwnedReadHalf>,
+    mut reader: FrameReader<PageRead>,
     flow: Arc<Flow>,
     orders: mpsc::Sender<Order>,
     inputs: mpsc::Sender<Input>,
@@ -35,7 +34,7 @@ pub async fn run(
 }
 
 async fn next(
-    reader: &mut FrameReader<OwnedReadHalf>,
+    reader: &mut FrameReader<PageRead>,
     flow: &Flow,
     orders: &mpsc::Sender<Order>,
 ) -> Result<Option<Input>, ConnError> {

@@ -87,6 +87,8 @@ pub struct SourceSpec {
     pub crossing: u64,
     /// Number of the target host.
     pub target_host: u32,
+    /// Its name, as its certificate says it.
+    pub target_name: String,
     /// `ip:port` of the target's page server.
     pub target_addr: String,
     /// Which copies are found.
@@ -258,7 +260,8 @@ async fn dial(spec: &SourceSpec, parts: &SourceParts) -> Result<conn::Framed, co
         generation: spec.generation,
         migration_id: spec.migration_id.clone(),
     };
-    conn::dial(&spec.target_addr, &Hello { host_id: parts.rack.own_host, role }).await
+    let hello = Hello { host_id: parts.rack.own_host, role };
+    conn::dial(&spec.target_addr, &spec.target_name, &hello, parts.rack.tls.as_ref()).await
 }
 
 impl From<Command> for Event {
@@ -317,7 +320,7 @@ impl Session {
 
     fn start_emitter(
         &self,
-        writer: conn::FrameWriter<tokio::net::tcp::OwnedWriteHalf>,
+        writer: conn::FrameWriter<conn::PageWrite>,
         parsed: mpsc::Receiver<pump::Parsed>,
         orders: mpsc::Receiver<Order>,
     ) -> JoinHandle<()> {

@@ -21,12 +21,11 @@ use std::time::Duration;
 use rackferry_dedup_index::Digest;
 use rackferry_migrator_protocol::frame::{Ack, FromTarget, Kind};
 use rackferry_migrator_protocol::session::target::{Effect, Event, Target};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
-use crate::conn::{ConnError, FrameReader, FrameWriter, Framed};
+use crate::conn::{ConnError, FrameReader, FrameWriter, Framed, PageRead, PageWrite};
 use crate::limits::{PENDING_RETRY, RECEIVED_FRAMES, SESSION_EVENTS};
 use crate::qmp::Qmp;
 use crate::rack::Rack;
@@ -120,7 +119,7 @@ struct Session {
     spec: TargetSpec,
     parts: TargetParts,
     machine: Target,
-    writer: FrameWriter<OwnedWriteHalf>,
+    writer: FrameWriter<PageWrite>,
     inputs: mpsc::Sender<Input>,
     receiver: Receiver,
     counters: Arc<Counters>,
@@ -204,7 +203,7 @@ pub async fn run(
 
 /// Reads frames until the connection ends; the reason is the last item.
 async fn read_frames(
-    mut reader: FrameReader<OwnedReadHalf>,
+    mut reader: FrameReader<PageRead>,
     counters: Arc<Counters>,
     frames: mpsc::Sender<Result<(Kind, Vec<u8>), String>>,
     mut recycled: mpsc::Receiver<Vec<u8>>,

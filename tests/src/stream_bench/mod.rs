@@ -63,7 +63,7 @@ impl Run {
     }
 }
 
-/// Moves the VM by stock QEMU and by Rackferry in each of its ways; stock is the first.
+/// Moves the VM by stock QEMU and by Rackferry in each of its ways, over TLS and without; stock is the first.
 pub fn run(options: Options) -> Result<Vec<Run>> {
     let lab = Lab::up(&Topology::of(1))?;
     lab.core().unshape()?;
@@ -124,39 +124,59 @@ fn qemu(lab: &Lab, host: &Host, options: Options, further: &[&str]) -> Result<(P
     Ok((process, qmp))
 }
 
+/// In each way over TLS, then again without it: the same VM, to and fro.
 fn ours(lab: &Lab, options: Options) -> Result<Vec<Run>> {
-    let guest_memory_mib = u64::from(options.memory_mib) + 64;
-    let settings = Settings { guest_memory_mib, qemu: [options.qemu; 2], ..Settings::default() };
-    let site = Site::up(lab, settings)?;
-    let (a, b) = (lab.host("a", 1), lab.host("b", 1));
-    site.start_spec(a, VM, &spec(options))?;
-    std::thread::sleep(FIRMWARE);
-    let (pid, _) = watch::qemus(lab)?.pop().context("the agent started no QEMU")?;
-    fill::fill(pid, bytes(options))?;
-    // To and fro: each move starts with all content at one side only.
-    let ways = [("off", "off", a, b), ("rack", "zstd", b, a), ("rack", "off", a, b)];
+    let mut ends = [lab.host("a", 1), lab.host("b", 1)];
     let mut runs = Vec::new();
-    for (dedup, compress, from, to) in ways {
-        let agents: Vec<(&str, u32)> = site
-            .agents()
-            .map(|(host, process)| {
-                let side = if host.name() == from.name() { "source agent" } else { "target agent" };
-                (side, process.id())
-            })
-            .collect();
-        let watch = Watch::start(lab, &agents)?;
-        let start = Instant::now();
-        let (to_name, how) = (to.name(), ["--dedup", dedup, "--compress", compress]);
-        site.cli_json(&[&["migrate", VM, "--to", &to_name][..], &how].concat())?;
-        let whole = start.elapsed();
-        let watched = watch.end()?;
-        let mut stages =
-            figures::stages(&lab.printed(&format!("agent-{}", from.name())), "source")?;
-        stages.extend(figures::stages(&lab.printed(&format!("agent-{}", to.name())), "target")?);
-        let name = format!("rackferry, dedup {dedup}, compress {compress}");
-        runs.push(watched.run(&name, whole, bytes(options), stages));
+    for tls in [true, false] {
+        let settings = Settings {
+            guest_memory_mib: u64::from(options.memory_mib) + 64,
+            qemu: [options.qemu; 2],
+            tls,
+            ..Settings::default()
+        };
+        let site = Site::up(lab, settings)?;
+        if tls {
+            site.start_spec(ends[0], VM, &spec(options))?;
+            std::thread::sleep(FIRMWARE);
+            let (pid, _) = watch::qemus(lab)?.pop().context("the agent started no QEMU")?;
+            fill::fill(pid, bytes(options))?;
+        }
+        site.wait_listed(&[VM])?;
+        // To and fro: each move starts with all content at one side only.
+        for (dedup, compress) in [("off", "off"), ("rack", "zstd"), ("rack", "off")] {
+            runs.push(one(&site, options, ends, (dedup, compress, tls))?);
+            ends.reverse();
+        }
     }
     Ok(runs)
+}
+
+fn one(
+    site: &Site<'_>,
+    options: Options,
+    [from, to]: [&Host; 2],
+    (dedup, compress, tls): (&str, &str, bool),
+) -> Result<Run> {
+    let lab = site.lab();
+    let agents: Vec<(&str, u32)> = site
+        .agents()
+        .map(|(host, process)| {
+            let side = if host.name() == from.name() { "source agent" } else { "target agent" };
+            (side, process.id())
+        })
+        .collect();
+    let watch = Watch::start(lab, &agents)?;
+    let start = Instant::now();
+    let (to_name, how) = (to.name(), ["--dedup", dedup, "--compress", compress]);
+    site.cli_json(&[&["migrate", VM, "--to", &to_name][..], &how].concat())?;
+    let whole = start.elapsed();
+    let watched = watch.end()?;
+    let mut stages = figures::stages(&lab.printed(&format!("agent-{}", from.name())), "source")?;
+    stages.extend(figures::stages(&lab.printed(&format!("agent-{}", to.name())), "target")?);
+    let link = if tls { "TLS" } else { "plain TCP" };
+    let name = format!("rackferry, dedup {dedup}, compress {compress}, {link}");
+    Ok(watched.run(&name, whole, bytes(options), stages))
 }
 
 fn spec(options: Options) -> String {

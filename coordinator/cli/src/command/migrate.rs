@@ -57,7 +57,7 @@ pub async fn run(context: &Context, args: Migrate) -> Result<Code, Failure> {
                 if failure.code() != Code::Unreachable || since.elapsed() > PATIENCE {
                     return Err(failure);
                 }
-                if let Ok(again) = Client::connect(&context.addresses).await {
+                if let Ok(again) = Client::connect(&context.coordinators).await {
                     client = again;
                 }
             }

@@ -1,6 +1,7 @@
 //! What each command does.
 
 mod cancel;
+mod certificates;
 mod check;
 mod cluster;
 mod evacuate;
@@ -10,6 +11,7 @@ mod limit;
 mod list;
 mod migrate;
 mod status;
+mod token;
 mod watch;
 
 use rackferry_proto::{Reason, reason_of};
@@ -17,7 +19,7 @@ use tonic::Status;
 
 use crate::{
     args::{Args, Cluster, Command, Host, Inventory, Output, Vm},
-    client::Client,
+    client::{Client, Coordinators},
     exit::{Code, Failure},
 };
 
@@ -26,7 +28,7 @@ pub struct Context {
     /// The coordinator.
     pub client: Client,
     /// Where coordinators are.
-    pub addresses: Vec<String>,
+    pub coordinators: Coordinators,
     /// How to print.
     pub output: Output,
 }
@@ -36,17 +38,21 @@ pub struct Context {
 /// # Errors
 /// Why it could not be done.
 pub async fn run(args: Args) -> Result<Code, Failure> {
-    let Args { coordinator: addresses, output, command } = args;
-    // A file can be looked at without anybody.
-    if let Command::Inventory(Inventory::Check { file }) = &command {
-        return inventory::check(file, output);
+    let Args { coordinator: addresses, tls, output, command } = args;
+    // A file can be looked at without anybody, and certificates are made before there is anybody.
+    match &command {
+        Command::Inventory(Inventory::Check { file }) => return inventory::check(file, output),
+        Command::Init(init) => return certificates::init(init),
+        Command::Issue(issue) => return certificates::issue(issue),
+        _ => {}
     }
+    let coordinators = Coordinators { addresses, tls: certificates::own(tls.as_deref())? };
     // Who leads is worth asking also when nobody does.
     let client = match command {
-        Command::Cluster(Cluster::Status) => Client::connect_any(&addresses).await?,
-        _ => Client::connect(&addresses).await?,
+        Command::Cluster(Cluster::Status) => Client::connect_any(&coordinators).await?,
+        _ => Client::connect(&coordinators).await?,
     };
-    let context = Context { client, addresses, output };
+    let context = Context { client, coordinators, output };
     match command {
         Command::Evacuate(evacuate) => evacuate::run(&context, evacuate).await,
         Command::Migrate(migrate) => migrate::run(&context, migrate).await,
@@ -62,6 +68,8 @@ pub async fn run(args: Args) -> Result<Code, Failure> {
         Command::Vm(Vm::List { rack, host }) => list::vms(&context, rack, host).await,
         Command::Host(Host::List { rack }) => list::hosts(&context, rack).await,
         Command::Cluster(cluster) => cluster::run(&context, cluster).await,
+        Command::Token(token) => token::run(&context, token).await,
+        Command::Init(_) | Command::Issue(_) => unreachable!("done without a coordinator"),
     }
 }
 
@@ -81,7 +89,7 @@ impl Context {
                 Err(status) if self.leads_no_more(&status) => {}
                 answer => return Ok(answer?),
             }
-            client = Client::connect(&self.addresses).await?;
+            client = Client::connect(&self.coordinators).await?;
         }
         Ok(call(client).await?)
     }
@@ -90,7 +98,9 @@ impl Context {
     fn leads_no_more(&self, status: &Status) -> bool {
         match reason_of(status) {
             Some(reason) => reason == Reason::NotLeader,
-            None => self.addresses.len() > 1 && status.code() == tonic::Code::Unavailable,
+            None => {
+                self.coordinators.addresses.len() > 1 && status.code() == tonic::Code::Unavailable
+            }
         }
     }
 

@@ -112,7 +112,7 @@ impl<'a> Watch<'a> {
                 }
             }
             tokio::time::sleep(RETRY).await;
-            if let Ok(client) = Client::connect(&self.context.addresses).await {
+            if let Ok(client) = Client::connect(&self.context.coordinators).await {
                 self.client = client;
             }
         }

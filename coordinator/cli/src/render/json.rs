@@ -388,6 +388,18 @@ impl<'a> From<&'a v1::Host> for Host<'a> {
     }
 }
 
+/// A token, and until when it is good.
+pub fn token(created: &v1::CreateTokenResponse) -> String {
+    #[derive(Serialize)]
+    struct Token<'a> {
+        token: &'a str,
+        expires_unix_ms: u64,
+    }
+    let v1::CreateTokenResponse { token, expires_unix_ms } = created;
+    let value = Token { token, expires_unix_ms: *expires_unix_ms };
+    text(&Resulting { result_code: Code::Done as u32, value })
+}
+
 /// Why a command failed.
 pub fn failure(failure: &Failure) -> String {
     #[derive(Serialize)]

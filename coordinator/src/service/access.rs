@@ -1,0 +1,188 @@
+//! Who may call what: one table, looked at before any service is.
+//!
+//! A method that is not in it is nobody's. Without TLS everybody may do everything: the operator wanted that.
+
+use std::{
+    future::{Ready, ready},
+    task::{Context, Poll},
+};
+
+use rackferry_proto::{Reason, refuse};
+use rackferry_tls::{
+    Role::{self, Admin, Agent, Coordinator, Operator, Viewer},
+    grpc::Caller,
+};
+use tokio_util::either::Either;
+use tonic::{Status, body::Body, codegen::http};
+use tower::{Layer, Service};
+
+const ALL: &[Role] = &Role::ALL;
+const AGENTS: &[Role] = &[Agent];
+const COORDINATORS: &[Role] = &[Coordinator];
+/// May look.
+const LOOK: &[Role] = &[Viewer, Operator, Admin];
+/// May move VMs.
+const MOVE: &[Role] = &[Operator, Admin];
+/// May change the site.
+const CHANGE: &[Role] = &[Admin];
+
+/// Who may call a method.
+fn allowed(path: &str) -> Option<&'static [Role]> {
+    let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+    let Some(service) = service.strip_prefix("rackferry.v1.") else {
+        let foreign = ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"];
+        return foreign.contains(&service).then_some(ALL);
+    };
+    Some(match (service, method) {
+        ("AgentService", "Connect") | ("EnrolmentService", "Renew") => AGENTS,
+        ("RaftService", "AppendEntries" | "Vote" | "InstallSnapshot") => COORDINATORS,
+        ("InventoryService", "ListHosts" | "ListVms" | "GetInventory" | "ListLinks")
+        | ("CheckService", "CheckVms")
+        | ("EvacuationService", "GetEvacuation" | "ListEvacuations" | "WatchEvacuation")
+        | ("MigrationService", "GetMigration" | "ListMigrations")
+        | ("ClusterService", "GetCluster") => LOOK,
+        (
+            "EvacuationService",
+            "CreateEvacuation" | "CancelEvacuation" | "PauseEvacuation" | "ResumeEvacuation",
+        )
+        | ("InventoryService", "SetLinkLimits" | "CordonHosts" | "UncordonHosts")
+        | ("MigrationService", "CreateMigration" | "CancelMigration") => MOVE,
+        ("ClusterService", "AddNode" | "RemoveNode")
+        | ("InventoryService", "ImportInventory")
+        | ("EnrolmentService", "CreateToken") => CHANGE,
+        _ => return None,
+    })
+}
+
+fn check(caller: Option<&Caller>, path: &str) -> Result<(), Status> {
+    let identity = match caller {
+        Some(Caller::Anybody) => return Ok(()),
+        Some(Caller::Known(identity)) => identity,
+        None => return Err(Status::internal("a call from nowhere")),
+    };
+    let allowed = allowed(path).unwrap_or_default();
+    if allowed.contains(&identity.role) {
+        return Ok(());
+    }
+    tracing::info!(caller = %identity, path, "not permitted");
+    let needed: Vec<_> = allowed.iter().map(|role| role.as_str()).collect();
+    let text = match &needed[..] {
+        [] => format!("{identity} may not call {path}"),
+        needed => {
+            format!("this is for {}; the certificate is one of {identity}", needed.join(", "))
+        }
+    };
+    Err(refuse(Reason::NotPermitted, text))
+}
+
+/// Puts the table before services.
+#[derive(Clone, Copy)]
+pub struct Guarded;
+
+impl<S> Layer<S> for Guarded {
+    type Service = Guard<S>;
+
+    fn layer(&self, inner: S) -> Guard<S> {
+        Guard { inner }
+    }
+}
+
+/// Services behind the table.
+#[derive(Clone)]
+pub struct Guard<S> {
+    inner: S,
+}
+
+type Answer<S> = Result<http::Response<Body>, <S as Service<http::Request<Body>>>::Error>;
+
+impl<S> Service<http::Request<Body>> for Guard<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Either<Ready<Answer<S>>, S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        match check(request.extensions().get::<Caller>(), request.uri().path()) {
+            Ok(()) => Either::Right(self.inner.call(request)),
+            Err(status) => Either::Left(ready(Ok(status.into_http()))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rackferry_proto::{FILE_DESCRIPTOR_SET, reason_of};
+    use rackferry_tls::Identity;
+
+    use super::*;
+
+    /// Every method of ours, by path.
+    fn methods() -> Vec<String> {
+        use prost::Message;
+        let files = prost_types::FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap().file;
+        let mut paths = Vec::new();
+        for file in files {
+            for service in &file.service {
+                let name = format!("/{}.{}", file.package(), service.name());
+                paths.extend(service.method.iter().map(|one| format!("{name}/{}", one.name())));
+            }
+        }
+        paths
+    }
+
+    #[test]
+    fn every_method_has_its_row() {
+        let methods = methods();
+        assert!(methods.len() > 20, "{methods:?}");
+        for path in methods {
+            // Those who join have doors of their own.
+            let at_these_doors = !path.contains(".JoinService/");
+            assert_eq!(allowed(&path).is_some(), at_these_doors, "{path}");
+        }
+    }
+
+    fn may(role: Role, path: &str) -> bool {
+        let caller = Caller::Known(Arc::new(Identity::new(role, "x")));
+        let path = format!("/rackferry.v1.{path}");
+        match check(Some(&caller), &path) {
+            Ok(()) => true,
+            Err(status) => {
+                assert_eq!(reason_of(&status), Some(Reason::NotPermitted));
+                false
+            }
+        }
+    }
+
+    #[test]
+    fn each_role_may_what_it_needs() {
+        for (path, roles) in [
+            ("InventoryService/ListVms", LOOK),
+            ("EvacuationService/CreateEvacuation", MOVE),
+            ("MigrationService/CancelMigration", MOVE),
+            ("ClusterService/RemoveNode", CHANGE),
+            ("EnrolmentService/CreateToken", CHANGE),
+            ("AgentService/Connect", AGENTS),
+            ("RaftService/AppendEntries", COORDINATORS),
+            ("RaftService/Unheard", &[]),
+        ] {
+            for role in Role::ALL {
+                assert_eq!(may(role, path), roles.contains(&role), "{role} {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_tls_everybody_may_everything_and_out_of_nowhere_nobody() {
+        let path = "/rackferry.v1.ClusterService/RemoveNode";
+        assert!(check(Some(&Caller::Anybody), path).is_ok());
+        assert!(check(None, path).is_err());
+    }
+}

@@ -1,0 +1,139 @@
+//! How hosts become part of the site.
+
+use std::time::Duration;
+
+use rackferry_fleet::{HostName, Moment, TokenRecord};
+use rackferry_proto::{
+    Reason, refuse,
+    v1::{
+        CreateTokenRequest, CreateTokenResponse, JoinRequest, JoinResponse, RenewRequest,
+        RenewResponse, enrolment_service_server::EnrolmentService,
+        join_service_server::JoinService,
+    },
+};
+use rackferry_tls::{
+    Authority, Identity, Role, Tls, Token,
+    authority::{AuthorityError, LIFE},
+    grpc::Caller,
+    identity::NAME_LIMIT,
+    token::digest_of_secret,
+};
+use tonic::{Request, Response, Status};
+
+use super::answer;
+use crate::{convert, driver::Handle};
+
+/// How long a token lasts, unless the admin says otherwise.
+const TOKEN_LIFE: Duration = Duration::from_secs(3600);
+/// The longest: a token that lies about is a way in.
+const TOKEN_LIFE_MAX: Duration = Duration::from_secs(7 * 86_400);
+
+/// The door for hosts that come.
+#[derive(Clone)]
+pub struct Enrolments {
+    handle: Handle,
+    tls: Option<Tls>,
+}
+
+impl Enrolments {
+    pub fn new(handle: Handle, tls: Option<Tls>) -> Self {
+        Self { handle, tls }
+    }
+
+    /// The CA, if its key is here: looked for each time, so that it can come and go.
+    fn authority(&self) -> Result<Authority, Status> {
+        let tls = self.tls.as_ref().ok_or_else(|| {
+            refuse(Reason::NoAuthority, "TLS is off at this site: hosts need no certificates")
+        })?;
+        Authority::load(tls.dir()).map_err(|error| {
+            tracing::warn!(%error, "no certificate can be made here");
+            let text = "the coordinator that leads has no ca.key beside its certificate";
+            refuse(Reason::NoAuthority, text)
+        })
+    }
+}
+
+fn sign(authority: &Authority, request: &str, host: &str) -> Result<String, Status> {
+    let holder = Identity::new(Role::Agent, host);
+    authority.sign(request, &holder, LIFE).map_err(|error| match error {
+        AuthorityError::Request | AuthorityError::Name(_) => {
+            refuse(Reason::InvalidArgument, error.to_string())
+        }
+        other => Status::internal(other.to_string()),
+    })
+}
+
+#[tonic::async_trait]
+impl EnrolmentService for Enrolments {
+    async fn create_token(
+        &self,
+        request: Request<CreateTokenRequest>,
+    ) -> Result<Response<CreateTokenResponse>, Status> {
+        self.handle.admit().await?;
+        let CreateTokenRequest { host, ttl_seconds } = request.into_inner();
+        let length = host.chars().count();
+        if length == 0 || length > NAME_LIMIT || host.chars().any(char::is_control) {
+            let text = format!("a host has a name of 1 to {NAME_LIMIT} characters");
+            return Err(refuse(Reason::InvalidArgument, text));
+        }
+        let life = match ttl_seconds {
+            0 => TOKEN_LIFE,
+            seconds => Duration::from_secs(seconds.into()),
+        };
+        if life > TOKEN_LIFE_MAX {
+            return Err(refuse(Reason::InvalidArgument, "a token lasts 7 days at most"));
+        }
+        let token = Token::new(&self.authority()?.pem)
+            .map_err(|error| Status::internal(error.to_string()))?;
+        let digest = digest_of_secret(&token.secret());
+        let life = u64::try_from(life.as_nanos()).unwrap_or(u64::MAX);
+        let name = host.clone();
+        let expires = self
+            .handle
+            .ask(move |fleet, now, out| {
+                let expires = Moment(now.0.saturating_add(life));
+                let token = TokenRecord { host: HostName::new(name), digest, expires };
+                fleet.create_token(token, now, out).map(|()| expires)
+            })
+            .await?;
+        let expires_unix_ms = answer(expires)?.unix_ms();
+        tracing::info!(%host, "a token was made");
+        Ok(Response::new(CreateTokenResponse { token: token.expose(), expires_unix_ms }))
+    }
+
+    async fn renew(
+        &self,
+        request: Request<RenewRequest>,
+    ) -> Result<Response<RenewResponse>, Status> {
+        let caller = request.extensions().get::<Caller>().cloned();
+        let Some(Caller::Known(identity)) = caller else {
+            return Err(refuse(Reason::NotPermitted, "there is no certificate to renew"));
+        };
+        let authority = self.authority()?;
+        let certificate_pem = sign(&authority, &request.into_inner().request_pem, &identity.name)?;
+        tracing::info!(host = identity.name, "its certificate was renewed");
+        Ok(Response::new(RenewResponse { certificate_pem, ca_pem: authority.pem }))
+    }
+}
+
+#[tonic::async_trait]
+impl JoinService for Enrolments {
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        self.handle.admit().await?;
+        let JoinRequest { secret, host, request_pem } = request.into_inner();
+        // Made before the token is used up: what can fail has failed by then.
+        let authority = self.authority()?;
+        let certificate_pem = sign(&authority, &request_pem, &host)?;
+        let (name, digest) = (HostName::new(host.clone()), digest_of_secret(&secret));
+        let used = self
+            .handle
+            .ask(move |fleet, now, out| fleet.use_token(&name, &digest, now, out))
+            .await?;
+        if let Err(refusal) = used {
+            tracing::warn!(%host, "a token was refused");
+            return Err(convert::refusal(&refusal));
+        }
+        tracing::info!(%host, "joined the site");
+        Ok(Response::new(JoinResponse { certificate_pem, ca_pem: authority.pem }))
+    }
+}

@@ -1,0 +1,178 @@
+//! A real agent process in a site with TLS, and a coordinator that is played over gRPC.
+
+use std::fs::OpenOptions;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rackferry_proto::v1::agent_service_server::{AgentService, AgentServiceServer};
+use rackferry_proto::v1::enrolment_service_server::{EnrolmentService, EnrolmentServiceServer};
+use rackferry_proto::v1::{
+    ConnectRequest, ConnectResponse, CreateTokenRequest, CreateTokenResponse, RenewRequest,
+    RenewResponse, Welcome, connect_response::Message,
+};
+use rackferry_tls::authority::LIFE;
+use rackferry_tls::{Authority, Identity, Role, Tls, grpc};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status, Streaming};
+
+/// The agent's host.
+pub const HOST: &str = "r1-h1";
+/// The key of the dedup domain: bytes that stand nowhere by chance.
+pub const KEY: [u8; 32] = *b"\x91\xa3\x17\xe4 secret of the domain \xc2\x88\xf0\x05\xdd\x1b";
+/// Nothing takes longer, on a slow machine either.
+const LIMIT: Duration = Duration::from_secs(60);
+
+pub struct Site {
+    dir: tempfile::TempDir,
+    pub authority: Authority,
+    pub page_addr: String,
+    agent: Child,
+}
+
+impl Site {
+    /// A site whose agent runs, with a certificate that is good for so long.
+    pub async fn start(life: time::Duration) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::create(&dir.path().join("ca")).unwrap();
+        let issue = |role, name: &str, life| {
+            let own = dir.path().join(name);
+            authority.issue(&own, &Identity::new(role, name), life).unwrap();
+        };
+        issue(Role::Coordinator, "coordinator", LIFE);
+        issue(Role::Agent, HOST, life);
+        let tls = Tls::open(&dir.path().join("coordinator"), &[Role::Coordinator]).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let coordinator = listener.local_addr().unwrap().to_string();
+        let (members, _newcomers) = grpc::incoming(listener, Some(tls));
+        let played = Played { ca: dir.path().join("ca") };
+        let server = Server::builder()
+            .add_service(AgentServiceServer::new(played.clone()))
+            .add_service(EnrolmentServiceServer::new(played));
+        tokio::spawn(server.serve_with_incoming(ReceiverStream::new(members)));
+        let own = format!("tls = {{ dir = '{}' }}", dir.path().join(HOST).display());
+        let page_addr = free_addr();
+        let agent = spawn(dir.path(), &page_addr, &coordinator, &own);
+        Self { dir, authority, page_addr, agent }
+    }
+
+    pub fn folder(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn issue(&self, role: Role, name: &str) -> Tls {
+        self.issue_for(role, name, LIFE)
+    }
+
+    pub fn issue_for(&self, role: Role, name: &str, life: time::Duration) -> Tls {
+        self.authority.issue(&self.folder(name), &Identity::new(role, name), life).unwrap();
+        Tls::open(&self.folder(name), &[role]).unwrap()
+    }
+
+    /// What the agent has logged.
+    pub fn log(&self) -> String {
+        log(self.dir.path())
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.agent.kill();
+        let _ = self.agent.wait();
+    }
+}
+
+/// Waits until something holds.
+pub async fn wait_for(holds: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, waiting).await.expect("it comes about");
+}
+
+/// How an agent with these settings of TLS ends, and what it says.
+pub fn ends(tls: &str) -> (Option<i32>, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let code = spawn(dir.path(), &free_addr(), "127.0.0.1:1", tls).wait().unwrap().code();
+    (code, log(dir.path()))
+}
+
+fn spawn(dir: &Path, page_addr: &str, coordinator: &str, tls: &str) -> Child {
+    let config = dir.join("agent.toml");
+    let text = format!(
+        "host = '{HOST}'\nrack = 'r1'\ncoordinator = '{coordinator}'\nlisten = '{page_addr}'\n\
+         state_dir = '{}'\nguest_memory_mib = 64\nindex_mib = 1\ncontent_mib = 1\n{tls}\n",
+        dir.join("state").display(),
+    );
+    std::fs::write(&config, text).unwrap();
+    let log = OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
+    Command::new(env!("CARGO_BIN_EXE_rackferry-agent"))
+        .arg("--config")
+        .arg(&config)
+        .env("RACKFERRY_LOG", "trace")
+        .stderr(log)
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+fn log(dir: &Path) -> String {
+    String::from_utf8_lossy(&std::fs::read(dir.join("log")).unwrap()).into_owned()
+}
+
+fn free_addr() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+/// A coordinator that welcomes everybody, and signs what it is asked to.
+#[derive(Clone)]
+struct Played {
+    ca: PathBuf,
+}
+
+#[tonic::async_trait]
+impl AgentService for Played {
+    type ConnectStream = ReceiverStream<Result<ConnectResponse, Status>>;
+
+    async fn connect(
+        &self,
+        request: Request<Streaming<ConnectRequest>>,
+    ) -> Result<Response<Self::ConnectStream>, Status> {
+        let mut says = request.into_inner();
+        let (orders, to_agent) = mpsc::channel(8);
+        let welcome = Message::Welcome(Welcome { host_id: 1, domain_key: KEY.to_vec() });
+        orders.send(Ok(ConnectResponse { message: Some(welcome) })).await.unwrap();
+        tokio::spawn(async move {
+            let _open = orders;
+            while let Ok(Some(_)) = says.message().await {}
+        });
+        Ok(Response::new(ReceiverStream::new(to_agent)))
+    }
+}
+
+#[tonic::async_trait]
+impl EnrolmentService for Played {
+    async fn create_token(
+        &self,
+        _: Request<CreateTokenRequest>,
+    ) -> Result<Response<CreateTokenResponse>, Status> {
+        Err(Status::unimplemented("nobody asks for it here"))
+    }
+
+    async fn renew(
+        &self,
+        request: Request<RenewRequest>,
+    ) -> Result<Response<RenewResponse>, Status> {
+        let authority = Authority::load(&self.ca).unwrap();
+        let holder = Identity::new(Role::Agent, HOST);
+        let certificate_pem =
+            authority.sign(&request.into_inner().request_pem, &holder, LIFE).unwrap();
+        Ok(Response::new(RenewResponse { certificate_pem, ca_pem: authority.pem }))
+    }
+}

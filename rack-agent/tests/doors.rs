@@ -1,0 +1,134 @@
+//! Who is let in at an agent's page port, and who is not: a real process, a coordinator played by the test, and
+//! callers of every kind.
+#![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
+
+mod common;
+
+use std::fs;
+use std::sync::Arc;
+
+use common::{HOST, KEY, Site, wait_for};
+use rackferry_migrator::conn::{self, ConnError};
+use rackferry_migrator_protocol::frame::{Hello, Role as Speaks};
+use rackferry_tls::authority::LIFE;
+use rackferry_tls::{Authority, Identity, Role, Tls};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+/// What a rack neighbour's call comes to.
+async fn call(site: &Site, host: &str, tls: Option<&Tls>) -> Result<(), ConnError> {
+    let hello = Hello { host_id: 7, role: Speaks::Neighbour };
+    conn::dial(&site.page_addr, host, &hello, tls).await.map(|_| ())
+}
+
+async fn refused(site: &Site, tls: Option<&Tls>) -> String {
+    call(site, HOST, tls).await.unwrap_err().to_string()
+}
+
+#[tokio::test]
+async fn agents_of_the_site_are_let_in_and_nobody_without_a_certificate() {
+    let site = Site::start(LIFE).await;
+    let neighbour = site.issue(Role::Agent, "neighbour");
+    // Once the coordinator has welcomed the agent.
+    wait_for(async || call(&site, HOST, Some(&neighbour)).await.is_ok()).await;
+    assert!(call(&site, HOST, None).await.is_err());
+    let error = call(&site, "another", Some(&neighbour)).await.unwrap_err();
+    assert!(matches!(error, ConnError::Stranger(who) if who.name == HOST));
+
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(site.authority.pem.as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"rackferry-pages/1".to_vec()];
+    let name = ServerName::try_from("agent.rackferry.internal").unwrap();
+    let stream = TcpStream::connect(&site.page_addr).await.unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let mut stream = connector.connect(name, stream).await.unwrap();
+    let error = stream.read_u8().await.unwrap_err().to_string();
+    assert!(error.contains("CertificateRequired"), "{error}");
+}
+
+#[tokio::test]
+async fn people_and_coordinators_get_no_pages() {
+    let site = Site::start(LIFE).await;
+    let neighbour = site.issue(Role::Agent, "neighbour");
+    wait_for(async || call(&site, HOST, Some(&neighbour)).await.is_ok()).await;
+    for role in [Role::Viewer, Role::Operator, Role::Admin, Role::Coordinator] {
+        assert!(call(&site, HOST, Some(&site.issue(role, role.as_str()))).await.is_err());
+        let why = format!("the peer is {role} {role}, and not who may be there");
+        wait_for(async || site.log().contains(&why)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_site_or_of_another_time_gets_no_pages() {
+    let site = Site::start(LIFE).await;
+    let neighbour = site.issue(Role::Agent, "neighbour");
+    wait_for(async || call(&site, HOST, Some(&neighbour)).await.is_ok()).await;
+    let foreign = Authority::create(&site.folder("foreign-ca")).unwrap();
+    let dir = site.folder("foreign");
+    foreign.issue(&dir, &Identity::new(Role::Agent, "neighbour"), LIFE).unwrap();
+    // It believes our CA too, so that nothing but the agent is in its way.
+    fs::write(dir.join("ca.pem"), format!("{}{}", foreign.pem, site.authority.pem)).unwrap();
+    let text = refused(&site, Some(&Tls::open(&dir, &[Role::Agent]).unwrap())).await;
+    assert!(text.contains("our certificate is not of its site"), "{text}");
+
+    let brief = site.issue_for(Role::Agent, "brief", time::Duration::seconds(5));
+    let over = brief.expires();
+    wait_for(async || time::OffsetDateTime::now_utc().unix_timestamp() > over).await;
+    let text = refused(&site, Some(&brief)).await;
+    assert!(text.contains("our certificate has expired"), "{text}");
+}
+
+#[tokio::test]
+async fn a_certificate_that_ends_soon_is_renewed_and_taken_up_while_it_runs() {
+    let site = Site::start(time::Duration::days(1)).await;
+    let neighbour = site.issue(Role::Agent, "neighbour");
+    let first = fs::read(site.folder(HOST).join("cert.pem")).unwrap();
+    wait_for(async || site.log().contains("new certificates are in use")).await;
+    assert_ne!(fs::read(site.folder(HOST).join("cert.pem")).unwrap(), first);
+    wait_for(async || call(&site, HOST, Some(&neighbour)).await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn secrets_are_not_logged_at_any_level() {
+    let site = Site::start(LIFE).await;
+    let neighbour = site.issue(Role::Agent, "neighbour");
+    // It has the key once it answers.
+    wait_for(async || call(&site, HOST, Some(&neighbour)).await.is_ok()).await;
+    let log = site.log();
+    assert!(log.contains("TRACE"), "it logs all there is");
+    let hex: String = KEY.iter().map(|byte| format!("{byte:02x}")).collect();
+    let list = format!("{KEY:?}");
+    let mut secrets = vec![hex.to_uppercase(), hex, KEY.escape_ascii().to_string()];
+    secrets.push(list.trim_matches(['[', ']']).to_owned());
+    let pem = fs::read_to_string(site.folder(HOST).join("key.pem")).unwrap();
+    secrets.extend(pem.lines().filter(|line| !line.starts_with('-')).map(str::to_owned));
+    for secret in secrets {
+        assert!(!log.contains(&secret), "the log has {secret}");
+    }
+}
+
+#[test]
+fn it_does_not_start_unless_tls_is_set_or_off() {
+    let (code, log) = common::ends("");
+    assert_eq!(code, Some(1));
+    assert!(log.contains("rackferry-agent join") && log.contains("tls = \"off\""), "{log}");
+}
+
+#[test]
+fn it_does_not_start_with_the_certificate_of_another_host() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::create(&dir.path().join("ca")).unwrap();
+    let own = dir.path().join("own");
+    authority.issue(&own, &Identity::new(Role::Agent, "another"), LIFE).unwrap();
+    let (code, log) = common::ends(&format!("tls = {{ dir = '{}' }}", own.display()));
+    assert_eq!(code, Some(1));
+    assert!(log.contains("its certificate agent another"), "{log}");
+}

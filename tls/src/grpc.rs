@@ -1,0 +1,247 @@
+//! gRPC over these links.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, mpsc},
+    time::timeout,
+};
+use tokio_rustls::TlsStream;
+use tonic::transport::{Channel, Endpoint, Error, Uri, server::Connected};
+
+use crate::{Accepted, Identity, LinkError, Purpose, Role, Tls, links, token::Token};
+
+/// Connecting and both hellos take no longer on a healthy network.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
+/// Handshakes at a time; others wait for their turn.
+const HANDSHAKES: usize = 256;
+/// Connections that have shaken hands and wait to be served.
+const WAITING: usize = 64;
+
+/// Who calls, in the extensions of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// Somebody, by certificate.
+    Known(Arc<Identity>),
+    /// Anybody: there is no TLS, by the operator's will.
+    Anybody,
+}
+
+/// A connection to a coordinator.
+pub enum Connection {
+    /// Without TLS.
+    Plain(TcpStream),
+    /// With it.
+    Secured(Box<TlsStream<TcpStream>>, Caller),
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Caller;
+
+    fn connect_info(&self) -> Caller {
+        match self {
+            Self::Plain(_) => Caller::Anybody,
+            Self::Secured(_, caller) => caller.clone(),
+        }
+    }
+}
+
+macro_rules! either {
+    ($self:ident, $stream:ident => $call:expr) => {
+        match $self.get_mut() {
+            Self::Plain(stream) => {
+                let $stream = Pin::new(stream);
+                $call
+            }
+            Self::Secured(stream, _) => {
+                let $stream = Pin::new(stream);
+                $call
+            }
+        }
+    };
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        either!(self, stream => stream.poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        either!(self, stream => stream.poll_write(cx, buf))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => stream.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => stream.poll_shutdown(cx))
+    }
+}
+
+/// Connections as they come, for tonic.
+pub type Incoming = mpsc::Receiver<io::Result<Connection>>;
+
+/// Takes calls until both receivers are dropped: those of the site, and those who want to belong to it. Without
+/// TLS everybody is of the first kind.
+pub fn incoming(listener: TcpListener, tls: Option<Tls>) -> (Incoming, Incoming) {
+    let (known, members) = mpsc::channel(WAITING);
+    let (joining, newcomers) = mpsc::channel(WAITING);
+    tokio::spawn(async move {
+        let permits = Arc::new(Semaphore::new(HANDSHAKES));
+        loop {
+            let Ok(permit) = permits.clone().acquire_owned().await else { return };
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = known.closed() => return,
+            };
+            let (stream, from) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "accepting a connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let (tls, known, joining) = (tls.clone(), known.clone(), joining.clone());
+            tokio::spawn(async move {
+                // Each side goes its way when the other has lost interest.
+                if let Some((newcomer, connection)) = shake_hands(stream, from, tls).await {
+                    drop(permit);
+                    let to = if newcomer { joining } else { known };
+                    let _ = to.send(Ok(connection)).await;
+                }
+            });
+        }
+    });
+    (members, newcomers)
+}
+
+/// The connection, and whether it is a newcomer's.
+async fn shake_hands(
+    stream: TcpStream,
+    from: SocketAddr,
+    tls: Option<Tls>,
+) -> Option<(bool, Connection)> {
+    // Orders are small and waited for: none of them waits for another to fill a packet.
+    stream.set_nodelay(true).ok()?;
+    let Some(tls) = tls else { return Some((false, Connection::Plain(stream))) };
+    match timeout(HANDSHAKE_WITHIN, tls.accept_any(stream)).await {
+        Ok(Ok(Accepted::Known(stream, identity))) => {
+            Some((false, Connection::Secured(stream, Caller::Known(Arc::new(identity)))))
+        }
+        Ok(Ok(Accepted::Joining(stream))) => {
+            Some((true, Connection::Secured(stream, Caller::Anybody)))
+        }
+        Ok(Err(why)) => {
+            tracing::info!(%from, %why, "a caller is refused");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+/// `host:port` of an address that may be written as a URL.
+pub fn authority_of(address: &str) -> &str {
+    let (_, rest) = address.split_once("://").unwrap_or(("", address));
+    rest.trim_end_matches('/')
+}
+
+/// An endpoint at `host:port`, or at a URL.
+///
+/// # Errors
+/// If it is no address.
+pub fn endpoint(address: &str) -> Result<Endpoint, Error> {
+    // The scheme says nothing here: whether there is TLS is for the certificates to say.
+    Endpoint::from_shared(format!("http://{}", authority_of(address)))
+}
+
+/// Calls a coordinator; without TLS if there is none.
+///
+/// # Errors
+/// If it cannot be reached, or one side does not believe the other.
+pub async fn connect(endpoint: &Endpoint, tls: Option<&Tls>) -> Result<Channel, Error> {
+    match tls {
+        None => endpoint.connect().await,
+        Some(tls) => {
+            let tls = tls.clone();
+            let dial = move |uri: Uri| secured(uri, tls.clone());
+            endpoint.connect_with_connector(tower::service_fn(dial)).await
+        }
+    }
+}
+
+/// As [`connect`], when it is first used, and again when it broke.
+pub fn connect_lazy(endpoint: &Endpoint, tls: Option<&Tls>) -> Channel {
+    match tls {
+        None => endpoint.connect_lazy(),
+        Some(tls) => {
+            let tls = tls.clone();
+            let dial = move |uri: Uri| secured(uri, tls.clone());
+            endpoint.connect_with_connector_lazy(tower::service_fn(dial))
+        }
+    }
+}
+
+/// Calls a coordinator as a newcomer.
+///
+/// # Errors
+/// If it cannot be reached, or is none of the token's site.
+pub async fn join(endpoint: &Endpoint, token: &Token) -> Result<Channel, Error> {
+    let authority = token.authority();
+    let dial = move |uri: Uri| async move {
+        let stream = tcp(&uri).await?;
+        greeted(links::join(stream, authority).await?).await
+    };
+    endpoint.connect_with_connector(tower::service_fn(dial)).await
+}
+
+async fn secured(uri: Uri, tls: Tls) -> Result<TokioIo<TlsStream<TcpStream>>, LinkError> {
+    let stream = tcp(&uri).await?;
+    let (stream, _) = tls.connect(stream, Role::Coordinator, Purpose::Control).await?;
+    greeted(stream).await
+}
+
+async fn tcp(uri: &Uri) -> io::Result<TcpStream> {
+    let host = uri.host().ok_or(io::ErrorKind::InvalidInput)?;
+    let address = (host.trim_matches(['[', ']']), uri.port_u16().unwrap_or(7400));
+    let stream = timeout(HANDSHAKE_WITHIN, TcpStream::connect(address))
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Waits for the first word, which a coordinator says unasked: a caller it refuses learns why, instead of
+/// finding the connection closed at its first request.
+async fn greeted(
+    mut stream: TlsStream<TcpStream>,
+) -> Result<TokioIo<TlsStream<TcpStream>>, LinkError> {
+    let word = timeout(HANDSHAKE_WITHIN, stream.fill_buf())
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    if word.is_empty() {
+        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+    }
+    Ok(TokioIo::new(stream))
+}

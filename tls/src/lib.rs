@@ -1,0 +1,28 @@
+//! Certificates of a site, and TLS between its programs.
+//!
+//! A site has one CA. Every program shows a certificate of it, on every link: who it is stands in the certificate
+//! ([`Identity`]), and nothing else is believed. TLS 1.3 only; sessions are never resumed, so that each connection
+//! looks at the certificates anew.
+//!
+//! * [`identity`]: roles and names, and how a certificate says them.
+//! * [`authority`]: the CA: made once, signs what others ask for.
+//! * [`files`]: the three files of a program, and what can be wrong with them.
+//! * [`links`]: connections; certificates that change on disk are taken up without a restart.
+//! * [`token`]: how a host gets its first certificate.
+//! * [`setting`]: where the files are, or that there is no TLS.
+pub mod authority;
+mod config;
+pub mod files;
+#[cfg(feature = "grpc")]
+pub mod grpc;
+pub mod identity;
+pub mod links;
+pub mod setting;
+pub mod token;
+
+pub use authority::{Authority, Request};
+pub use files::FileError;
+pub use identity::{Identity, Role};
+pub use links::{Accepted, LinkError, Purpose, Stream, Tls};
+pub use setting::Setting;
+pub use token::Token;

@@ -1,0 +1,270 @@
+//! Connections between programs of a site.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use rustls::{AlertDescription, pki_types::CertificateDer, server::Acceptor};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::{LazyConfigAcceptor, TlsConnector, TlsStream};
+
+use crate::{
+    config::{Loaded, newcomer, why},
+    files::{Contents, FileError},
+    identity::{Identity, IdentityError, Role},
+    token::Pinned,
+};
+
+/// How often the files are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// From so long before a certificate expires the log says so, once a day.
+const WARN_BEFORE: i64 = 14 * 86_400;
+/// See [`WARN_BEFORE`].
+const WARN_EVERY: Duration = Duration::from_secs(86_400);
+/// What somebody without a certificate wants to speak.
+pub(crate) const JOINING: &[u8] = b"rackferry-join/1";
+
+/// A connection over TLS.
+pub type Stream<IO> = TlsStream<IO>;
+
+/// What a connection is for. One kind is never taken for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// gRPC.
+    Control,
+    /// Pages.
+    Pages,
+}
+
+impl Purpose {
+    pub(crate) const fn protocol(self) -> &'static [u8] {
+        match self {
+            Self::Control => b"h2",
+            Self::Pages => b"rackferry-pages/1",
+        }
+    }
+}
+
+/// There is no connection.
+#[derive(Debug, Error)]
+pub enum LinkError {
+    /// The network, or TLS.
+    #[error("{}", explain(.0))]
+    Io(#[from] io::Error),
+    /// The other side shows no certificate, or one that names nobody.
+    #[error("its certificate names nobody")]
+    Identity(#[from] IdentityError),
+    /// The other side is of the site, but not who was called.
+    #[error("this is {0}, who was not called")]
+    Stranger(Identity),
+}
+
+/// What went wrong, as people need to know it: the alerts of TLS are terse.
+pub fn explain(error: &io::Error) -> String {
+    use AlertDescription as Alert;
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match tls {
+        Some(rustls::Error::AlertReceived(alert)) => match alert {
+            Alert::CertificateRequired => "refused: it wants a certificate".to_owned(),
+            Alert::CertificateExpired => "refused: our certificate has expired".to_owned(),
+            Alert::UnknownCA | Alert::DecryptError => {
+                "refused: our certificate is not of its site".to_owned()
+            }
+            Alert::BadCertificate | Alert::CertificateUnknown | Alert::UnsupportedCertificate => {
+                "refused: our certificate is no good to it".to_owned()
+            }
+            Alert::NoApplicationProtocol => "refused: that is another kind of port".to_owned(),
+            other => format!("refused ({other:?})"),
+        },
+        Some(rustls::Error::InvalidMessage(_)) => {
+            "it does not speak TLS: is TLS off there?".to_owned()
+        }
+        Some(bad @ rustls::Error::InvalidCertificate(_)) => {
+            format!("not trusted: its certificate is no good: {}", why(bad))
+        }
+        Some(other) => other.to_string(),
+        None => error.to_string(),
+    }
+}
+
+/// Somebody has called.
+pub enum Accepted<IO> {
+    /// Somebody of the site.
+    Known(Box<Stream<IO>>, Identity),
+    /// Somebody who has no certificate, and wants one.
+    Joining(Box<Stream<IO>>),
+}
+
+/// Makes connections with the certificates of a folder, whichever are there at the time. Clones share it.
+#[derive(Clone)]
+pub struct Tls {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    dir: PathBuf,
+    roles: Vec<Role>,
+    /// Held for a look only, never over an await.
+    loaded: RwLock<Arc<Loaded>>,
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tls").field("dir", &self.inner.dir).finish_non_exhaustive()
+    }
+}
+
+impl Tls {
+    /// With the files of a folder, whose certificate must be one of these roles.
+    ///
+    /// # Errors
+    /// If a file is missing or no good; the error says which, and what to do.
+    pub fn open(dir: &Path, roles: &[Role]) -> Result<Self, FileError> {
+        let loaded = RwLock::new(Arc::new(Loaded::read(dir, roles)?));
+        let (dir, roles) = (dir.to_owned(), roles.to_owned());
+        Ok(Self { inner: Arc::new(Inner { dir, roles, loaded }) })
+    }
+
+    fn loaded(&self) -> Arc<Loaded> {
+        self.inner.loaded.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Who this program is.
+    pub fn holder(&self) -> Identity {
+        self.loaded().holder.clone()
+    }
+
+    /// When its certificate expires, in seconds of Unix.
+    pub fn expires(&self) -> i64 {
+        self.loaded().expires
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+
+    /// Takes files that have changed up if they are good; returns whether it did.
+    ///
+    /// # Errors
+    /// If they are not: then those of before stay.
+    pub fn reload(&self) -> Result<bool, FileError> {
+        let contents = Contents::read(&self.inner.dir)?;
+        if contents == self.loaded().contents {
+            return Ok(false);
+        }
+        let new = Arc::new(Loaded::new(&self.inner.dir, &self.inner.roles, contents)?);
+        *self.inner.loaded.write().unwrap_or_else(PoisonError::into_inner) = new;
+        Ok(true)
+    }
+
+    /// Looks after the files for ever: takes new ones up, and says when a certificate is about to expire.
+    pub async fn keep_current(self) {
+        let mut complaint = String::new();
+        let mut warned: Option<tokio::time::Instant> = None;
+        loop {
+            let seconds = self.expires() - time::OffsetDateTime::now_utc().unix_timestamp();
+            if seconds < WARN_BEFORE && warned.is_none_or(|at| at.elapsed() > WARN_EVERY) {
+                warned = Some(tokio::time::Instant::now());
+                let dir = self.inner.dir.display();
+                tracing::warn!(%dir, days = seconds / 86_400, "the certificate expires soon");
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+            match self.reload() {
+                Ok(true) => {
+                    complaint.clear();
+                    tracing::info!(holder = %self.holder(), "new certificates are in use");
+                }
+                Ok(false) => complaint.clear(),
+                Err(error) if error.to_string() != complaint => {
+                    complaint = error.to_string();
+                    tracing::warn!(%error, "new certificates are not used");
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// The caller's side, who calls somebody of this role. In TLS 1.3 it learns only by reading whether the other
+    /// side takes its certificate. Cancel safe.
+    ///
+    /// # Errors
+    /// If there is no TLS, or its certificate is not one of the site and of that role.
+    pub async fn connect<IO>(
+        &self,
+        io: IO,
+        role: Role,
+        purpose: Purpose,
+    ) -> Result<(Stream<IO>, Identity), LinkError>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let config = self.loaded().client(purpose);
+        let stream = TlsConnector::from(config).connect(role.called(), io).await?;
+        let identity = peer(stream.get_ref().1.peer_certificates())?;
+        if identity.role != role {
+            return Err(LinkError::Stranger(identity));
+        }
+        Ok((stream.into(), identity))
+    }
+
+    /// The called side. Cancel safe.
+    ///
+    /// # Errors
+    /// If there is no TLS, or the caller's certificate is not one of the site.
+    pub async fn accept<IO>(
+        &self,
+        io: IO,
+        purpose: Purpose,
+    ) -> Result<(Stream<IO>, Identity), LinkError>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let config = self.loaded().server(purpose);
+        let stream = tokio_rustls::TlsAcceptor::from(config).accept(io).await?;
+        let identity = peer(stream.get_ref().1.peer_certificates())?;
+        Ok((stream.into(), identity))
+    }
+
+    /// The side of a coordinator, who is called by those that want to belong to the site, too. Cancel safe.
+    ///
+    /// # Errors
+    /// As [`Self::accept`].
+    pub async fn accept_any<IO>(&self, io: IO) -> Result<Accepted<IO>, LinkError>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let start = LazyConfigAcceptor::new(Acceptor::default(), io).await?;
+        let hello = start.client_hello();
+        let newcomer = hello.alpn().is_some_and(|mut all| all.any(|one| one == JOINING));
+        if newcomer {
+            let stream = start.into_stream(self.loaded().joining()).await?;
+            return Ok(Accepted::Joining(Box::new(stream.into())));
+        }
+        let stream = start.into_stream(self.loaded().server(Purpose::Control)).await?;
+        let identity = peer(stream.get_ref().1.peer_certificates())?;
+        Ok(Accepted::Known(Box::new(stream.into()), identity))
+    }
+}
+
+/// The side of somebody who has nothing but a digest of the CA. Cancel safe.
+///
+/// # Errors
+/// If there is no TLS, or no coordinator of that CA.
+pub async fn join<IO>(io: IO, authority: [u8; 32]) -> Result<Stream<IO>, LinkError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let config = Arc::new(newcomer(Pinned::new(authority)));
+    let stream = TlsConnector::from(config).connect(Role::Coordinator.called(), io).await?;
+    Ok(stream.into())
+}
+
+fn peer(chain: Option<&[CertificateDer<'_>]>) -> Result<Identity, IdentityError> {
+    let first = chain.and_then(|chain| chain.first()).ok_or(IdentityError::Malformed)?;
+    Identity::of(first)
+}
