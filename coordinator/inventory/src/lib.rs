@@ -5,7 +5,7 @@
 //! * `file`: the file as it is written, unknown keys refused.
 //! * `expand`: ranges in names.
 //! * `check`: what one line says against what the others say.
-//! * [`unit`]: sizes, rates, times and percentages as people write them.
+//! * [`mod@unit`]: sizes, rates, times and percentages as people write them.
 
 mod check;
 mod expand;
