@@ -9,6 +9,7 @@
 //!
 //! [`protocol::session::target`]: rackferry_migrator_protocol::session::target
 
+mod fetch;
 mod place;
 mod qemu;
 pub mod receive;
@@ -337,7 +338,7 @@ impl Session {
             let (rack, inputs) = (self.parts.rack.clone(), self.inputs.clone());
             let counters = self.counters.clone();
             self.tasks.spawn(async move {
-                let fetched = receive::fetch(&rack, &counters, host, wanted).await;
+                let fetched = fetch::fetch(&rack, &counters, host, wanted).await;
                 drop(permit);
                 let _ = inputs.send(Input::Fetched(fetched)).await;
             });

@@ -1,29 +1,23 @@
 //! All VMs of this host.
 
+mod begin;
+mod end;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use futures::future::join_all;
-use rackferry_migrator::memory::{GuestMemory, Preallocate};
+use rackferry_migrator::memory::Preallocate;
 use rackferry_migrator::qmp::Qmp;
 use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::info;
 
-use super::error::Named;
-use super::machine::Parts;
 use super::{
-    Adoption, Launch, MigrationMark, Qemu, QemuProcess, Role, Side, StateDir, Status, Vm, VmDir,
-    VmError, VmRunState, VmSpec, VmSummary,
+    Adoption, MigrationMark, Qemu, QemuProcess, Role, Side, StateDir, Status, Vm, VmError,
+    VmRunState, VmSpec, VmSummary,
 };
-
-/// A QEMU that was started answers within this.
-const START_LIMIT: Duration = Duration::from_secs(30);
-/// A QEMU that was asked to quit ends within this, or is killed.
-const QUIT_LIMIT: Duration = Duration::from_secs(3);
 
 /// What the VMs of a host need to know about it.
 #[derive(Clone, Debug)]
@@ -366,134 +360,6 @@ impl Inner {
         }
     }
 
-    /// Makes the folder and starts QEMU in it; both are gone again if anything fails.
-    async fn boot(&self, spec: VmSpec, mut status: Status) -> Result<Arc<Vm>, VmError> {
-        let memfd = format!("rackferry-{}", spec.name());
-        status.memfd = Some(memfd.clone());
-        let dir = self.create_dir(&spec, &status).await?;
-        let mut started = None;
-        let booted = self.boot_in(&dir, spec.clone(), status, &memfd, &mut started).await;
-        if booted.is_err() {
-            if let Some(process) = started {
-                process.kill().await?;
-            }
-            self.remove_dir(spec.name()).await?;
-        }
-        booted
-    }
-
-    async fn boot_in(
-        &self,
-        dir: &VmDir,
-        spec: VmSpec,
-        mut status: Status,
-        memfd: &str,
-        started: &mut Option<QemuProcess>,
-    ) -> Result<Arc<Vm>, VmError> {
-        let name = spec.name().to_owned();
-        let incoming = status.role == Role::Incoming;
-        let memory = GuestMemory::create(memfd, spec.memory_bytes(), spec.huge_pages());
-        let memory = Arc::new(memory.of_vm(&name)?);
-        let argv = spec.to_command(&Launch {
-            qemu: &self.config.qemu,
-            memory: &memory.proc_path(),
-            qmp: &dir.qmp_socket(),
-            dir: dir.path(),
-            incoming,
-        });
-        let process = started.insert(QemuProcess::spawn(&argv, &dir.log())?);
-        status.process = Some(process.id().clone());
-        let (dir_, status_) = (dir.clone(), status.clone());
-        blocking(move || dir_.write_status(&status_)).await?;
-        let qmp = tokio::select! {
-            connected = Qmp::connect_within(dir.qmp_socket(), START_LIMIT) => {
-                connected.of_vm(&name)?
-            }
-            gone = process.gone() => {
-                gone?;
-                return Err(VmError::EndedAtOnce { name, log: dir.log_tail() });
-            }
-        };
-        let machine = qmp.machine_type().await.of_vm(&name)?;
-        let spec = pinned(spec, &machine);
-        let (dir_, text) = (dir.clone(), spec.text().to_owned());
-        blocking(move || dir_.write_spec(&text)).await?;
-        if incoming {
-            if let Some(how) = self.config.preallocate {
-                // Its failure shows again when a page is placed.
-                drop(memory.preallocate_in_background(how));
-            }
-            qmp.prepare_target().await.of_vm(&name)?;
-            qmp.incoming(&dir.migrate_socket()).await.of_vm(&name)?;
-        } else {
-            qmp.cont().await.of_vm(&name)?;
-        }
-        let dir = dir.clone();
-        let (process, memory) = (started.take(), Some(memory));
-        let changes = self.changes.clone();
-        let state = if incoming { VmRunState::Incoming } else { VmRunState::Running };
-        Ok(Vm::new(Parts { spec, dir, machine, process, qmp, memory, status, state, changes }))
-    }
-
-    /// Takes over a VM that somebody else has started.
-    async fn attach(&self, spec: VmSpec, mut status: Status) -> Result<Arc<Vm>, VmError> {
-        let name = spec.name().to_owned();
-        let Some(attach) = spec.attach() else { return Err(VmError::NoAttach { name }) };
-        let qmp = Qmp::connect(&attach.qmp).await.of_vm(&name)?;
-        let actual = qmp.memory_bytes().await.of_vm(&name)?;
-        if actual != spec.memory_bytes() {
-            return Err(VmError::MemoryDiffers { name, actual, spec: spec.memory_bytes() });
-        }
-        let machine = qmp.machine_type().await.of_vm(&name)?;
-        let process = process_behind(&qmp)?;
-        status.process = process.as_ref().map(|process| process.id().clone());
-        let spec = pinned(spec, &machine);
-        let dir = self.create_dir(&spec, &status).await?;
-        let changes = self.changes.clone();
-        let (memory, state) = (None, VmRunState::Running);
-        Ok(Vm::new(Parts { spec, dir, machine, process, qmp, memory, status, state, changes }))
-    }
-
-    /// Ends QEMU and removes every trace. Called with the name taken.
-    async fn end(&self, vm: &Arc<Vm>, gently: bool) -> Result<(), VmError> {
-        if gently && !vm.is_dead() {
-            self.quit(vm).await?;
-        }
-        if let Some(process) = vm.process().filter(|_| !vm.status().attached) {
-            process.kill().await?;
-        }
-        self.remove_dir(vm.name()).await?;
-        self.table().remove(vm.name());
-        self.changed();
-        info!(vm = vm.name(), "VM removed");
-        Ok(())
-    }
-
-    async fn quit(&self, vm: &Arc<Vm>) -> Result<(), VmError> {
-        let attached = vm.status().attached;
-        let qmp = vm.qmp();
-        let quitting = async {
-            if qmp.within(QUIT_LIMIT).quit().await.is_err() {
-                return false;
-            }
-            match vm.process() {
-                Some(process) => process.gone().await.is_ok(),
-                None => !qmp.closed().await.is_empty(),
-            }
-        };
-        let quit = timeout(QUIT_LIMIT, quitting).await.unwrap_or(false);
-        if attached && !quit {
-            return Err(VmError::NotOurs { name: vm.name().to_owned() });
-        }
-        Ok(())
-    }
-
-    async fn create_dir(&self, spec: &VmSpec, status: &Status) -> Result<VmDir, VmError> {
-        let (state, status) = (Arc::clone(&self.state), status.clone());
-        let (name, text) = (spec.name().to_owned(), spec.text().to_owned());
-        blocking(move || state.create(&name, &text, &status)).await
-    }
-
     pub(super) async fn remove_dir(&self, name: &str) -> Result<(), VmError> {
         let (state, name) = (Arc::clone(&self.state), name.to_owned());
         blocking(move || state.remove(&name)).await
@@ -504,14 +370,6 @@ impl Inner {
 pub(super) fn process_behind(qmp: &Qmp) -> Result<Option<QemuProcess>, VmError> {
     let Some(pid) = qmp.peer_pid() else { return Ok(None) };
     Ok(QemuProcess::of_pid(pid)?.filter(QemuProcess::is_qemu))
-}
-
-/// The spec with the machine type QEMU really made; as it was if that cannot be written.
-fn pinned(spec: VmSpec, machine: &str) -> VmSpec {
-    spec.with_machine(machine).unwrap_or_else(|error| {
-        warn!(vm = spec.name(), %error, "machine type not written down");
-        spec
-    })
 }
 
 pub(super) async fn blocking<T: Send + 'static>(
