@@ -205,14 +205,30 @@ fn new_memory() -> Arc<GuestMemory> {
     Arc::new(memory)
 }
 
-fn receive(
-    runtime: &Runtime,
-    rack: &Arc<Rack>,
-    memory: &Arc<GuestMemory>,
-    frames: &[(Kind, Vec<u8>)],
-) {
-    let id = rack.store.add_memory(memory.clone());
-    let placed = Placed { block: "pc.ram".into(), memory: memory.clone(), id };
+/// A VM that arrives; with it goes what the store knows of its memory.
+struct Arriving {
+    rack: Arc<Rack>,
+    memory: Arc<GuestMemory>,
+    id: u32,
+}
+
+impl Arriving {
+    fn new(rack: &Arc<Rack>) -> Self {
+        let (rack, memory) = (rack.clone(), new_memory());
+        let id = rack.store.add_memory(memory.clone());
+        Self { rack, memory, id }
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.rack.store.remove_memory(self.id);
+    }
+}
+
+fn receive(runtime: &Runtime, vm: &Arriving, frames: &[(Kind, Vec<u8>)]) {
+    let Arriving { rack, memory, id } = vm;
+    let placed = Placed { block: "pc.ram".into(), memory: memory.clone(), id: *id };
     let mut receiver = Receiver::new(SECOND.session, vec![placed], rack.clone(), Arc::default());
     let mut resolved = 0;
     runtime.block_on(async {
@@ -251,16 +267,16 @@ fn target(criterion: &mut Criterion<CpuTime>) {
     group.throughput(Throughput::Bytes(BYTES)).sample_size(20);
     let mut run = |name: &str, frames: &[(Kind, Vec<u8>)]| {
         group.bench_function(name, |bencher| {
-            let run = |memory| {
-                receive(&runtime, &rack, &memory, frames);
-                memory
+            let run = |vm| {
+                receive(&runtime, &vm, frames);
+                vm
             };
-            bencher.iter_batched(new_memory, run, BatchSize::PerIteration);
+            bencher.iter_batched(|| Arriving::new(&rack), run, BatchSize::PerIteration);
         });
     };
     run("references: decode, find here, verify, place", &references);
     run("content without dedup: decode, place", &unverified);
-    // Last: from here on the store names these memories, not the other VM's.
+    // Last: from here on the store does not name the other VM's memory any more.
     run("content: decode, verify, place, note", &contents);
     group.finish();
 }

@@ -3,7 +3,8 @@
 //! Pages are reached in two ways, both safe to mix because they meet in the page cache: chunks that
 //! were populated are mapped (fastest); all others are read and written by `pread`/`pwrite`, which
 //! neither allocates a page for reading nor clears one that is about to be overwritten. Huge pages know
-//! no `pwrite` and are mapped when first written.
+//! no `pwrite` and are mapped when first written. Pages that are known to be there are read through a
+//! view of their chunk, which costs a third of `pread` ([`GuestMemory::read_present`]).
 
 mod digest;
 
@@ -142,6 +143,8 @@ pub struct GuestMemory {
     huge: bool,
     chunk_bytes: u64,
     chunks: Box<[OnceLock<MmapRegion>]>,
+    /// Read only, mapped when first needed.
+    views: Box<[OnceLock<MmapRegion>]>,
     /// One bit per page: set if it may hold something else than zeros.
     touched: Box<[AtomicU64]>,
 }
@@ -212,6 +215,7 @@ impl GuestMemory {
             huge,
             chunk_bytes,
             chunks: (0..chunks).map(|_| OnceLock::new()).collect(),
+            views: (0..chunks).map(|_| OnceLock::new()).collect(),
             touched: (0..words).map(|_| AtomicU64::new(fill)).collect(),
         })
     }
@@ -298,6 +302,29 @@ impl GuestMemory {
         self.in_chunks(offset, into.len(), |at, range| self.read_at(at, &mut into[range]))
     }
 
+    /// As [`GuestMemory::read_pages`], faster, for pages that somebody has written: one that nobody has would take
+    /// memory from then on.
+    ///
+    /// # Errors
+    /// Outside of the memory.
+    pub fn read_present(&self, first: u64, into: &mut [u8]) -> Result<(), MemoryError> {
+        let offset = self.check(first, into.len())?;
+        self.in_chunks(offset, into.len(), |at, range| {
+            let chunk = (at / self.chunk_bytes) as usize;
+            if self.huge || self.chunks[chunk].get().is_some() {
+                return self.read_at(at, &mut into[range]);
+            }
+            let view = match self.views[chunk].get() {
+                Some(view) => view,
+                None => {
+                    let view = self.map_chunk(chunk, libc::PROT_READ, 0)?;
+                    self.views[chunk].get_or_init(|| view)
+                }
+            };
+            self.read_region(view, at, &mut into[range])
+        })
+    }
+
     /// Calls `each` with every part of the range that lies in one chunk: its offset, and where it is in the range.
     fn in_chunks(
         &self,
@@ -351,7 +378,8 @@ impl GuestMemory {
         fallocate(&self.file, FallocateFlags::empty(), offset, bytes as u64)
             .map_err(|e| MemoryError::Reserve { offset, source: e.into() })?;
         if how == Preallocate::Populate && self.chunks[chunk].get().is_none() {
-            let region = self.map_chunk(chunk, libc::MAP_POPULATE)?;
+            let both = libc::PROT_READ | libc::PROT_WRITE;
+            let region = self.map_chunk(chunk, both, libc::MAP_POPULATE)?;
             // A thread that was faster has mapped the same.
             let _ = self.chunks[chunk].set(region);
         }
@@ -363,11 +391,15 @@ impl GuestMemory {
         (offset, self.chunk_bytes.min(self.bytes - offset) as usize)
     }
 
-    fn map_chunk(&self, chunk: usize, flags: i32) -> Result<MmapRegion, MemoryError> {
+    fn map_chunk(
+        &self,
+        chunk: usize,
+        protection: i32,
+        flags: i32,
+    ) -> Result<MmapRegion, MemoryError> {
         let (offset, bytes) = self.chunk_range(chunk);
         let failed = |source| MemoryError::Map { offset, source };
         let file = self.file.try_clone().map_err(failed)?;
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_SHARED | libc::MAP_NORESERVE | flags;
         MmapRegion::build(Some(FileOffset::new(file, offset)), bytes, protection, flags)
             .map_err(|error| failed(io::Error::other(error)))
@@ -393,16 +425,26 @@ impl GuestMemory {
 
     /// As [`GuestMemory::write_at`].
     fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), MemoryError> {
-        let failed = |source| MemoryError::Access { offset, source };
         match self.chunks[(offset / self.chunk_bytes) as usize].get() {
-            Some(region) => {
-                let at = (offset % self.chunk_bytes) as usize;
-                let slice = region.get_slice(at, into.len());
-                slice.map_err(|error| failed(io::Error::other(error)))?.copy_to(into);
-                Ok(())
-            }
-            None => self.file.read_exact_at(into, offset).map_err(failed),
+            Some(region) => self.read_region(region, offset, into),
+            None => self
+                .file
+                .read_exact_at(into, offset)
+                .map_err(|source| MemoryError::Access { offset, source }),
         }
+    }
+
+    /// From the mapping of the chunk that has `offset`.
+    fn read_region(
+        &self,
+        region: &MmapRegion,
+        offset: u64,
+        into: &mut [u8],
+    ) -> Result<(), MemoryError> {
+        let slice = region.get_slice((offset % self.chunk_bytes) as usize, into.len());
+        let failed = |error| MemoryError::Access { offset, source: io::Error::other(error) };
+        slice.map_err(failed)?.copy_to(into);
+        Ok(())
     }
 
     fn check(&self, first: u64, bytes: usize) -> Result<u64, MemoryError> {

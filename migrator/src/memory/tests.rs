@@ -35,6 +35,24 @@ fn pages_come_back_before_and_after_populating() {
 }
 
 #[test]
+fn what_is_there_is_read_through_a_view_that_follows_it() {
+    let memory = memory(CHUNK_BYTES + (1 << 20));
+    let edge = CHUNK_BYTES / 4096 - 1;
+    let mut across = vec![0; 8192];
+    for value in [1, 2] {
+        memory.write_pages(edge, &[[value; PAGE_BYTES], [value + 1; PAGE_BYTES]]).unwrap();
+        memory.read_present(edge, &mut across).unwrap();
+        assert_eq!((across[0], across[8191]), (value, value + 1));
+    }
+    assert_eq!(allocated(&memory), 8192);
+    assert!(memory.read_present(memory.pages() - 1, &mut across).is_err());
+    memory.preallocate(Preallocate::Populate).unwrap();
+    memory.write_pages(edge, &[[7; PAGE_BYTES], [8; PAGE_BYTES]]).unwrap();
+    memory.read_present(edge, &mut across).unwrap();
+    assert_eq!((across[0], across[8191]), (7, 8));
+}
+
+#[test]
 fn range_is_checked() {
     let memory = memory(1 << 20);
     let mut content = [0; PAGE_BYTES];

@@ -201,7 +201,7 @@ impl ContentStore {
             let Some(Stretch { start, pages: count }) = stretch else { return };
             let into = &mut pages[found.len() - count..found.len()];
             let memory = memories.get(&start.memory);
-            let done = memory.map(|m| m.read_pages(start.page.into(), into.as_flattened_mut()));
+            let done = memory.map(|m| m.read_present(start.page.into(), into.as_flattened_mut()));
             if !matches!(done, Some(Ok(()))) {
                 found.truncate(found.len() - count);
             }

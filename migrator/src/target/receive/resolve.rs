@@ -9,10 +9,13 @@ use rackferry_migrator_protocol::frame::{
 use rackferry_migrator_protocol::session::outstanding::{PageId, ReferenceId};
 
 use super::{ReceiveError, Receiver, Reference, Requests, WRITE_BYTES};
-use crate::rack::Found;
+use crate::rack::{Found, StoreReader};
 use crate::stats::{CpuMoment, add, lap};
 use crate::target::Fetched;
 use crate::target::wanted::Look;
+
+/// References resolved at a time: few enough that their contents stay in the core's cache from reading to placing.
+const PART: usize = 64;
 
 impl Receiver {
     /// Resolves what this host has; the rest is waited for.
@@ -26,11 +29,25 @@ impl Receiver {
         let start = CpuMoment::now();
         let references = std::mem::take(&mut self.references);
         let mut reader = std::mem::take(&mut self.reader);
+        for part in references.chunks(PART) {
+            self.resolve_part(part, &mut reader)?;
+        }
+        self.references = references;
+        self.reader = reader;
+        lap(&self.counters.local_ns, start);
+        Ok(())
+    }
+
+    fn resolve_part(
+        &mut self,
+        references: &[Reference],
+        reader: &mut StoreReader,
+    ) -> Result<(), ReceiveError> {
         self.wanted_here.clear();
         self.wanted_here.extend(references.iter().map(|(_, _, digest, _)| *digest));
-        self.rack.store.read(&self.rack.hasher, &self.wanted_here, &mut reader);
+        self.rack.store.read(&self.rack.hasher, &self.wanted_here, reader);
         add(&self.counters.local_bytes, reader.pages().len() * PAGE_SIZE);
-        self.place_found(&references, reader.found(), reader.pages())?;
+        self.place_found(references, reader.found(), reader.pages())?;
         for ((page, reference, digest, holder), state) in references.iter().zip(reader.states()) {
             if *state == Found::Here {
                 self.settle(*page, *reference);
@@ -43,9 +60,6 @@ impl Receiver {
                 self.ask_source(*digest);
             }
         }
-        self.references = references;
-        self.reader = reader;
-        lap(&self.counters.local_ns, start);
         Ok(())
     }
 
