@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 
 use crate::netns;
-use crate::site::{Site, program};
+use crate::site::{Settings, Site};
 use crate::topology::Host;
 
 /// The folder of a site's CA in the lab's, and those of its first certificates in that.
@@ -21,12 +21,12 @@ pub fn setting(dir: Option<&Path>) -> String {
 }
 
 /// Makes a site's CA and its first certificates, unless they are there.
-pub fn init(dir: &Path) -> Result<()> {
+pub fn init(settings: &Settings, dir: &Path) -> Result<()> {
     if dir.join("ca.pem").exists() {
         return Ok(());
     }
     fs::create_dir_all(dir)?;
-    let output = std::process::Command::new(program("rackferry")).arg("init").arg(dir).output()?;
+    let output = settings.program("rackferry").arg("init").arg(dir).output()?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "rackferry init: {said}");
     Ok(())
@@ -39,7 +39,7 @@ pub fn join(site: &Site<'_>, host: &Host, dir: &Path) -> Result<()> {
     }
     let created = site.cli_patient(&["token", "create", &host.name()])?;
     let token = created["token"].as_str().context("a token is a text")?;
-    let mut command = std::process::Command::new(program("rackferry-agent"));
+    let mut command = site.settings().program("rackferry-agent");
     command.arg("--config").arg(site.agent_config(host)).arg("join").env("RACKFERRY_TOKEN", token);
     let output = netns::inside(&host.namespace, || command.output())??;
     let said = String::from_utf8_lossy(&output.stderr);

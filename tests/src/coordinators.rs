@@ -1,13 +1,13 @@
 //! The coordinators of a site: each in a namespace of its own, each may be killed and started again.
 
 use std::fs;
-use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::lab::Lab;
 use crate::procs::Process;
-use crate::site::{Settings, program};
+use crate::site::Settings;
 use crate::topology::Seat;
 
 /// Where they all listen.
@@ -63,14 +63,33 @@ impl<'a> Coordinators<'a> {
         self.seats.iter().any(|(seat, process)| seat.id == id && process.is_some())
     }
 
+    /// Their numbers.
+    pub fn ids(&self) -> Vec<u8> {
+        self.seats.iter().map(|(seat, _)| seat.id).collect()
+    }
+
+    /// Those that run.
+    pub fn processes(&self) -> impl Iterator<Item = &Process> {
+        self.seats.iter().filter_map(|(_, process)| process.as_ref())
+    }
+
     /// Kills one, as a power failure would.
     pub fn kill(&mut self, id: u8) -> Result<()> {
-        let (_, process) =
-            self.seats.iter_mut().find(|(seat, _)| seat.id == id).context("no such coordinator")?;
-        if let Some(process) = process.take() {
+        if let Some(process) = self.take(id)? {
             process.kill();
         }
         Ok(())
+    }
+
+    /// Ends one in order.
+    pub fn end(&mut self, id: u8, limit: Duration) -> Result<()> {
+        self.take(id)?.map_or(Ok(()), |process| process.terminate(limit))
+    }
+
+    fn take(&mut self, id: u8) -> Result<Option<Process>> {
+        let mut all = self.seats.iter_mut();
+        let (_, process) = all.find(|(seat, _)| seat.id == id).context("no such coordinator")?;
+        Ok(process.take())
     }
 
     /// Kills them all at once.
@@ -96,7 +115,7 @@ fn start(lab: &Lab, seat: &Seat, [tls, cluster]: [&str; 2], s: &Settings) -> Res
     );
     let path = folder.join("coordinator.toml");
     fs::write(&path, config)?;
-    let mut command = Command::new(program("rackferry-coordinator"));
+    let mut command = s.program("rackferry-coordinator");
     command.arg("--config").arg(&path).env("RACKFERRY_LOG", &s.log);
     lab.spawn_seat(seat, &mut command)
 }

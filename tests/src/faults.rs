@@ -4,11 +4,11 @@
 //! evacuates again what was left behind, and looks at everything: who runs where, how often, with which
 //! memory, and what is lying about. The next run goes in the opposite direction with the same guests.
 
-mod check;
+pub(crate) mod check;
 mod plan;
 mod strike;
 mod summary;
-mod view;
+pub(crate) mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -37,6 +37,7 @@ pub mod shape;
 pub mod site;
 pub mod stream_bench;
 pub mod topology;
+pub mod upgrade;
 pub mod vm;
 
 pub use lab::Lab;

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -93,6 +93,15 @@ impl Process {
         self.end();
     }
 
+    /// Asks it to end and waits until it has.
+    pub fn terminate(self, limit: Duration) -> Result<()> {
+        let name = self.name.clone();
+        self.signal(Signal::TERM)?;
+        let status = self.wait(limit)?;
+        ensure!(status.success(), "{name} ended with {status}");
+        Ok(())
+    }
+
     /// Waits until it ends by itself.
     pub fn wait(mut self, limit: Duration) -> Result<ExitStatus> {
         let start = Instant::now();
@@ -115,15 +124,6 @@ impl Process {
     /// CPU time of one of its threads.
     pub fn cpu_of_thread(&self, thread: u64) -> Result<Duration> {
         cpu_of(&format!("/proc/{}/task/{thread}/stat", self.id()))
-    }
-
-    /// The most memory it ever had resident, in bytes.
-    pub fn memory_peak(&self) -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;
-        let line =
-            status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
-        let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
-        Ok(kib * 1024)
     }
 
     fn end(&mut self) {

@@ -21,6 +21,9 @@ const PAGE_PORT: u16 = 7401;
 /// An agent connects within this, also when 24 guests boot beside it.
 const CONNECT_WAIT: Duration = Duration::from_secs(20);
 
+/// A daemon that is told to end has ended by then.
+const END_WAIT: Duration = Duration::from_secs(10);
+
 /// Lines of each daemon's log that a failed test shows.
 const SHOWN_LINES: usize = 40;
 
@@ -45,6 +48,8 @@ pub struct Settings {
     pub log: String,
     /// Every link is TLS, as it is unless an operator wants otherwise.
     pub tls: bool,
+    /// The folder that has our programs.
+    pub programs: PathBuf,
 }
 
 impl Default for Settings {
@@ -59,7 +64,15 @@ impl Default for Settings {
             qemu: [Qemu::V7_2; 2],
             log: "info".into(),
             tls: true,
+            programs: programs(),
         }
+    }
+}
+
+impl Settings {
+    /// One of our programs.
+    pub fn program(&self, name: &str) -> Command {
+        Command::new(self.programs.join(name))
     }
 }
 
@@ -78,7 +91,7 @@ impl<'a> Site<'a> {
         let agents = lab.hosts().iter().map(|host| (host.clone(), None)).collect();
         let mut site = Self { lab, settings, coordinators: Coordinators::of(lab), agents };
         if site.settings.tls {
-            certificates::init(&site.folder(CA)?)?;
+            certificates::init(&site.settings, &site.folder(CA)?)?;
         }
         site.start_coordinators()?;
         for index in 0..site.agents.len() {
@@ -91,6 +104,11 @@ impl<'a> Site<'a> {
     /// The lab it lives in.
     pub fn lab(&self) -> &'a Lab {
         self.lab
+    }
+
+    /// How it was set up.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     fn folder(&self, name: &str) -> Result<PathBuf> {
@@ -178,7 +196,7 @@ impl<'a> Site<'a> {
         if let Some(own) = &own {
             certificates::join(self, &host, own)?;
         }
-        let mut command = Command::new(program("rackferry-agent"));
+        let mut command = self.settings.program("rackferry-agent");
         command.arg("--config").arg(&path).env("RACKFERRY_LOG", &self.settings.log);
         let name = format!("agent-{}", host.name());
         self.agents[index].1 = Some(self.lab.spawn(&host, &name, &mut command)?);
@@ -192,6 +210,26 @@ impl<'a> Site<'a> {
             process.kill();
         }
         Ok(())
+    }
+
+    /// Has whatever is started from now on taken from another folder of programs.
+    pub fn use_programs(&mut self, folder: &Path) {
+        self.settings.programs = folder.to_path_buf();
+    }
+
+    /// Ends the agent of a host in order, and starts it again from the folder of programs of now.
+    pub fn restart_agent(&mut self, host: &str) -> Result<()> {
+        let index = self.index(host)?;
+        if let Some(process) = self.agents[index].1.take() {
+            process.terminate(END_WAIT)?;
+        }
+        self.start_agent_at(index)
+    }
+
+    /// Ends a coordinator in order, and starts it again from the folder of programs of now.
+    pub fn restart_coordinator(&mut self, id: u8) -> Result<()> {
+        self.coordinators.end(id, END_WAIT)?;
+        self.start_coordinators()
     }
 
     /// The agents that run.
@@ -251,7 +289,7 @@ impl<'a> Site<'a> {
     }
 
     fn order_agent(&self, host: &Host, order: &str, what: &str) -> Result<()> {
-        let mut command = Command::new(program("rackferry-agent"));
+        let mut command = self.settings.program("rackferry-agent");
         command.arg("--config").arg(self.agent_config(host)).args(["vm", order, what]);
         let output = command.output()?;
         let said = String::from_utf8_lossy(&output.stderr);
@@ -322,7 +360,7 @@ impl<'a> Site<'a> {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(program("rackferry"));
+        let mut command = self.settings.program("rackferry");
         command
             .args(["--coordinator", &self.coordinators.addresses()])
             .arg("--tls")
@@ -366,8 +404,8 @@ impl Site<'_> {
     }
 }
 
-/// A program of ours, as built by `cargo xtask test` or named by `RACKFERRY_BIN`.
-pub fn program(name: &str) -> PathBuf {
+/// The folder of our programs, as built by `cargo xtask test` or named by `RACKFERRY_BIN`.
+fn programs() -> PathBuf {
     let built = || {
         let root =
             Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests lies below the root");
@@ -375,5 +413,5 @@ pub fn program(name: &str) -> PathBuf {
             std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
         target.join("release")
     };
-    std::env::var_os("RACKFERRY_BIN").map_or_else(built, PathBuf::from).join(name)
+    std::env::var_os("RACKFERRY_BIN").map_or_else(built, PathBuf::from)
 }

@@ -25,6 +25,8 @@ pub struct Move {
     pub phase: String,
     /// Why it waits or failed, if so.
     pub why: String,
+    /// 1 for the first attempt.
+    pub attempt: u64,
 }
 
 impl Move {
@@ -86,6 +88,7 @@ impl Evacuation {
                 source: text(one, "source_host")?,
                 target: text(one, "target_host")?,
                 phase: text(one, "phase")?,
+                attempt: one["attempt"].as_u64()?,
                 why: if wait.is_null() { reason.to_owned() } else { wait.to_string() },
             };
             latest.insert(one.vm.clone(), one);

@@ -32,7 +32,8 @@ pub fn fill(pid: u32, bytes: u64) -> Result<()> {
 fn memory_file(pid: u32, bytes: u64) -> Result<File> {
     let folder = PathBuf::from(format!("/proc/{pid}/fd"));
     for path in fs::read_dir(&folder)?.flatten().map(|entry| entry.path()) {
-        let is_memfd = fs::read_link(&path).is_ok_and(|to| to.starts_with("/memfd:"));
+        let is_memfd =
+            fs::read_link(&path).is_ok_and(|to| to.to_string_lossy().starts_with("/memfd:"));
         if is_memfd && fs::metadata(&path).is_ok_and(|meta| meta.len() == bytes) {
             return File::options().write(true).open(&path).context("cannot open guest memory");
         }

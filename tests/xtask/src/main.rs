@@ -9,6 +9,7 @@ mod run;
 mod setup;
 mod simulate;
 mod test;
+mod upgrade;
 mod verify;
 
 use anyhow::Result;
@@ -34,6 +35,8 @@ enum Command {
     Bench(bench::Bench),
     /// Break things while real guests move, and check what was promised. Needs root.
     Faults(faults::Arguments),
+    /// Replace every daemon by a newer one while real guests move. Needs root.
+    Upgrade(upgrade::Arguments),
     /// Play the control plane in simulated worlds where things break; `-- --help` says how.
     Simulate(simulate::Arguments),
     /// Format, lints and documentation; changes nothing.
@@ -47,6 +50,7 @@ fn main() -> Result<()> {
         Command::Demo => demo::run(),
         Command::Bench(bench) => bench::run(&bench),
         Command::Faults(arguments) => faults::run(arguments),
+        Command::Upgrade(arguments) => upgrade::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
     }

@@ -30,6 +30,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
 /// Builds the daemons as they are shipped: the end-to-end tests measure them.
 pub fn build_daemons() -> Result<()> {
-    let packages = DAEMONS.iter().flat_map(|name| ["--package", name]);
-    run_command(cargo(["build", "--release", "--quiet"]).args(packages))
+    run_command(cargo(["build", "--release", "--quiet"]).args(daemons()))
+}
+
+/// The daemons, as cargo wants them named.
+pub fn daemons() -> impl Iterator<Item = &'static str> {
+    DAEMONS.iter().flat_map(|name| ["--package", name])
 }
