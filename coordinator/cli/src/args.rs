@@ -153,6 +153,9 @@ pub struct How {
     /// The longest pause of a VM.
     #[arg(long, default_value = "300ms", value_parser = units::parse_duration)]
     pub max_downtime: Duration,
+    /// What may be done to a VM that writes faster than is sent.
+    #[arg(long, value_enum, default_value_t = Disruption::Brief)]
+    pub disruption: Disruption,
 }
 
 /// How to wait.
@@ -189,6 +192,17 @@ pub enum Compress {
     Off,
 }
 
+/// What may be done to a VM that writes faster than is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Disruption {
+    /// Nothing: it stays where it is.
+    None,
+    /// Stop it for up to a second, and slow it down; if that does not help it stays.
+    Brief,
+    /// The same; if that does not help, stop it for as long as it takes.
+    Allow,
+}
+
 impl How {
     /// As the coordinator takes it.
     pub fn options(self) -> v1::MigrationOptions {
@@ -206,6 +220,12 @@ impl How {
             compress: compress.into(),
             max_downtime_ms: u32::try_from(self.max_downtime.as_millis()).unwrap_or(u32::MAX),
             verify: self.verify,
+            disruption: match self.disruption {
+                Disruption::None => v1::Disruption::None,
+                Disruption::Brief => v1::Disruption::Brief,
+                Disruption::Allow => v1::Disruption::Allow,
+            }
+            .into(),
         }
     }
 }
@@ -403,6 +423,7 @@ mod tests {
         let options = evacuate.how.options();
         assert_eq!(options.dedup(), v1::DedupMode::Off);
         assert_eq!(options.max_downtime_ms, 1000);
+        assert_eq!(options.disruption(), v1::Disruption::Brief);
     }
 
     #[test]

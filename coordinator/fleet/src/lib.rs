@@ -40,8 +40,8 @@ pub use evacuate::{EvacuationRequest, MigrationRequest, Move};
 pub use fleet::{Fleet, Limits};
 pub use links::{LaneView, LinkView};
 pub use message::{
-    Activity, Compress, Dedup, Effect, Event, Hello, Member, Notice, Options, Order, Outcome,
-    Progress, RunState, Said, SessionEnd, VmReport,
+    Activity, Compress, Dedup, Disruption, Effect, Event, Hello, Member, Notice, Options, Order,
+    Outcome, Progress, RunState, Said, SessionEnd, VmReport,
 };
 pub use name::{
     BootId, Connection, Crossing, EvacuationId, Generation, HostId, HostName, LinkName,

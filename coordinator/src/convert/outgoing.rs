@@ -1,6 +1,6 @@
 //! What agents are told.
 
-use rackferry_fleet::{Compress, Dedup, Member, MigrationId, Options, Order};
+use rackferry_fleet::{Compress, Dedup, Disruption, Member, MigrationId, Options, Order};
 use rackferry_proto::v1::{self, ConnectResponse, connect_response::Message};
 
 use crate::key::DomainKey;
@@ -116,5 +116,11 @@ pub fn options(options: Options) -> v1::MigrationOptions {
         compress: compress.into(),
         max_downtime_ms: options.max_downtime_ms,
         verify: options.verify,
+        disruption: match options.disruption {
+            Disruption::None => v1::Disruption::None,
+            Disruption::Brief => v1::Disruption::Brief,
+            Disruption::Allow => v1::Disruption::Allow,
+        }
+        .into(),
     }
 }

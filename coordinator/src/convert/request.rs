@@ -1,7 +1,8 @@
 //! What clients ask for, and why they are refused.
 
 use rackferry_fleet::{
-    Compress, Dedup, EvacuationRequest, LinkLimit, LinkName, MigrationRequest, Options, Refusal,
+    Compress, Dedup, Disruption, EvacuationRequest, LinkLimit, LinkName, MigrationRequest, Options,
+    Refusal,
 };
 use rackferry_proto::{Reason, refuse, v1};
 use tonic::Status;
@@ -109,11 +110,18 @@ fn options(message: Option<v1::MigrationOptions>) -> Result<Options, Invalid> {
         Ok(v1::CompressMode::Zstd | v1::CompressMode::Unspecified) => Compress::Zstd,
         Err(_) => return Err(Invalid("options.compress")),
     };
+    let disruption = match v1::Disruption::try_from(message.disruption) {
+        Ok(v1::Disruption::None) => Disruption::None,
+        Ok(v1::Disruption::Brief | v1::Disruption::Unspecified) => Disruption::Brief,
+        Ok(v1::Disruption::Allow) => Disruption::Allow,
+        Err(_) => return Err(Invalid("options.disruption")),
+    };
     Ok(Options {
         dedup,
         compress,
         max_downtime_ms: message.max_downtime_ms,
         verify: message.verify,
+        disruption,
     })
 }
 
@@ -182,5 +190,7 @@ mod tests {
         assert_eq!(options(Some(message)), Err(Invalid("options.dedup")));
         let message = v1::MigrationOptions { compress: 9, ..Default::default() };
         assert_eq!(options(Some(message)), Err(Invalid("options.compress")));
+        let message = v1::MigrationOptions { disruption: 9, ..Default::default() };
+        assert_eq!(options(Some(message)), Err(Invalid("options.disruption")));
     }
 }

@@ -50,6 +50,8 @@ pub fn migration(view: &MigrationView<'_>) -> v1::Migration {
         blackout_ms: record.result.blackout_ms,
         source_memory_digest: record.result.source_digest.clone(),
         target_memory_digest: record.result.target_digest.clone(),
+        predicted_stop_ms: view.progress.predicted_stop_ms,
+        stop_limit_ms: view.progress.stop_limit_ms,
     }
 }
 

@@ -71,6 +71,8 @@ struct Migration<'a> {
     blackout_ms: u32,
     source_memory_digest: &'a str,
     target_memory_digest: &'a str,
+    predicted_stop_ms: Option<u32>,
+    stop_limit_ms: Option<u32>,
     #[serde(flatten)]
     counters: Counters,
 }
@@ -130,6 +132,11 @@ pub(super) fn text(value: &impl Serialize) -> String {
 /// Zero is not yet.
 fn known(unix_ms: u64) -> Option<u64> {
     (unix_ms > 0).then_some(unix_ms)
+}
+
+/// Neither unknown nor without bound.
+fn bounded(ms: u32) -> Option<u32> {
+    (ms > 0 && ms < u32::MAX).then_some(ms)
 }
 
 impl From<Option<v1::TransferCounters>> for Counters {
@@ -196,6 +203,8 @@ impl<'a> From<&'a v1::Migration> for Migration<'a> {
             blackout_ms: one.blackout_ms,
             source_memory_digest: &one.source_memory_digest,
             target_memory_digest: &one.target_memory_digest,
+            predicted_stop_ms: bounded(one.predicted_stop_ms),
+            stop_limit_ms: bounded(one.stop_limit_ms),
             counters: one.counters.into(),
         }
     }

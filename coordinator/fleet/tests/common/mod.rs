@@ -184,6 +184,7 @@ pub fn ended(outcome: Outcome) -> SessionEnd {
         qemu_downtime_ms: 20,
         blackout_ms: 30,
         memory_digest: String::new(),
+        not_converged: false,
     }
 }
 

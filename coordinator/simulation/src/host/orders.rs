@@ -265,5 +265,6 @@ pub fn ended(outcome: Outcome, reason: &str) -> SessionEnd {
         qemu_downtime_ms: 0,
         blackout_ms: 0,
         memory_digest: String::new(),
+        not_converged: false,
     }
 }
