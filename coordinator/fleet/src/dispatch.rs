@@ -70,6 +70,9 @@ impl Fleet {
             let (code, detail) = (WaitCode::EvacuationPaused, paused.to_string());
             return Err(Wait { code, detail, limit: 0, used });
         }
+        if let Some(wait) = self.backs_off(migration) {
+            return Err(wait);
+        }
         if !self.agents.contains_key(source) {
             return Err(Wait::host(WaitCode::SourceDisconnected, source));
         }

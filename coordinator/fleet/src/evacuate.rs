@@ -232,6 +232,7 @@ impl Fleet {
             evacuation,
             request,
             attempt: 1,
+            not_before: None,
             crossing,
             options,
             generation: Default::default(),

@@ -27,6 +27,10 @@ pub struct Limits {
     pub switchovers_total: u32,
     /// How often an evacuation tries to move a VM, the first time included.
     pub attempts: u32,
+    /// Nanoseconds before an evacuation tries a VM again; doubled with every attempt, up to ten minutes.
+    pub retry_pause_ns: u64,
+    /// The same for a VM that did not converge.
+    pub calm_pause_ns: u64,
     /// Nanoseconds after which a move that cannot have begun looks for another target. Ownership never
     /// depends on it.
     pub patience_ns: u64,
@@ -44,7 +48,9 @@ impl Default for Limits {
             moves_total: 64,
             switchovers_per_host: 2,
             switchovers_total: 4,
-            attempts: 2,
+            attempts: 3,
+            retry_pause_ns: 2_000_000_000,
+            calm_pause_ns: 30_000_000_000,
             patience_ns: 30_000_000_000,
             history: 100,
             link_share_min: 4_000_000,
@@ -83,6 +89,8 @@ pub(crate) struct Live {
     pub(crate) cancel_told: bool,
     /// What an agent said about a failure.
     pub(crate) reason: Option<String>,
+    /// The source gave up because the VM does not converge.
+    pub(crate) not_converged: bool,
     /// Somebody did what nobody told him.
     pub(crate) conflict: bool,
     /// What the source was told that it may send, as far as its present agent has heard it.

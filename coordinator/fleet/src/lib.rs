@@ -27,6 +27,7 @@ pub mod placement;
 mod planted;
 mod record;
 mod refusal;
+mod retry;
 mod sessions;
 mod shares;
 mod slots;

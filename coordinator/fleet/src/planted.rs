@@ -25,6 +25,8 @@ pub enum PlantedBug {
     CordonOverlooked,
     /// A move starts though its evacuation is paused.
     PauseOverlooked,
+    /// Another attempt begins without a pause.
+    RetriesAtOnce,
 }
 
 impl Fleet {

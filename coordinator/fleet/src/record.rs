@@ -207,6 +207,9 @@ pub struct MigrationRecord {
     pub request: Option<String>,
     /// 1 for the first attempt.
     pub attempt: u32,
+    /// It must not begin before.
+    #[serde(default)]
+    pub not_before: Option<Moment>,
     /// What claims are kept for.
     pub crossing: Crossing,
     /// How to move.

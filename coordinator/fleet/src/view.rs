@@ -47,6 +47,8 @@ pub enum WaitCode {
     EvacuationPaused,
     /// The target takes no VMs.
     TargetCordoned,
+    /// An attempt was undone, and the next one waits for a while.
+    RetryBackoff,
 }
 
 impl Wait {

@@ -1,8 +1,8 @@
 //! The operator: evacuates, moves single VMs, cancels, holds back, asks again when nobody answers.
 
 use rackferry_fleet::{
-    Effect, EvacuationId, EvacuationRequest, EvacuationState, Fleet, Link, LinkLimit, MigrationId,
-    MigrationRequest, Moment, Options, Topology,
+    Disruption, Effect, EvacuationId, EvacuationRequest, EvacuationState, Fleet, Link, LinkLimit,
+    MigrationId, MigrationRequest, Moment, Options, Topology,
 };
 
 use crate::clock::{MS, SECOND};
@@ -200,8 +200,15 @@ impl World {
         any
     }
 
-    fn options(&self) -> Options {
-        Options { verify: self.plan.verify, ..Options::default() }
+    fn options(&mut self) -> Options {
+        // At rest every VM must arrive, restless ones too.
+        let disruption = match self.dice.below(3) {
+            _ if self.healing => Disruption::Allow,
+            0 => Disruption::None,
+            1 => Disruption::Brief,
+            _ => Disruption::Allow,
+        };
+        Options { verify: self.plan.verify, disruption, ..Options::default() }
     }
 
     /// Empties one of the two racks into the other.

@@ -52,6 +52,7 @@ pub fn migration(view: &MigrationView<'_>) -> v1::Migration {
         target_memory_digest: record.result.target_digest.clone(),
         predicted_stop_ms: view.progress.predicted_stop_ms,
         stop_limit_ms: view.progress.stop_limit_ms,
+        not_before_unix_ms: record.not_before.map_or(0, |at| at.unix_ms()),
     }
 }
 
@@ -86,6 +87,7 @@ fn wait(wait: &Wait) -> v1::WaitReason {
         WaitCode::LinkFull => v1::WaitCode::LinkFull,
         WaitCode::EvacuationPaused => v1::WaitCode::EvacuationPaused,
         WaitCode::TargetCordoned => v1::WaitCode::TargetCordoned,
+        WaitCode::RetryBackoff => v1::WaitCode::RetryBackoff,
     };
     let Wait { detail, limit, used, .. } = wait.clone();
     v1::WaitReason { code: code.into(), detail, limit, used }

@@ -243,6 +243,9 @@ pub fn wait(reason: &WaitReason) -> String {
         WaitCode::LinkFull => format!("{used} of {limit} moves cross link {detail}"),
         WaitCode::EvacuationPaused => format!("{detail} is paused ({used} moves under way)"),
         WaitCode::TargetCordoned => format!("{detail} is cordoned"),
+        WaitCode::RetryBackoff => {
+            format!("tries again soon, {used} of {limit} attempts undone: {detail}")
+        }
         WaitCode::Unspecified => detail.clone(),
     }
 }

@@ -73,6 +73,7 @@ struct Migration<'a> {
     target_memory_digest: &'a str,
     predicted_stop_ms: Option<u32>,
     stop_limit_ms: Option<u32>,
+    not_before_unix_ms: Option<u64>,
     #[serde(flatten)]
     counters: Counters,
 }
@@ -205,6 +206,7 @@ impl<'a> From<&'a v1::Migration> for Migration<'a> {
             target_memory_digest: &one.target_memory_digest,
             predicted_stop_ms: bounded(one.predicted_stop_ms),
             stop_limit_ms: bounded(one.stop_limit_ms),
+            not_before_unix_ms: known(one.not_before_unix_ms),
             counters: one.counters.into(),
         }
     }

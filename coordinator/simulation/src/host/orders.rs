@@ -3,6 +3,7 @@
 use rackferry_fleet::{
     Counters, Generation, MigrationId, Order, Outcome, Said, SessionEnd, VmName,
 };
+use rackferry_migrator_protocol::session::patience::Disruption;
 use rackferry_migrator_protocol::session::{source, target};
 
 use super::chores::{Chore, Start};
@@ -43,10 +44,15 @@ impl World {
             Order::PrepareTarget { migration, vm, generation, .. } => {
                 self.later(host, pause, Chore::Prepare(migration, vm, generation));
             }
-            Order::StartSource { migration, vm, generation, target, .. } => {
+            Order::StartSource { migration, vm, generation, target, options, .. } => {
                 let target = self.hosts.iter().position(|host| host.name == target.host);
                 let (Some(target), Some(vm)) = (target, vm_number(&vm)) else { return };
-                let start = Start { migration: migration.0, vm, generation, target };
+                let disruption = match options.disruption {
+                    rackferry_fleet::Disruption::None => Disruption::None,
+                    rackferry_fleet::Disruption::Brief => Disruption::Brief,
+                    rackferry_fleet::Disruption::Allow => Disruption::Allow,
+                };
+                let start = Start { migration: migration.0, vm, generation, target, disruption };
                 self.later(host, pause, Chore::Start(start));
             }
             Order::SwitchoverGrant(id) => {

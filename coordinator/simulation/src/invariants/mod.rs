@@ -10,6 +10,7 @@ mod nobody_lost;
 mod nothing_left;
 mod one_running_copy;
 mod progress_forward;
+mod retries_wait;
 mod told_by_the_log;
 
 use std::collections::BTreeMap;
@@ -113,6 +114,9 @@ impl World {
         }
         if let Some(what) = holds_kept::check(self, node, order) {
             self.violated("holds kept", what);
+        }
+        if let Some(what) = retries_wait::check(self, node, order) {
+            self.violated("retries wait", what);
         }
         if let Some(what) = links_kept::check(self, node, order) {
             self.violated("links kept", what);
