@@ -56,6 +56,8 @@ pub enum Command {
     Status(Status),
     /// Stop an evacuation or a migration; what is not switched over stays where it runs.
     Cancel(Cancel),
+    /// Stop the VM of a migration as soon as its first pass is over, for as long as it takes.
+    ForceSwitchover(ForceSwitchover),
     /// Start no more moves of an evacuation for a while; those under way finish.
     Pause(Evacuation),
     /// Let a paused evacuation go on.
@@ -100,6 +102,10 @@ pub struct Evacuate {
     /// What its moves may put on links, all together, beside the limits of the links.
     #[arg(long, value_delimiter = ',', value_name = "LINK=RATE|PERCENT,...")]
     pub link_limit: Vec<LinkLimit>,
+    /// When it should be over. After that it goes on, and nobody waits for it (exit code 6); with --disruption allow VMs
+    /// that still copy are then stopped.
+    #[arg(long, value_name = "DURATION", value_parser = units::parse_duration)]
+    pub deadline: Option<Duration>,
     /// How to move.
     #[command(flatten)]
     pub how: How,
@@ -246,6 +252,13 @@ pub struct Cancel {
     /// evac-N or mig-N.
     #[arg(value_name = "EVACUATION|MIGRATION")]
     pub id: String,
+}
+
+/// Stop the VM of a migration for as long as it takes.
+#[derive(Debug, clap::Args)]
+pub struct ForceSwitchover {
+    /// mig-N.
+    pub migration: String,
 }
 
 /// An evacuation.

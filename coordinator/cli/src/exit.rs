@@ -98,6 +98,9 @@ pub enum Failure {
     /// The name is no evacuation's.
     #[error("{0} is no evacuation (evac-N)")]
     Evacuation(String),
+    /// The name is no migration's.
+    #[error("{0} is no migration (mig-N)")]
+    Migration(String),
     /// The inventory file has mistakes.
     #[error("{0}")]
     Inventory(Box<rackferry_inventory::Mistakes>),
@@ -149,6 +152,7 @@ impl Failure {
             Self::Address(_)
             | Self::Name(_)
             | Self::Evacuation(_)
+            | Self::Migration(_)
             | Self::Inventory(_)
             | Self::File { .. } => Code::Usage,
             Self::Refused(status) => match self.reason() {

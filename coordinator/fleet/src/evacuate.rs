@@ -21,6 +21,8 @@ pub struct EvacuationRequest {
     pub options: Options,
     /// What its moves may put on links, all together.
     pub link_limits: BTreeMap<LinkName, LinkLimit>,
+    /// Nanoseconds after which it should have ended.
+    pub deadline_ns: Option<u64>,
 }
 
 /// Move this VM.
@@ -79,6 +81,7 @@ impl Fleet {
             let same = known.sources == request.sources
                 && known.targets == request.targets
                 && known.link_limits == request.link_limits
+                && known.deadline.map(|at| at.since(known.created)) == request.deadline_ns
                 && known.options == request.options;
             return if same {
                 Ok(known.id)
@@ -103,6 +106,7 @@ impl Fleet {
             target_hosts: plan.target_hosts,
             options: request.options,
             link_limits: request.link_limits.clone(),
+            deadline: request.deadline_ns.map(|ns| Moment(self.now.0.saturating_add(ns))),
             cancelled: false,
             paused: false,
             created: self.now,
@@ -238,6 +242,7 @@ impl Fleet {
             generation: Default::default(),
             stage: Stage::Queued,
             cancelled: false,
+            forced: false,
             created: self.now,
             started: None,
             result: Default::default(),

@@ -1,10 +1,10 @@
 //! The state and the turn: one event in, its effects out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    Connection, Effect, Event, HostName, MigrationId, Moment, Notice, Order, Progress, RackName,
-    Record, Route, Standing, VmName, VmReport, Wait,
+    Connection, Effect, EvacuationId, Event, HostName, MigrationId, Moment, Notice, Order,
+    Progress, RackName, Record, Route, Standing, VmName, VmReport, Wait,
     links::Told,
     ownership::{Source, Target},
     placement::{Placer, Spread},
@@ -89,6 +89,8 @@ pub(crate) struct Live {
     pub(crate) cancel_told: bool,
     /// What an agent said about a failure.
     pub(crate) reason: Option<String>,
+    /// The source's present agent was told to hurry.
+    pub(crate) hurry_told: bool,
     /// The source gave up because the VM does not converge.
     pub(crate) not_converged: bool,
     /// Somebody did what nobody told him.
@@ -107,6 +109,8 @@ pub struct Fleet {
     pub(crate) silent_since: BTreeMap<HostName, Moment>,
     pub(crate) live: BTreeMap<MigrationId, Live>,
     pub(crate) slots: Slots,
+    /// Running evacuations whose deadline has passed, as was told.
+    pub(crate) overdue: BTreeSet<EvacuationId>,
     /// VMs that run where they should not, and where that is.
     pub(crate) astray: BTreeMap<VmName, HostName>,
     pub(crate) now: Moment,
@@ -154,6 +158,7 @@ impl Fleet {
             silent_since,
             live,
             slots,
+            overdue: BTreeSet::new(),
             astray: BTreeMap::new(),
             now,
             dispatch_due: true,

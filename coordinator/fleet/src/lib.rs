@@ -16,6 +16,7 @@ mod cordon;
 mod dispatch;
 mod evacuate;
 mod fleet;
+mod hurry;
 mod judge;
 mod links;
 mod message;

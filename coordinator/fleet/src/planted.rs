@@ -27,6 +27,8 @@ pub enum PlantedBug {
     PauseOverlooked,
     /// Another attempt begins without a pause.
     RetriesAtOnce,
+    /// After a deadline VMs are stopped though their stops have a limit.
+    HurriesTheGentle,
 }
 
 impl Fleet {

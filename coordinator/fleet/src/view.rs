@@ -133,6 +133,8 @@ pub struct EvacuationView<'a> {
     pub record: &'a EvacuationRecord,
     /// How far it is.
     pub state: EvacuationState,
+    /// Its deadline passed before it ended.
+    pub overdue: bool,
     /// The latest attempt of every VM, by name.
     pub migrations: Vec<MigrationView<'a>>,
     /// All together.
@@ -310,7 +312,7 @@ impl Fleet {
             (Some(_), true) => EvacuationState::Cancelled,
             (Some(_), false) => EvacuationState::Incomplete,
         };
-        EvacuationView { record, state, migrations, totals }
+        EvacuationView { record, state, overdue: self.is_overdue(record), migrations, totals }
     }
 
     fn view_migration<'a>(&'a self, record: &'a MigrationRecord) -> MigrationView<'a> {

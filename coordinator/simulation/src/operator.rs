@@ -30,6 +30,8 @@ pub enum Request {
     Import,
     /// Set the limit of that link, or remove it.
     Limit(Option<LinkLimit>),
+    /// Let the VM of a move be stopped for as long as it takes.
+    Force(MigrationId),
     /// Pause an evacuation, or let it go on.
     Pause(EvacuationId, bool),
     /// Cordon a rack or a host, or end that.
@@ -94,6 +96,7 @@ impl Operator {
             Request::CancelMigration(id) => {
                 fleet.cancel_migration(*id, now, out).map(|()| Reply::Cancelled)
             }
+            Request::Force(id) => fleet.force_switchover(*id, now, out).map(|()| Reply::Done),
             Request::Import => {
                 fleet.import_inventory(LINK.to_owned(), topology(), now, out);
                 Ok(Reply::Done)
@@ -121,7 +124,7 @@ impl World {
         }
         let pause = self.dice.between(self.plan.act_every_ns / 4, self.plan.act_every_ns);
         self.clock.after(pause, Happening::Act);
-        match self.dice.below(15) {
+        match self.dice.below(16) {
             0..=3 => {
                 let from_a = self.dice.chance(500);
                 self.evacuate(from_a);
@@ -152,6 +155,11 @@ impl World {
             }
             10..=12 => self.limit_link(),
             13 => {
+                let most = self.operator.migrations.last().map_or(3, |last| last.0 + 3);
+                let id = MigrationId(self.dice.between(1, most));
+                self.call(Request::Force(id));
+            }
+            14 => {
                 let cordoned = self.dice.chance(600);
                 let host = self.dice.index(self.hosts.len());
                 let rack = if self.dice.chance(500) { "a" } else { "b" };
@@ -220,6 +228,11 @@ impl World {
             targets: vec![target.to_owned()],
             options: self.options(),
             link_limits: Default::default(),
+            deadline_ns: if self.dice.chance(300) {
+                Some(self.dice.between(1, 30) * SECOND)
+            } else {
+                None
+            },
         };
         self.call(Request::Evacuate(request))
     }

@@ -31,6 +31,7 @@ fn every_planted_bug_is_found() {
         Bug::InFleet(PlantedBug::CordonOverlooked),
         Bug::InFleet(PlantedBug::PauseOverlooked),
         Bug::InFleet(PlantedBug::RetriesAtOnce),
+        Bug::InFleet(PlantedBug::HurriesTheGentle),
     ];
     for bug in bugs {
         let (seeds, invariant) = find(bug);

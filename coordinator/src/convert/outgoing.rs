@@ -50,6 +50,9 @@ fn message(order: Order, key: &DomainKey) -> Message {
                 bytes_per_second: on_the_wire(rate),
             })
         }
+        Order::HurrySource(migration) => {
+            Message::HurrySource(v1::HurrySource { migration_id: migration.to_string() })
+        }
         Order::SetRate(migration, rate) => Message::SetRate(set_rate(migration, rate)),
         Order::CommitDecision { migration, generation, refusal } => {
             Message::CommitDecision(v1::CommitDecision {

@@ -30,6 +30,10 @@ pub fn evacuation_request(
             .into_iter()
             .filter_map(|(link, limit)| limit.map(|limit| (link, limit)))
             .collect(),
+        deadline_ns: match message.deadline_ms {
+            0 => None,
+            ms => Some(ms.saturating_mul(1_000_000)),
+        },
     })
 }
 

@@ -52,6 +52,7 @@ pub fn migration(view: &MigrationView<'_>) -> v1::Migration {
         target_memory_digest: record.result.target_digest.clone(),
         predicted_stop_ms: view.progress.predicted_stop_ms,
         stop_limit_ms: view.progress.stop_limit_ms,
+        forced: record.forced,
         not_before_unix_ms: record.not_before.map_or(0, |at| at.unix_ms()),
     }
 }
@@ -128,6 +129,8 @@ pub fn evacuation(view: &EvacuationView<'_>) -> v1::Evacuation {
         totals: Some(totals(&view.totals)),
         result_code: if uncertain { result::OPERATOR_NEEDED } else { result_code },
         link_limits: record.link_limits.iter().map(|(link, of)| limit(link, *of)).collect(),
+        deadline_unix_ms: record.deadline.map_or(0, |at| at.unix_ms()),
+        overdue: view.overdue,
     }
 }
 

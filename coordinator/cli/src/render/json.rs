@@ -15,6 +15,8 @@ struct Evacuation<'a> {
     result_code: u32,
     created_unix_ms: u64,
     ended_unix_ms: Option<u64>,
+    deadline_unix_ms: Option<u64>,
+    overdue: bool,
     link_limits: Vec<super::json_site::Limit<'a>>,
     totals: Totals,
     vms: Vec<Migration<'a>>,
@@ -74,6 +76,7 @@ struct Migration<'a> {
     predicted_stop_ms: Option<u32>,
     stop_limit_ms: Option<u32>,
     not_before_unix_ms: Option<u64>,
+    forced: bool,
     #[serde(flatten)]
     counters: Counters,
 }
@@ -207,6 +210,7 @@ impl<'a> From<&'a v1::Migration> for Migration<'a> {
             predicted_stop_ms: bounded(one.predicted_stop_ms),
             stop_limit_ms: bounded(one.stop_limit_ms),
             not_before_unix_ms: known(one.not_before_unix_ms),
+            forced: one.forced,
             counters: one.counters.into(),
         }
     }
@@ -222,6 +226,8 @@ impl<'a> From<&'a v1::Evacuation> for Evacuation<'a> {
             result_code: one.result_code,
             created_unix_ms: one.created_unix_ms,
             ended_unix_ms: known(one.ended_unix_ms),
+            deadline_unix_ms: known(one.deadline_unix_ms),
+            overdue: one.overdue,
             link_limits: one.link_limits.iter().map(Into::into).collect(),
             totals: one.totals.unwrap_or_default().into(),
             vms: one.migrations.iter().map(Migration::from).collect(),

@@ -157,6 +157,7 @@ pub fn request(source: &str, target: &str) -> EvacuationRequest {
         targets: vec![target.to_owned()],
         options: Options::default(),
         link_limits: Default::default(),
+        deadline_ns: None,
     }
 }
 

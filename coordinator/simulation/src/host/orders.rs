@@ -41,6 +41,11 @@ impl World {
             }
             // Nothing is sent here that a rate could hold back.
             Order::RackView { .. } | Order::SetRate(..) => {}
+            Order::HurrySource(id) => {
+                if let Some(session) = self.source_mut(host, id.0) {
+                    session.hurry();
+                }
+            }
             Order::PrepareTarget { migration, vm, generation, .. } => {
                 self.later(host, pause, Chore::Prepare(migration, vm, generation));
             }

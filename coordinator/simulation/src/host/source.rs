@@ -61,6 +61,11 @@ impl SourceSession {
         name_of(self.machine.phase())
     }
 
+    /// Its VM may be stopped for as long as it takes.
+    pub(super) fn hurry(&mut self) {
+        self.patience.hurry();
+    }
+
     /// Looks at its QEMU after some passes: what to do, whether a stop fits, its forecast and its limit.
     fn look(&mut self, now: u64, copied: bool, passes: u32) -> (Advice, bool, (u32, u32)) {
         let at = Duration::from_nanos(now - self.began_at);

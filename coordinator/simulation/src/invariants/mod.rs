@@ -3,6 +3,7 @@
 mod answers_durable;
 mod generations_rise;
 mod holds_kept;
+mod hurry_asked;
 mod intents_reached;
 mod limits_kept;
 mod links_kept;
@@ -115,6 +116,9 @@ impl World {
         if let Some(what) = holds_kept::check(self, node, order) {
             self.violated("holds kept", what);
         }
+        if let Some(what) = hurry_asked::check(self, node, order) {
+            self.violated("hurry asked for", what);
+        }
         if let Some(what) = retries_wait::check(self, node, order) {
             self.violated("retries wait", what);
         }
@@ -165,6 +169,7 @@ fn order_name(order: &Order) -> &'static str {
         Order::DiscardTarget(..) => "DiscardTarget",
         Order::SwitchoverGrant(_) => "SwitchoverGrant",
         Order::SetRate(..) => "SetRate",
+        Order::HurrySource(_) => "HurrySource",
         Order::ReleaseSource { resume: true, .. } => "ReleaseSource to run",
         Order::ReleaseSource { .. } => "ReleaseSource",
     }
