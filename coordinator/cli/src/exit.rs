@@ -202,6 +202,7 @@ fn code_of(reason: Reason) -> Code {
         | Reason::VmNotMovable
         | Reason::HostDisconnected
         | Reason::DoesNotFit
+        | Reason::KeptApart
         | Reason::HostCordoned
         | Reason::EvacuationEnded
         | Reason::NoAuthority
@@ -237,6 +238,7 @@ mod tests {
     #[test]
     fn refusals_have_their_codes() {
         assert_eq!(code(Reason::DoesNotFit), Code::NotFeasible);
+        assert_eq!(code(Reason::KeptApart), Code::NotFeasible);
         assert_eq!(code(Reason::VmBusy), Code::NotFeasible);
         assert_eq!(code(Reason::UnknownPlace), Code::Usage);
         assert_eq!(code(Reason::UnknownLink), Code::Usage);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     Effect, End, EvacuationId, EvacuationRecord, Fleet, HostName, LinkLimit, LinkName, MigrationId,
     MigrationRecord, Moment, Options, Record, Refusal, RunState, Stage, Standing, VmName,
-    fleet::Live, placement::Demand,
+    fleet::Live,
 };
 
 /// Empty these racks or hosts.
@@ -269,7 +269,7 @@ impl Fleet {
         for vm in owned {
             match self.movable(&vm.name)? {
                 None => {
-                    demands.push(Demand { vm: vm.name.clone(), memory_bytes: vm.memory_bytes });
+                    demands.push(self.demand(&vm.name, vm.memory_bytes));
                     sources.push(vm.owner.clone());
                 }
                 Some(why) => blocked.push((vm.name.clone(), why)),
@@ -313,8 +313,7 @@ impl Fleet {
         if rooms.is_empty() {
             return Err(self.no_rooms(std::slice::from_ref(target)));
         }
-        let demand = Demand { vm: name.clone(), memory_bytes: vm.memory_bytes };
-        self.placer.place(&[demand], &rooms)?;
+        self.placer.place(&[self.demand(name, vm.memory_bytes)], &rooms)?;
         Ok(Move {
             vm: name.clone(),
             memory_bytes: vm.memory_bytes,

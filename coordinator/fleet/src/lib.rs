@@ -11,6 +11,7 @@
 
 mod adopt;
 mod agents;
+mod apart;
 mod candidate;
 mod cordon;
 mod dispatch;

@@ -29,6 +29,8 @@ pub enum PlantedBug {
     RetriesAtOnce,
     /// After a deadline VMs are stopped though their stops have a limit.
     HurriesTheGentle,
+    /// VMs of one anti-affinity group come to share a host.
+    ApartOverlooked,
 }
 
 impl Fleet {

@@ -49,6 +49,8 @@ pub enum WaitCode {
     TargetCordoned,
     /// An attempt was undone, and the next one waits for a while.
     RetryBackoff,
+    /// A VM that it must not share a host with is at the target.
+    AntiAffinity,
 }
 
 impl Wait {

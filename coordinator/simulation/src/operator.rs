@@ -2,7 +2,7 @@
 
 use rackferry_fleet::{
     Disruption, Effect, EvacuationId, EvacuationRequest, EvacuationState, Fleet, Link, LinkLimit,
-    MigrationId, MigrationRequest, Moment, Options, Topology,
+    MigrationId, MigrationRequest, Moment, Options, Topology, WaitCode,
 };
 
 use crate::clock::{MS, SECOND};
@@ -26,8 +26,8 @@ pub enum Request {
     Cancel(EvacuationId),
     /// Stop one move.
     CancelMigration(MigrationId),
-    /// Import an inventory with one link between the racks.
-    Import,
+    /// Import an inventory with one link between the racks; with it, that the first two VMs are kept apart or not.
+    Import(bool),
     /// Set the limit of that link, or remove it.
     Limit(Option<LinkLimit>),
     /// Let the VM of a move be stopped for as long as it takes.
@@ -97,8 +97,8 @@ impl Operator {
                 fleet.cancel_migration(*id, now, out).map(|()| Reply::Cancelled)
             }
             Request::Force(id) => fleet.force_switchover(*id, now, out).map(|()| Reply::Done),
-            Request::Import => {
-                fleet.import_inventory(LINK.to_owned(), topology(), now, out);
+            Request::Import(apart) => {
+                fleet.import_inventory(LINK.to_owned(), topology(*apart), now, out);
                 Ok(Reply::Done)
             }
             Request::Limit(limit) => {
@@ -178,9 +178,11 @@ impl World {
 
     fn limit_link(&mut self) {
         let imported =
-            self.operator.calls.iter().any(|call| matches!(call.request, Request::Import));
+            self.operator.calls.iter().any(|call| matches!(call.request, Request::Import(_)));
         if !imported || self.dice.chance(100) {
-            self.call(Request::Import);
+            // With one host a rack nobody could leave.
+            let apart = self.plan.hosts_per_rack > 1 && self.dice.chance(600);
+            self.call(Request::Import(apart));
         }
         let limit = match self.dice.below(4) {
             0 => None,
@@ -196,9 +198,14 @@ impl World {
         let fleet = self.nodes.iter().find_map(|node| node.leader()?.fleet.as_ref());
         let Some(fleet) = fleet else { return false };
         let paused = fleet.evacuations().filter(|view| view.state == EvacuationState::Paused);
+        // Who was on its way before it was said that it must not go there.
+        let apart = fleet.migrations().filter(|view| {
+            view.wait.as_ref().is_some_and(|wait| wait.code == WaitCode::AntiAffinity)
+        });
         let cordoned = fleet.hosts().into_iter().filter(|host| host.cordoned);
         let lift: Vec<Request> = paused
             .map(|view| Request::Pause(view.record.id, false))
+            .chain(apart.map(|view| Request::CancelMigration(view.record.id)))
             .chain(cordoned.map(|host| Request::Cordon(host.name.to_string(), false)))
             .collect();
         let any = !lift.is_empty();
@@ -314,10 +321,11 @@ pub const LINK: &str = "core0";
 /// What it can carry, bytes per second.
 const LINK_RATE: u64 = 100_000_000;
 
-fn topology() -> Topology {
+fn topology(apart: bool) -> Topology {
     let (a, b) = ("a".to_owned(), "b".to_owned());
     let link = Link { name: LINK.into(), a, b, rate: LINK_RATE, cost: 1 };
-    Topology { links: vec![link], ..Topology::default() }
+    let pair = (0..2).filter(|_| apart).map(|vm| (vm_name(vm).as_str().into(), "pair".to_owned()));
+    Topology { links: vec![link], groups: pair.collect(), ..Topology::default() }
 }
 
 /// The name of the n-th VM.

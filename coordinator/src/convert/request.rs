@@ -151,6 +151,7 @@ pub fn refusal(refusal: &Refusal) -> Status {
         Refusal::NotMovable(_) => Reason::VmNotMovable,
         Refusal::Disconnected(_) => Reason::HostDisconnected,
         Refusal::DoesNotFit(_) => Reason::DoesNotFit,
+        Refusal::KeptApart(_) => Reason::KeptApart,
         Refusal::NothingToMove => Reason::NothingToMove,
         Refusal::Token => Reason::TokenRefused,
         Refusal::TooManyTokens(_) => Reason::TooManyTokens,

@@ -89,6 +89,7 @@ fn wait(wait: &Wait) -> v1::WaitReason {
         WaitCode::EvacuationPaused => v1::WaitCode::EvacuationPaused,
         WaitCode::TargetCordoned => v1::WaitCode::TargetCordoned,
         WaitCode::RetryBackoff => v1::WaitCode::RetryBackoff,
+        WaitCode::AntiAffinity => v1::WaitCode::AntiAffinity,
     };
     let Wait { detail, limit, used, .. } = wait.clone();
     v1::WaitReason { code: code.into(), detail, limit, used }

@@ -264,6 +264,7 @@ pub fn wait(reason: &WaitReason) -> String {
         WaitCode::RetryBackoff => {
             format!("tries again soon, {used} of {limit} attempts undone: {detail}")
         }
+        WaitCode::AntiAffinity => format!("kept apart, group {detail}"),
         WaitCode::Unspecified => detail.clone(),
     }
 }

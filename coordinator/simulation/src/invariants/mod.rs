@@ -5,6 +5,7 @@ mod generations_rise;
 mod holds_kept;
 mod hurry_asked;
 mod intents_reached;
+mod kept_apart;
 mod limits_kept;
 mod links_kept;
 mod nobody_lost;
@@ -115,6 +116,9 @@ impl World {
         }
         if let Some(what) = holds_kept::check(self, node, order) {
             self.violated("holds kept", what);
+        }
+        if let Some(what) = kept_apart::check(self, node, order) {
+            self.violated("kept apart", what);
         }
         if let Some(what) = hurry_asked::check(self, node, order) {
             self.violated("hurry asked for", what);
