@@ -116,8 +116,9 @@ impl Sampler {
             dirty_rate: ram.dirty_pages_rate * 4096,
             send_rate: trend.wire_rate as u64,
             predicted_stop_ms: predict::stop_ms(&sample),
-            limit_ms: 0,
             first_pass_done,
+            // These two are the session's to say.
+            limit_ms: 0,
             switching: false,
             totals,
         }
