@@ -133,6 +133,10 @@ pub struct LimitSettings {
     pub switchovers_total: u32,
     /// How often an evacuation tries to move a VM.
     pub attempts: u32,
+    /// Seconds before an evacuation tries a VM again; doubled with every attempt.
+    pub retry_pause_seconds: u64,
+    /// The same for a VM that did not converge.
+    pub calm_pause_seconds: u64,
     /// Seconds after which a move that cannot have begun looks for another target.
     pub patience_seconds: u64,
     /// Finished evacuations kept for asking.
@@ -155,6 +159,8 @@ impl Default for LimitSettings {
             switchovers_per_host: limits.switchovers_per_host,
             switchovers_total: limits.switchovers_total,
             attempts: limits.attempts,
+            retry_pause_seconds: limits.retry_pause_ns / NANOSECONDS,
+            calm_pause_seconds: limits.calm_pause_ns / NANOSECONDS,
             patience_seconds: limits.patience_ns / NANOSECONDS,
             history: limits.history,
             link_share_min_mbit: limits.link_share_min / MBIT,
@@ -172,6 +178,8 @@ impl From<LimitSettings> for Limits {
             switchovers_per_host: settings.switchovers_per_host.max(1),
             switchovers_total: settings.switchovers_total.max(1),
             attempts: settings.attempts.max(1),
+            retry_pause_ns: settings.retry_pause_seconds.saturating_mul(NANOSECONDS),
+            calm_pause_ns: settings.calm_pause_seconds.saturating_mul(NANOSECONDS),
             patience_ns: settings.patience_seconds.saturating_mul(NANOSECONDS),
             history: settings.history,
             link_share_min: settings.link_share_min_mbit.max(1).saturating_mul(MBIT),

@@ -44,7 +44,13 @@ pub const PENDING_RETRY: Duration = Duration::from_millis(4);
 /// may take, and short enough for its clients' connections to survive a cut link.
 pub const LOAD_PATIENCE: Duration = Duration::from_secs(3);
 
-/// The same in verify mode, where the target hashes the whole memory before it says that it has loaded.
+/// A VM whose stop has no limit is waited for this many times its forecast, which may be off by as much when the link is shared.
+pub const LOAD_FORECASTS: u32 = 4;
+
+/// But never longer than this: after two minutes nobody's connection to the VM is left to be saved.
+pub const LOAD_PATIENCE_MAX: Duration = Duration::from_secs(120);
+
+/// [`LOAD_PATIENCE`] in verify mode, where the target hashes the whole memory before it says that it has loaded.
 pub const LOAD_PATIENCE_VERIFY: Duration = Duration::from_secs(60);
 
 /// The source waits this long for the coordinator's decision, with the VM stopped, before it takes the move back.

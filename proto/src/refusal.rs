@@ -62,6 +62,8 @@ reasons! {
     HostDisconnected = "HOST_DISCONNECTED", FailedPrecondition;
     /// The targets have not the memory.
     DoesNotFit = "DOES_NOT_FIT", FailedPrecondition;
+    /// VMs of one anti-affinity group would have to share a host.
+    KeptApart = "KEPT_APART", FailedPrecondition;
     /// There is nothing to move.
     NothingToMove = "NOTHING_TO_MOVE", FailedPrecondition;
     /// The request id was used for something else.

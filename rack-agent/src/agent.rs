@@ -190,6 +190,9 @@ impl Agent {
             Down::Cancel(cancel) => {
                 self.tell_source(&cancel.migration_id, source::Command::Cancel(cancel.reason));
             }
+            Down::HurrySource(order) => {
+                self.tell_source(&order.migration_id, source::Command::Hurry);
+            }
             Down::ResumeTarget(order) => {
                 if !self.tell_target(&order.migration_id, target::Command::Resume) {
                     tokio::spawn(moves::resume_loaded(self.clone(), order));

@@ -164,6 +164,7 @@ pub fn name_of(order: &Down) -> &'static str {
         Down::SwitchoverGrant(_) => "switchover grant",
         Down::ReleaseSource(_) => "release source",
         Down::SetRate(_) => "set rate",
+        Down::HurrySource(_) => "hurry source",
         Down::CheckSource(_) => "check source",
         Down::CheckTarget(_) => "check target",
     }

@@ -238,6 +238,7 @@ async fn source_session(
         dedup: wire::dedup(&options),
         compress: wire::compress(&options),
         max_downtime_ms: wire::max_downtime_ms(&options),
+        disruption: wire::disruption(&options),
         verify: options.verify,
         socket: vm.migrate_socket(),
     };
@@ -321,6 +322,7 @@ async fn source_over(agent: &Agent, order: &v1::StartSource, vm: &Arc<Vm>, repor
         qemu_downtime_ms: report.qemu_downtime_ms.unwrap_or_default() as u32,
         blackout_ms: report.blackout.map_or(0, |b| b.as_millis() as u32),
         memory_digest: report.digest.map(|d| hex(&d)).unwrap_or_default(),
+        not_converged: report.not_converged,
         ..wire::ended(id, v1::Side::Source, outcome, reason)
     }));
 }

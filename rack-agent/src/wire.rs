@@ -2,6 +2,7 @@
 
 use rackferry_migrator::source::{Dedup, Progress};
 use rackferry_migrator::stats::Totals;
+use rackferry_migrator_protocol::session::patience::Disruption;
 use rackferry_proto::v1;
 
 use crate::vm::{Side, VmRunState, VmSummary};
@@ -58,6 +59,8 @@ pub fn progress(migration_id: &str, p: &Progress) -> v1::MigrationProgress {
         dirty_bytes_per_second: p.dirty_rate,
         send_bytes_per_second: p.send_rate,
         counters: Some(counters(&p.totals)),
+        predicted_stop_ms: p.predicted_stop_ms,
+        stop_limit_ms: p.limit_ms,
     }
 }
 
@@ -96,5 +99,14 @@ pub fn max_downtime_ms(options: &v1::MigrationOptions) -> u32 {
     match options.max_downtime_ms {
         0 => 300,
         ms => ms,
+    }
+}
+
+/// What may be done to a VM that does not converge; who says nothing, an older coordinator, means the default.
+pub fn disruption(options: &v1::MigrationOptions) -> Disruption {
+    match options.disruption() {
+        v1::Disruption::None => Disruption::None,
+        v1::Disruption::Brief | v1::Disruption::Unspecified => Disruption::Brief,
+        v1::Disruption::Allow => Disruption::Allow,
     }
 }

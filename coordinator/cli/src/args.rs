@@ -56,6 +56,8 @@ pub enum Command {
     Status(Status),
     /// Stop an evacuation or a migration; what is not switched over stays where it runs.
     Cancel(Cancel),
+    /// Stop the VM of a migration as soon as its first pass is over, for as long as it takes.
+    ForceSwitchover(ForceSwitchover),
     /// Start no more moves of an evacuation for a while; those under way finish.
     Pause(Evacuation),
     /// Let a paused evacuation go on.
@@ -100,6 +102,10 @@ pub struct Evacuate {
     /// What its moves may put on links, all together, beside the limits of the links.
     #[arg(long, value_delimiter = ',', value_name = "LINK=RATE|PERCENT,...")]
     pub link_limit: Vec<LinkLimit>,
+    /// When it should be over. After that it goes on, and nobody waits for it (exit code 6); with --disruption allow VMs
+    /// that still copy are then stopped.
+    #[arg(long, value_name = "DURATION", value_parser = units::parse_duration)]
+    pub deadline: Option<Duration>,
     /// How to move.
     #[command(flatten)]
     pub how: How,
@@ -153,6 +159,9 @@ pub struct How {
     /// The longest pause of a VM.
     #[arg(long, default_value = "300ms", value_parser = units::parse_duration)]
     pub max_downtime: Duration,
+    /// What may be done to a VM that writes faster than is sent.
+    #[arg(long, value_enum, default_value_t = Disruption::Brief)]
+    pub disruption: Disruption,
 }
 
 /// How to wait.
@@ -189,6 +198,17 @@ pub enum Compress {
     Off,
 }
 
+/// What may be done to a VM that writes faster than is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Disruption {
+    /// Nothing: it stays where it is.
+    None,
+    /// Stop it for up to a second, and slow it down; if that does not help it stays.
+    Brief,
+    /// The same; if that does not help, stop it for as long as it takes.
+    Allow,
+}
+
 impl How {
     /// As the coordinator takes it.
     pub fn options(self) -> v1::MigrationOptions {
@@ -206,6 +226,12 @@ impl How {
             compress: compress.into(),
             max_downtime_ms: u32::try_from(self.max_downtime.as_millis()).unwrap_or(u32::MAX),
             verify: self.verify,
+            disruption: match self.disruption {
+                Disruption::None => v1::Disruption::None,
+                Disruption::Brief => v1::Disruption::Brief,
+                Disruption::Allow => v1::Disruption::Allow,
+            }
+            .into(),
         }
     }
 }
@@ -226,6 +252,13 @@ pub struct Cancel {
     /// evac-N or mig-N.
     #[arg(value_name = "EVACUATION|MIGRATION")]
     pub id: String,
+}
+
+/// Stop the VM of a migration for as long as it takes.
+#[derive(Debug, clap::Args)]
+pub struct ForceSwitchover {
+    /// mig-N.
+    pub migration: String,
 }
 
 /// An evacuation.
@@ -403,6 +436,7 @@ mod tests {
         let options = evacuate.how.options();
         assert_eq!(options.dedup(), v1::DedupMode::Off);
         assert_eq!(options.max_downtime_ms, 1000);
+        assert_eq!(options.disruption(), v1::Disruption::Brief);
     }
 
     #[test]

@@ -98,6 +98,9 @@ pub enum Failure {
     /// The name is no evacuation's.
     #[error("{0} is no evacuation (evac-N)")]
     Evacuation(String),
+    /// The name is no migration's.
+    #[error("{0} is no migration (mig-N)")]
+    Migration(String),
     /// The inventory file has mistakes.
     #[error("{0}")]
     Inventory(Box<rackferry_inventory::Mistakes>),
@@ -149,6 +152,7 @@ impl Failure {
             Self::Address(_)
             | Self::Name(_)
             | Self::Evacuation(_)
+            | Self::Migration(_)
             | Self::Inventory(_)
             | Self::File { .. } => Code::Usage,
             Self::Refused(status) => match self.reason() {
@@ -198,6 +202,7 @@ fn code_of(reason: Reason) -> Code {
         | Reason::VmNotMovable
         | Reason::HostDisconnected
         | Reason::DoesNotFit
+        | Reason::KeptApart
         | Reason::HostCordoned
         | Reason::EvacuationEnded
         | Reason::NoAuthority
@@ -233,6 +238,7 @@ mod tests {
     #[test]
     fn refusals_have_their_codes() {
         assert_eq!(code(Reason::DoesNotFit), Code::NotFeasible);
+        assert_eq!(code(Reason::KeptApart), Code::NotFeasible);
         assert_eq!(code(Reason::VmBusy), Code::NotFeasible);
         assert_eq!(code(Reason::UnknownPlace), Code::Usage);
         assert_eq!(code(Reason::UnknownLink), Code::Usage);

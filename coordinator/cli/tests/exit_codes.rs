@@ -27,6 +27,7 @@ enum Acts {
     Refuse(Reason),
     End(EvacuationState, u32),
     Never,
+    Late,
 }
 
 struct Fake(Acts);
@@ -36,13 +37,14 @@ impl Fake {
         let (state, result_code) = match self.0 {
             Acts::Refuse(reason) => return Err(refuse(reason, "because")),
             Acts::End(state, result_code) => (state, result_code),
-            Acts::Never => (EvacuationState::Running, 0),
+            Acts::Never | Acts::Late => (EvacuationState::Running, 0),
         };
         Ok(Evacuation {
             id: "evac-7".to_owned(),
             sources: vec!["r1".to_owned()],
             state: state.into(),
             result_code,
+            overdue: matches!(self.0, Acts::Late),
             totals: Some(v1::EvacuationTotals::default()),
             ..Evacuation::default()
         })
@@ -80,7 +82,7 @@ impl EvacuationService for Fake {
     ) -> Result<Response<Snapshots>, Status> {
         let snapshot = Ok(WatchEvacuationResponse { evacuation: Some(self.evacuation()?) });
         let one = tokio_stream::once(snapshot);
-        let stream: Snapshots = if matches!(self.0, Acts::Never) {
+        let stream: Snapshots = if matches!(self.0, Acts::Never | Acts::Late) {
             Box::pin(one.chain(tokio_stream::pending()))
         } else {
             Box::pin(one)
@@ -145,6 +147,15 @@ async fn an_evacuation_ends_with_its_code() {
     ] {
         assert_eq!(evacuate(Acts::End(state, code)).await, Some(code as i32));
     }
+}
+
+#[tokio::test]
+async fn a_passed_deadline_is_6_and_says_that_the_work_goes_on() {
+    let args = [&EVACUATE[..], &["--deadline", "1s"]].concat();
+    let output = rackferry(&serve(Acts::Late).await, &args).await;
+    assert_eq!(output.status.code(), Some(6));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("evac-7: deadline passed") && said.contains("evac-7 goes on"), "{said}");
 }
 
 #[tokio::test]

@@ -69,6 +69,7 @@ impl Fleet {
             self.lose_patience(id);
             self.miss_ready(id);
         }
+        self.watch_deadlines();
         self.dispatch_due = true;
     }
 
@@ -141,6 +142,7 @@ impl Fleet {
                 live.source = Source::Unknown;
                 live.cancel_told = false;
                 live.told = None;
+                live.hurry_told = false;
                 live.progress = Progress {
                     dirty_bytes_per_second: 0,
                     send_bytes_per_second: 0,

@@ -70,6 +70,9 @@ impl Fleet {
             let (code, detail) = (WaitCode::EvacuationPaused, paused.to_string());
             return Err(Wait { code, detail, limit: 0, used });
         }
+        if let Some(wait) = self.backs_off(migration) {
+            return Err(wait);
+        }
         if !self.agents.contains_key(source) {
             return Err(Wait::host(WaitCode::SourceDisconnected, source));
         }
@@ -109,7 +112,10 @@ impl Fleet {
         if left.is_some_and(|vm| vm.run_state != RunState::Dead) {
             return Err(Wait::host(WaitCode::TargetDiscard, target));
         }
-        if self.free_bytes(target, Some(migration.id)) < migration.memory_bytes {
+        if let Some(wait) = self.kept_apart(migration, target) {
+            return Err(wait);
+        }
+        if self.room_bytes(target, Some(migration.id)) < migration.memory_bytes {
             return Err(Wait::host(WaitCode::NoRoom, target));
         }
         let limit = self.limits.incoming_per_host;
@@ -123,7 +129,7 @@ impl Fleet {
     /// Another target for a VM of an evacuation whose target is gone, full or cordoned; else the reason stays.
     fn another_target(&self, migration: &MigrationRecord, wait: Wait) -> Result<HostName, Wait> {
         let patient = match wait.code {
-            WaitCode::NoRoom | WaitCode::TargetCordoned => false,
+            WaitCode::NoRoom | WaitCode::TargetCordoned | WaitCode::AntiAffinity => false,
             WaitCode::TargetDisconnected => self
                 .silent_for(&migration.target)
                 .is_none_or(|silent| silent <= self.limits.patience_ns),
@@ -173,14 +179,24 @@ impl Fleet {
     pub(crate) fn rooms(&self, hosts: &[HostName]) -> Vec<Room> {
         let connected = hosts.iter().filter(|host| self.agents.contains_key(*host));
         let connected = connected.filter(|host| !self.is_cordoned(host));
+        let mut groups = self.groups_at_hosts();
         connected
-            .map(|host| Room { host: host.clone(), free_bytes: self.free_bytes(host, None) })
+            .map(|host| Room {
+                host: host.clone(),
+                free_bytes: self.room_bytes(host, None),
+                groups: groups.remove(host).unwrap_or_default(),
+            })
             .collect()
+    }
+
+    /// What a VM needs of a host.
+    pub(crate) fn demand(&self, vm: &VmName, memory_bytes: u64) -> Demand {
+        Demand { vm: vm.clone(), memory_bytes, group: self.group_of(vm).cloned() }
     }
 
     /// A place for one VM among hosts, if there is one.
     pub(crate) fn place_one(&self, vm: &VmName, need: u64, hosts: &[HostName]) -> Option<HostName> {
-        let demand = Demand { vm: vm.clone(), memory_bytes: need };
+        let demand = self.demand(vm, need);
         self.placer.place(&[demand], &self.rooms(hosts)).ok()?.pop()
     }
 

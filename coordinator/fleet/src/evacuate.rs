@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     Effect, End, EvacuationId, EvacuationRecord, Fleet, HostName, LinkLimit, LinkName, MigrationId,
     MigrationRecord, Moment, Options, Record, Refusal, RunState, Stage, Standing, VmName,
-    fleet::Live, placement::Demand,
+    fleet::Live,
 };
 
 /// Empty these racks or hosts.
@@ -21,6 +21,8 @@ pub struct EvacuationRequest {
     pub options: Options,
     /// What its moves may put on links, all together.
     pub link_limits: BTreeMap<LinkName, LinkLimit>,
+    /// Nanoseconds after which it should have ended.
+    pub deadline_ns: Option<u64>,
 }
 
 /// Move this VM.
@@ -79,6 +81,7 @@ impl Fleet {
             let same = known.sources == request.sources
                 && known.targets == request.targets
                 && known.link_limits == request.link_limits
+                && known.deadline.map(|at| at.since(known.created)) == request.deadline_ns
                 && known.options == request.options;
             return if same {
                 Ok(known.id)
@@ -103,6 +106,7 @@ impl Fleet {
             target_hosts: plan.target_hosts,
             options: request.options,
             link_limits: request.link_limits.clone(),
+            deadline: request.deadline_ns.map(|ns| Moment(self.now.0.saturating_add(ns))),
             cancelled: false,
             paused: false,
             created: self.now,
@@ -232,11 +236,13 @@ impl Fleet {
             evacuation,
             request,
             attempt: 1,
+            not_before: None,
             crossing,
             options,
             generation: Default::default(),
             stage: Stage::Queued,
             cancelled: false,
+            forced: false,
             created: self.now,
             started: None,
             result: Default::default(),
@@ -263,7 +269,7 @@ impl Fleet {
         for vm in owned {
             match self.movable(&vm.name)? {
                 None => {
-                    demands.push(Demand { vm: vm.name.clone(), memory_bytes: vm.memory_bytes });
+                    demands.push(self.demand(&vm.name, vm.memory_bytes));
                     sources.push(vm.owner.clone());
                 }
                 Some(why) => blocked.push((vm.name.clone(), why)),
@@ -307,8 +313,7 @@ impl Fleet {
         if rooms.is_empty() {
             return Err(self.no_rooms(std::slice::from_ref(target)));
         }
-        let demand = Demand { vm: name.clone(), memory_bytes: vm.memory_bytes };
-        self.placer.place(&[demand], &rooms)?;
+        self.placer.place(&[self.demand(name, vm.memory_bytes)], &rooms)?;
         Ok(Move {
             vm: name.clone(),
             memory_bytes: vm.memory_bytes,

@@ -1,10 +1,10 @@
 //! The state and the turn: one event in, its effects out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    Connection, Effect, Event, HostName, MigrationId, Moment, Notice, Order, Progress, RackName,
-    Record, Route, Standing, VmName, VmReport, Wait,
+    Connection, Effect, EvacuationId, Event, HostName, MigrationId, Moment, Notice, Order,
+    Progress, RackName, Record, Route, Standing, VmName, VmReport, Wait,
     links::Told,
     ownership::{Source, Target},
     placement::{Placer, Spread},
@@ -27,6 +27,10 @@ pub struct Limits {
     pub switchovers_total: u32,
     /// How often an evacuation tries to move a VM, the first time included.
     pub attempts: u32,
+    /// Nanoseconds before an evacuation tries a VM again; doubled with every attempt, up to ten minutes.
+    pub retry_pause_ns: u64,
+    /// The same for a VM that did not converge.
+    pub calm_pause_ns: u64,
     /// Nanoseconds after which a move that cannot have begun looks for another target. Ownership never
     /// depends on it.
     pub patience_ns: u64,
@@ -44,7 +48,9 @@ impl Default for Limits {
             moves_total: 64,
             switchovers_per_host: 2,
             switchovers_total: 4,
-            attempts: 2,
+            attempts: 3,
+            retry_pause_ns: 2_000_000_000,
+            calm_pause_ns: 30_000_000_000,
             patience_ns: 30_000_000_000,
             history: 100,
             link_share_min: 4_000_000,
@@ -83,6 +89,10 @@ pub(crate) struct Live {
     pub(crate) cancel_told: bool,
     /// What an agent said about a failure.
     pub(crate) reason: Option<String>,
+    /// The source's present agent was told to hurry.
+    pub(crate) hurry_told: bool,
+    /// The source gave up because the VM does not converge.
+    pub(crate) not_converged: bool,
     /// Somebody did what nobody told him.
     pub(crate) conflict: bool,
     /// What the source was told that it may send, as far as its present agent has heard it.
@@ -99,6 +109,8 @@ pub struct Fleet {
     pub(crate) silent_since: BTreeMap<HostName, Moment>,
     pub(crate) live: BTreeMap<MigrationId, Live>,
     pub(crate) slots: Slots,
+    /// Running evacuations whose deadline has passed, as was told.
+    pub(crate) overdue: BTreeSet<EvacuationId>,
     /// VMs that run where they should not, and where that is.
     pub(crate) astray: BTreeMap<VmName, HostName>,
     pub(crate) now: Moment,
@@ -146,6 +158,7 @@ impl Fleet {
             silent_since,
             live,
             slots,
+            overdue: BTreeSet::new(),
             astray: BTreeMap::new(),
             now,
             dispatch_due: true,

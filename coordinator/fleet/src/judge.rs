@@ -1,8 +1,7 @@
 //! Acts on the verdicts of the ownership table.
 
 use crate::{
-    End, EvacuationId, Fleet, HostName, MigrationId, MigrationRecord, Order, Record, RunState,
-    Stage, Standing, VmName,
+    End, Fleet, HostName, MigrationId, MigrationRecord, Order, RunState, Stage, Standing, VmName,
     fleet::Live,
     ownership::{Passed, Source, Target, Verdict, decide},
 };
@@ -236,6 +235,7 @@ impl Fleet {
         self.slots.free(id);
         self.dispatch_due = true;
         let Some(record) = self.store.migration_mut(id) else { return };
+        let not_converged = live.as_ref().is_some_and(|live| live.not_converged);
         if let Some(live) = live
             && record.result.counters == crate::Counters::default()
         {
@@ -244,7 +244,7 @@ impl Fleet {
         record.stage = Stage::Ended { end, reason, at };
         let record = record.clone();
         if let (End::RolledBack, Some(evacuation)) = (end, record.evacuation) {
-            self.retry(&record, evacuation);
+            self.retry(&record, evacuation, not_converged);
         }
         self.close_crossing(&record);
     }
@@ -257,37 +257,6 @@ impl Fleet {
         }
         if let Some(host) = self.store.hosts().get(&last.source) {
             self.show_rack(&host.rack.clone());
-        }
-    }
-
-    /// Queues another attempt on another host, or on the same if there is no other.
-    fn retry(&mut self, failed: &MigrationRecord, evacuation: EvacuationId) {
-        let Some(record) = self.store.evacuations().get(&evacuation) else { return };
-        if record.cancelled || failed.attempt >= self.limits.attempts {
-            return;
-        }
-        let hosts = record.target_hosts.clone();
-        let (vm, need) = (&failed.vm, failed.memory_bytes);
-        let others: Vec<_> = hosts.into_iter().filter(|host| *host != failed.target).collect();
-        let target = self.place_one(vm, need, &others).unwrap_or_else(|| failed.target.clone());
-        let crossing = self.crossing(Some(evacuation), &failed.source, &target);
-        let id: MigrationId = self.store.next();
-        let again = MigrationRecord {
-            id,
-            target,
-            crossing,
-            attempt: failed.attempt + 1,
-            generation: Default::default(),
-            stage: Stage::Queued,
-            created: self.now,
-            started: None,
-            result: Default::default(),
-            ..failed.clone()
-        };
-        self.store.put(Record::Migration(Box::new(again)));
-        self.live.insert(id, Live::default());
-        if let Some(record) = self.store.evacuation_mut(evacuation) {
-            record.vms.entry(failed.vm.clone()).or_default().push(id);
         }
     }
 

@@ -11,11 +11,13 @@
 
 mod adopt;
 mod agents;
+mod apart;
 mod candidate;
 mod cordon;
 mod dispatch;
 mod evacuate;
 mod fleet;
+mod hurry;
 mod judge;
 mod links;
 mod message;
@@ -27,6 +29,7 @@ pub mod placement;
 mod planted;
 mod record;
 mod refusal;
+mod retry;
 mod sessions;
 mod shares;
 mod slots;
@@ -40,8 +43,8 @@ pub use evacuate::{EvacuationRequest, MigrationRequest, Move};
 pub use fleet::{Fleet, Limits};
 pub use links::{LaneView, LinkView};
 pub use message::{
-    Activity, Compress, Dedup, Effect, Event, Hello, Member, Notice, Options, Order, Outcome,
-    Progress, RunState, Said, SessionEnd, VmReport,
+    Activity, Compress, Dedup, Disruption, Effect, Event, Hello, Member, Notice, Options, Order,
+    Outcome, Progress, RunState, Said, SessionEnd, VmReport,
 };
 pub use name::{
     BootId, Connection, Crossing, EvacuationId, Generation, HostId, HostName, LinkName,

@@ -18,6 +18,21 @@ pub struct Options {
     pub max_downtime_ms: u32,
     /// Hash the whole guest memory on both sides before the commit.
     pub verify: bool,
+    /// What may be done to a VM that does not converge.
+    #[serde(default)]
+    pub disruption: Disruption,
+}
+
+/// What may be done to a VM that does not converge to its limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Disruption {
+    /// Nothing: the move is given up.
+    None,
+    /// A stop of up to a second, and a slower guest; then the move is given up.
+    #[default]
+    Brief,
+    /// The same; then the VM is stopped for as long as it takes.
+    Allow,
 }
 
 /// Where duplicate content is looked for.
@@ -158,6 +173,10 @@ pub struct Progress {
     pub send_bytes_per_second: u64,
     /// So far.
     pub counters: Counters,
+    /// How long the VM would be stopped now; `u32::MAX`: not known.
+    pub predicted_stop_ms: u32,
+    /// How long it may be; `u32::MAX`: as long as it takes.
+    pub stop_limit_ms: u32,
 }
 
 /// What a source does.
@@ -187,6 +206,8 @@ pub struct SessionEnd {
     pub blackout_ms: u32,
     /// Hex, verify mode only.
     pub memory_digest: String,
+    /// Rolled back because the VM writes faster than is sent.
+    pub not_converged: bool,
 }
 
 /// What became of the VM when a session ended.
@@ -272,6 +293,8 @@ pub enum Order {
     },
     /// What a source may send from now on, bytes per second; none: as fast as it can.
     SetRate(MigrationId, Option<u64>),
+    /// Stop the VM soon, for as long as it takes.
+    HurrySource(MigrationId),
     /// The answer to a commit request.
     CommitDecision {
         /// The migration.

@@ -25,6 +25,12 @@ pub enum PlantedBug {
     CordonOverlooked,
     /// A move starts though its evacuation is paused.
     PauseOverlooked,
+    /// Another attempt begins without a pause.
+    RetriesAtOnce,
+    /// After a deadline VMs are stopped though their stops have a limit.
+    HurriesTheGentle,
+    /// VMs of one anti-affinity group come to share a host.
+    ApartOverlooked,
 }
 
 impl Fleet {

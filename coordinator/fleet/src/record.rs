@@ -207,6 +207,9 @@ pub struct MigrationRecord {
     pub request: Option<String>,
     /// 1 for the first attempt.
     pub attempt: u32,
+    /// It must not begin before.
+    #[serde(default)]
+    pub not_before: Option<Moment>,
     /// What claims are kept for.
     pub crossing: Crossing,
     /// How to move.
@@ -217,6 +220,9 @@ pub struct MigrationRecord {
     pub stage: Stage,
     /// Asked to stop by a client.
     pub cancelled: bool,
+    /// Its VM may be stopped for as long as it takes, a client said.
+    #[serde(default)]
+    pub forced: bool,
     /// When it was asked for.
     pub created: Moment,
     /// When the target was told to prepare.
@@ -331,6 +337,9 @@ pub struct EvacuationRecord {
     /// What its moves may put on links, all together.
     #[serde(default)]
     pub link_limits: BTreeMap<LinkName, LinkLimit>,
+    /// When it should have ended.
+    #[serde(default)]
+    pub deadline: Option<Moment>,
     /// A client asked to stop.
     pub cancelled: bool,
     /// No move of it starts for now.

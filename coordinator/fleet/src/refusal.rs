@@ -2,7 +2,10 @@
 
 use thiserror::Error;
 
-use crate::{EvacuationId, HostName, LinkName, MigrationId, VmName, placement::DoesNotFit};
+use crate::{
+    EvacuationId, HostName, LinkName, MigrationId, VmName,
+    placement::{DoesNotFit, KeptApart, Unplaceable},
+};
 
 /// Why a request is refused. Nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -50,7 +53,10 @@ pub enum Refusal {
     Disconnected(HostName),
     /// The targets have not the memory.
     #[error(transparent)]
-    DoesNotFit(#[from] DoesNotFit),
+    DoesNotFit(DoesNotFit),
+    /// VMs that are to be kept apart would have to share a host.
+    #[error(transparent)]
+    KeptApart(KeptApart),
     /// There is nothing to move.
     #[error("no VM is there")]
     NothingToMove,
@@ -65,6 +71,15 @@ pub enum Refusal {
     /// The request id was used for something else.
     #[error("request id {0} was used for something else")]
     RequestReused(String),
+}
+
+impl From<Unplaceable> for Refusal {
+    fn from(unplaceable: Unplaceable) -> Self {
+        match unplaceable {
+            Unplaceable::DoesNotFit(why) => Self::DoesNotFit(why),
+            Unplaceable::KeptApart(why) => Self::KeptApart(why),
+        }
+    }
 }
 
 fn join(hosts: &[HostName]) -> String {

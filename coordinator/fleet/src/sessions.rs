@@ -192,6 +192,9 @@ impl Fleet {
         if migration.source == *host {
             self.keep_figures(id, &end);
             self.keep_reason(id, reason.as_deref());
+            if let Some(live) = self.live.get_mut(&id) {
+                live.not_converged = end.not_converged;
+            }
             self.source_ended(&migration, end.outcome, reason);
         } else if migration.target == *host {
             self.keep_target_digest(id, &end);

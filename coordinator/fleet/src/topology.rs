@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{HostName, LinkName, RackName};
+use crate::{HostName, LinkName, RackName, VmName};
 
 /// Racks with their hosts, and links.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,12 @@ pub struct Topology {
     pub racks: BTreeMap<RackName, BTreeSet<HostName>>,
     /// The links, each in both directions.
     pub links: Vec<Link>,
+    /// Memory that is kept free of a host's, percent.
+    #[serde(default)]
+    pub headroom: BTreeMap<HostName, u8>,
+    /// VMs that must not share a host with another one of the same group.
+    #[serde(default)]
+    pub groups: BTreeMap<VmName, String>,
 }
 
 /// A link between racks, spines, or a rack and a spine.

@@ -47,6 +47,10 @@ pub enum WaitCode {
     EvacuationPaused,
     /// The target takes no VMs.
     TargetCordoned,
+    /// An attempt was undone, and the next one waits for a while.
+    RetryBackoff,
+    /// A VM that it must not share a host with is at the target.
+    AntiAffinity,
 }
 
 impl Wait {
@@ -131,6 +135,8 @@ pub struct EvacuationView<'a> {
     pub record: &'a EvacuationRecord,
     /// How far it is.
     pub state: EvacuationState,
+    /// Its deadline passed before it ended.
+    pub overdue: bool,
     /// The latest attempt of every VM, by name.
     pub migrations: Vec<MigrationView<'a>>,
     /// All together.
@@ -308,7 +314,7 @@ impl Fleet {
             (Some(_), true) => EvacuationState::Cancelled,
             (Some(_), false) => EvacuationState::Incomplete,
         };
-        EvacuationView { record, state, migrations, totals }
+        EvacuationView { record, state, overdue: self.is_overdue(record), migrations, totals }
     }
 
     fn view_migration<'a>(&'a self, record: &'a MigrationRecord) -> MigrationView<'a> {

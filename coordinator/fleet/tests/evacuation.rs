@@ -192,13 +192,14 @@ fn a_silent_source_gets_no_slot() {
 
 #[test]
 fn a_failed_vm_is_tried_once_more_on_another_host() {
-    let mut desk = Desk::new();
+    let mut desk = Desk::with(Limits { attempts: 2, ..Limits::default() });
     let a = desk.connect("a1", "a", "boot-a", vec![vm("web", RunState::Running)]);
     let b1 = desk.connect("b1", "b", "boot-b1", vec![]);
     let b2 = desk.connect("b2", "b", "boot-b2", vec![]);
     let id = desk.evacuate("a", "b");
     desk.told();
     desk.say(b1, Said::Ended(M1, ended(Outcome::VmLost)));
+    desk.pass(2 * SECOND);
     let told = desk.told_of_moves();
     assert!(
         matches!(&told[..], [
@@ -376,6 +377,7 @@ fn a_silent_target_is_replaced_when_patience_ends() {
     desk.handle(rackferry_fleet::Event::Disconnected(b1));
     desk.pass(29 * SECOND);
     assert_eq!(desk.told_of_moves(), []);
+    desk.pass(2 * SECOND);
     desk.pass(2 * SECOND);
     let told = desk.told_of_moves();
     assert!(

@@ -17,7 +17,7 @@ fn core(rate: u64) -> Topology {
     let links = vec![Link { name: "core0".into(), a, b, rate, cost: 1 }];
     let racks = [("a", ["a1", "a2"]), ("b", ["b1", "b2"])];
     let racks = racks.map(|(rack, hosts)| (rack.into(), hosts.map(Into::into).into()));
-    Topology { racks: racks.into(), links }
+    Topology { racks: racks.into(), links, ..Topology::default() }
 }
 
 /// Racks a and b with two hosts each, three VMs on each host of a, and an inventory with one link of 100 MB/s.

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Desk, ended, moving, progress, vm};
+use common::{Desk, SECOND, ended, moving, progress, vm};
 use rackferry_fleet::{
     Condition, Connection, Event, Generation, MigrationId, Notice, Order, Outcome, Phase, RunState,
     Said, SessionEnd, Standing, VmReport,
@@ -99,6 +99,7 @@ fn a_restarted_source_agent_whose_vm_runs_rolls_back() {
     let (mut desk, _, _) = started();
     desk.connect("a1", "a", "boot-a2", list(RunState::Running));
     // It is tried again on the only target.
+    desk.pass(2 * SECOND);
     let told = orders(&mut desk);
     assert!(
         matches!(
@@ -334,6 +335,7 @@ fn what_is_left_of_a_target_is_removed_when_it_comes_back() {
     let told = orders(&mut desk);
     assert!(matches!(&told[..], [Order::DiscardTarget(M1, _)]), "{told:?}");
     // The second attempt waits until it is gone.
+    desk.pass(2 * SECOND);
     let wait = desk.fleet.migration(MigrationId(2)).and_then(|view| view.wait).expect("it waits");
     assert_eq!(wait.code, rackferry_fleet::WaitCode::TargetDiscard);
 }

@@ -34,6 +34,10 @@ pub struct Coverage {
     pub moved: u64,
     /// Sessions whose VM stayed.
     pub rolled_back: u64,
+    /// Sessions that were given up because their VM did not converge.
+    pub given_up: u64,
+    /// Sessions whose VM was stopped without a limit.
+    pub unbounded: u64,
     /// Sessions whose VM died.
     pub vm_lost: u64,
     /// Sessions that left a stopped VM to the log.
@@ -56,6 +60,8 @@ impl Coverage {
             (&mut self.refused, other.refused),
             (&mut self.moved, other.moved),
             (&mut self.rolled_back, other.rolled_back),
+            (&mut self.given_up, other.given_up),
+            (&mut self.unbounded, other.unbounded),
             (&mut self.vm_lost, other.vm_lost),
             (&mut self.left_stopped, other.left_stopped),
             (&mut self.acts, other.acts),
@@ -118,8 +124,14 @@ impl fmt::Display for Coverage {
         writeln!(f, "commits {}, undone {}, refused {}", self.commits, self.aborts, self.refused)?;
         writeln!(
             f,
-            "sessions: moved {}, rolled back {}, VM lost {}, left stopped to the log {}",
-            self.moved, self.rolled_back, self.vm_lost, self.left_stopped
+            "sessions: moved {}, rolled back {} (not converged {}), VM lost {}, left stopped to the log {}, stopped without \
+             limit {}",
+            self.moved,
+            self.rolled_back,
+            self.given_up,
+            self.vm_lost,
+            self.left_stopped,
+            self.unbounded
         )?;
         let list = |counts: &BTreeMap<&'static str, u64>| {
             let each = counts.iter().map(|(name, count)| format!("{name} {count}"));

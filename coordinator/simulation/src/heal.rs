@@ -8,7 +8,7 @@ use crate::operator::{LOOK_AGAIN, Reply};
 use crate::world::{START, World};
 
 /// Virtual time in which a healed world comes to rest, beside what the fleet's patience takes.
-const REST: u64 = 150 * SECOND;
+const REST: u64 = 600 * SECOND;
 
 impl World {
     /// Plays the whole life.

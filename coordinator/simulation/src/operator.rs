@@ -1,8 +1,8 @@
 //! The operator: evacuates, moves single VMs, cancels, holds back, asks again when nobody answers.
 
 use rackferry_fleet::{
-    Effect, EvacuationId, EvacuationRequest, EvacuationState, Fleet, Link, LinkLimit, MigrationId,
-    MigrationRequest, Moment, Options, Topology,
+    Disruption, Effect, EvacuationId, EvacuationRequest, EvacuationState, Fleet, Link, LinkLimit,
+    MigrationId, MigrationRequest, Moment, Options, Topology, WaitCode,
 };
 
 use crate::clock::{MS, SECOND};
@@ -26,10 +26,12 @@ pub enum Request {
     Cancel(EvacuationId),
     /// Stop one move.
     CancelMigration(MigrationId),
-    /// Import an inventory with one link between the racks.
-    Import,
+    /// Import an inventory with one link between the racks; with it, that the first two VMs are kept apart or not.
+    Import(bool),
     /// Set the limit of that link, or remove it.
     Limit(Option<LinkLimit>),
+    /// Let the VM of a move be stopped for as long as it takes.
+    Force(MigrationId),
     /// Pause an evacuation, or let it go on.
     Pause(EvacuationId, bool),
     /// Cordon a rack or a host, or end that.
@@ -94,8 +96,9 @@ impl Operator {
             Request::CancelMigration(id) => {
                 fleet.cancel_migration(*id, now, out).map(|()| Reply::Cancelled)
             }
-            Request::Import => {
-                fleet.import_inventory(LINK.to_owned(), topology(), now, out);
+            Request::Force(id) => fleet.force_switchover(*id, now, out).map(|()| Reply::Done),
+            Request::Import(apart) => {
+                fleet.import_inventory(LINK.to_owned(), topology(*apart), now, out);
                 Ok(Reply::Done)
             }
             Request::Limit(limit) => {
@@ -121,7 +124,7 @@ impl World {
         }
         let pause = self.dice.between(self.plan.act_every_ns / 4, self.plan.act_every_ns);
         self.clock.after(pause, Happening::Act);
-        match self.dice.below(15) {
+        match self.dice.below(16) {
             0..=3 => {
                 let from_a = self.dice.chance(500);
                 self.evacuate(from_a);
@@ -152,6 +155,11 @@ impl World {
             }
             10..=12 => self.limit_link(),
             13 => {
+                let most = self.operator.migrations.last().map_or(3, |last| last.0 + 3);
+                let id = MigrationId(self.dice.between(1, most));
+                self.call(Request::Force(id));
+            }
+            14 => {
                 let cordoned = self.dice.chance(600);
                 let host = self.dice.index(self.hosts.len());
                 let rack = if self.dice.chance(500) { "a" } else { "b" };
@@ -170,9 +178,11 @@ impl World {
 
     fn limit_link(&mut self) {
         let imported =
-            self.operator.calls.iter().any(|call| matches!(call.request, Request::Import));
+            self.operator.calls.iter().any(|call| matches!(call.request, Request::Import(_)));
         if !imported || self.dice.chance(100) {
-            self.call(Request::Import);
+            // With one host a rack nobody could leave.
+            let apart = self.plan.hosts_per_rack > 1 && self.dice.chance(600);
+            self.call(Request::Import(apart));
         }
         let limit = match self.dice.below(4) {
             0 => None,
@@ -188,9 +198,14 @@ impl World {
         let fleet = self.nodes.iter().find_map(|node| node.leader()?.fleet.as_ref());
         let Some(fleet) = fleet else { return false };
         let paused = fleet.evacuations().filter(|view| view.state == EvacuationState::Paused);
+        // Who was on its way before it was said that it must not go there.
+        let apart = fleet.migrations().filter(|view| {
+            view.wait.as_ref().is_some_and(|wait| wait.code == WaitCode::AntiAffinity)
+        });
         let cordoned = fleet.hosts().into_iter().filter(|host| host.cordoned);
         let lift: Vec<Request> = paused
             .map(|view| Request::Pause(view.record.id, false))
+            .chain(apart.map(|view| Request::CancelMigration(view.record.id)))
             .chain(cordoned.map(|host| Request::Cordon(host.name.to_string(), false)))
             .collect();
         let any = !lift.is_empty();
@@ -200,8 +215,15 @@ impl World {
         any
     }
 
-    fn options(&self) -> Options {
-        Options { verify: self.plan.verify, ..Options::default() }
+    fn options(&mut self) -> Options {
+        // At rest every VM must arrive, restless ones too.
+        let disruption = match self.dice.below(3) {
+            _ if self.healing => Disruption::Allow,
+            0 => Disruption::None,
+            1 => Disruption::Brief,
+            _ => Disruption::Allow,
+        };
+        Options { verify: self.plan.verify, disruption, ..Options::default() }
     }
 
     /// Empties one of the two racks into the other.
@@ -213,6 +235,11 @@ impl World {
             targets: vec![target.to_owned()],
             options: self.options(),
             link_limits: Default::default(),
+            deadline_ns: if self.dice.chance(300) {
+                Some(self.dice.between(1, 30) * SECOND)
+            } else {
+                None
+            },
         };
         self.call(Request::Evacuate(request))
     }
@@ -294,10 +321,11 @@ pub const LINK: &str = "core0";
 /// What it can carry, bytes per second.
 const LINK_RATE: u64 = 100_000_000;
 
-fn topology() -> Topology {
+fn topology(apart: bool) -> Topology {
     let (a, b) = ("a".to_owned(), "b".to_owned());
     let link = Link { name: LINK.into(), a, b, rate: LINK_RATE, cost: 1 };
-    Topology { links: vec![link], ..Topology::default() }
+    let pair = (0..2).filter(|_| apart).map(|vm| (vm_name(vm).as_str().into(), "pair".to_owned()));
+    Topology { links: vec![link], groups: pair.collect(), ..Topology::default() }
 }
 
 /// The name of the n-th VM.

@@ -40,6 +40,8 @@ pub struct Plan {
     pub copy_ns: u64,
     /// Some QEMUs are of the kind that stops its VM without being told.
     pub old_qemu: bool,
+    /// Of a thousand sessions, how many have a guest that writes faster than is sent.
+    pub restless: u64,
     /// Guest memory is compared before the commit.
     pub verify: bool,
     /// Words that wait in an agent without coordinator.
@@ -61,6 +63,8 @@ impl Plan {
             switchovers_per_host: 1 + dice.below(2) as u32,
             switchovers_total: 1 + dice.below(4) as u32,
             attempts: 1 + dice.below(3) as u32,
+            retry_pause_ns: dice.between(1, 4) * SECOND,
+            calm_pause_ns: dice.between(1, 8) * SECOND,
             patience_ns: dice.between(2, 12) * SECOND,
             link_share_min: dice.between(1, 40) * 1_000_000,
             ..Limits::default()
@@ -82,6 +86,7 @@ impl Plan {
             troubled_ns: dice.between(10, 45) * SECOND,
             copy_ns: dice.between(50, 4000) * MS,
             old_qemu: dice.chance(300),
+            restless: if dice.chance(300) { dice.between(50, 600) } else { 0 },
             verify: dice.chance(200),
             outbox: if dice.chance(200) { 2 + dice.index(12) } else { OUTBOX },
         }

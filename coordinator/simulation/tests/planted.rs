@@ -30,6 +30,9 @@ fn every_planted_bug_is_found() {
         Bug::InFleet(PlantedBug::WholeBudgetForAll),
         Bug::InFleet(PlantedBug::CordonOverlooked),
         Bug::InFleet(PlantedBug::PauseOverlooked),
+        Bug::InFleet(PlantedBug::RetriesAtOnce),
+        Bug::InFleet(PlantedBug::HurriesTheGentle),
+        Bug::InFleet(PlantedBug::ApartOverlooked),
     ];
     for bug in bugs {
         let (seeds, invariant) = find(bug);

@@ -133,6 +133,8 @@ fn progress(said: &v1::MigrationProgress) -> Progress {
         dirty_bytes_per_second: said.dirty_bytes_per_second,
         send_bytes_per_second: said.send_bytes_per_second,
         counters: counters(said.counters),
+        predicted_stop_ms: said.predicted_stop_ms,
+        stop_limit_ms: said.stop_limit_ms,
     }
 }
 
@@ -163,6 +165,7 @@ fn session_end(ended: v1::MigrationEnded) -> Result<SessionEnd, Invalid> {
         qemu_downtime_ms: ended.qemu_downtime_ms,
         blackout_ms: ended.blackout_ms,
         memory_digest: ended.memory_digest,
+        not_converged: ended.not_converged,
     })
 }
 

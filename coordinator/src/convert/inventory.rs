@@ -7,6 +7,9 @@ use tonic::Status;
 
 use super::view::host;
 
+/// The label whose value is a group of VMs that never share a host.
+const ANTI_AFFINITY: &str = "anti_affinity";
+
 /// The longest name of a file.
 const NAME_LIMIT: usize = 255;
 
@@ -36,7 +39,18 @@ fn topology(inventory: &Inventory) -> Topology {
         rate: link.rate,
         cost: link.cost,
     });
-    Topology { racks: racks.collect(), links: links.collect() }
+    let hosts = inventory.racks.iter().flat_map(|rack| &rack.hosts);
+    let headroom = hosts.filter_map(|host| Some((host.name.as_str().into(), host.mem_headroom?)));
+    let groups = inventory
+        .vms
+        .iter()
+        .filter_map(|vm| Some((vm.name.as_str().into(), vm.labels.get(ANTI_AFFINITY)?.clone())));
+    Topology {
+        racks: racks.collect(),
+        links: links.collect(),
+        headroom: headroom.collect(),
+        groups: groups.collect(),
+    }
 }
 
 fn summary(inventory: &Inventory) -> v1::InventorySummary {
@@ -114,4 +128,31 @@ pub fn limit(link: &LinkName, limit: LinkLimit) -> v1::LinkLimit {
         LinkLimit::Percent(percent) => Limit::Percent(percent.into()),
     };
     v1::LinkLimit { link: link.to_string(), limit: Some(limit) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headroom_and_groups_are_what_the_fleet_decides_by() {
+        let text = "
+version: 1
+defaults: { mem_headroom: 10% }
+racks:
+  - name: r1
+    hosts: [{ name: h1 }, { name: h2, mem_headroom: 25% }]
+vms:
+  - { name: 'db-[1-2]', labels: { anti_affinity: db } }
+  - { name: web, labels: { tier: front } }
+";
+        let message =
+            v1::ImportInventoryRequest { name: "site.yaml".to_owned(), text: text.to_owned() };
+        let (_, topology, _) = import(message).unwrap();
+        let headroom: Vec<_> = topology.headroom.iter().map(|(h, p)| (h.as_str(), *p)).collect();
+        assert_eq!(headroom, [("h1", 10), ("h2", 25)]);
+        let groups: Vec<_> =
+            topology.groups.iter().map(|(v, g)| (v.to_string(), g.as_str())).collect();
+        assert_eq!(groups, [("db-1".to_owned(), "db"), ("db-2".to_owned(), "db")]);
+    }
 }

@@ -1,6 +1,6 @@
 //! What agents are told.
 
-use rackferry_fleet::{Compress, Dedup, Member, MigrationId, Options, Order};
+use rackferry_fleet::{Compress, Dedup, Disruption, Member, MigrationId, Options, Order};
 use rackferry_proto::v1::{self, ConnectResponse, connect_response::Message};
 
 use crate::key::DomainKey;
@@ -50,6 +50,7 @@ fn message(order: Order, key: &DomainKey) -> Message {
                 bytes_per_second: on_the_wire(rate),
             })
         }
+        Order::HurrySource(migration) => Message::HurrySource(hurry_source(migration)),
         Order::SetRate(migration, rate) => Message::SetRate(set_rate(migration, rate)),
         Order::CommitDecision { migration, generation, refusal } => {
             Message::CommitDecision(v1::CommitDecision {
@@ -70,9 +71,7 @@ fn message(order: Order, key: &DomainKey) -> Message {
             migration_id: migration.to_string(),
             reason,
         }),
-        Order::SwitchoverGrant(migration) => {
-            Message::SwitchoverGrant(v1::SwitchoverGrant { migration_id: migration.to_string() })
-        }
+        Order::SwitchoverGrant(migration) => Message::SwitchoverGrant(grant(migration)),
         Order::ReleaseSource { migration, generation, resume } => {
             Message::ReleaseSource(v1::ReleaseSource {
                 migration_id: migration.to_string(),
@@ -81,6 +80,14 @@ fn message(order: Order, key: &DomainKey) -> Message {
             })
         }
     }
+}
+
+fn hurry_source(migration: MigrationId) -> v1::HurrySource {
+    v1::HurrySource { migration_id: migration.to_string() }
+}
+
+fn grant(migration: MigrationId) -> v1::SwitchoverGrant {
+    v1::SwitchoverGrant { migration_id: migration.to_string() }
 }
 
 fn set_rate(migration: MigrationId, rate: Option<u64>) -> v1::SetRate {
@@ -116,5 +123,11 @@ pub fn options(options: Options) -> v1::MigrationOptions {
         compress: compress.into(),
         max_downtime_ms: options.max_downtime_ms,
         verify: options.verify,
+        disruption: match options.disruption {
+            Disruption::None => v1::Disruption::None,
+            Disruption::Brief => v1::Disruption::Brief,
+            Disruption::Allow => v1::Disruption::Allow,
+        }
+        .into(),
     }
 }

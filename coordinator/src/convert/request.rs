@@ -1,7 +1,8 @@
 //! What clients ask for, and why they are refused.
 
 use rackferry_fleet::{
-    Compress, Dedup, EvacuationRequest, LinkLimit, LinkName, MigrationRequest, Options, Refusal,
+    Compress, Dedup, Disruption, EvacuationRequest, LinkLimit, LinkName, MigrationRequest, Options,
+    Refusal,
 };
 use rackferry_proto::{Reason, refuse, v1};
 use tonic::Status;
@@ -29,6 +30,10 @@ pub fn evacuation_request(
             .into_iter()
             .filter_map(|(link, limit)| limit.map(|limit| (link, limit)))
             .collect(),
+        deadline_ns: match message.deadline_ms {
+            0 => None,
+            ms => Some(ms.saturating_mul(1_000_000)),
+        },
     })
 }
 
@@ -109,11 +114,18 @@ fn options(message: Option<v1::MigrationOptions>) -> Result<Options, Invalid> {
         Ok(v1::CompressMode::Zstd | v1::CompressMode::Unspecified) => Compress::Zstd,
         Err(_) => return Err(Invalid("options.compress")),
     };
+    let disruption = match v1::Disruption::try_from(message.disruption) {
+        Ok(v1::Disruption::None) => Disruption::None,
+        Ok(v1::Disruption::Brief | v1::Disruption::Unspecified) => Disruption::Brief,
+        Ok(v1::Disruption::Allow) => Disruption::Allow,
+        Err(_) => return Err(Invalid("options.disruption")),
+    };
     Ok(Options {
         dedup,
         compress,
         max_downtime_ms: message.max_downtime_ms,
         verify: message.verify,
+        disruption,
     })
 }
 
@@ -139,6 +151,7 @@ pub fn refusal(refusal: &Refusal) -> Status {
         Refusal::NotMovable(_) => Reason::VmNotMovable,
         Refusal::Disconnected(_) => Reason::HostDisconnected,
         Refusal::DoesNotFit(_) => Reason::DoesNotFit,
+        Refusal::KeptApart(_) => Reason::KeptApart,
         Refusal::NothingToMove => Reason::NothingToMove,
         Refusal::Token => Reason::TokenRefused,
         Refusal::TooManyTokens(_) => Reason::TooManyTokens,
@@ -182,5 +195,7 @@ mod tests {
         assert_eq!(options(Some(message)), Err(Invalid("options.dedup")));
         let message = v1::MigrationOptions { compress: 9, ..Default::default() };
         assert_eq!(options(Some(message)), Err(Invalid("options.compress")));
+        let message = v1::MigrationOptions { disruption: 9, ..Default::default() };
+        assert_eq!(options(Some(message)), Err(Invalid("options.disruption")));
     }
 }

@@ -50,6 +50,10 @@ pub fn migration(view: &MigrationView<'_>) -> v1::Migration {
         blackout_ms: record.result.blackout_ms,
         source_memory_digest: record.result.source_digest.clone(),
         target_memory_digest: record.result.target_digest.clone(),
+        predicted_stop_ms: view.progress.predicted_stop_ms,
+        stop_limit_ms: view.progress.stop_limit_ms,
+        forced: record.forced,
+        not_before_unix_ms: record.not_before.map_or(0, |at| at.unix_ms()),
     }
 }
 
@@ -84,6 +88,8 @@ fn wait(wait: &Wait) -> v1::WaitReason {
         WaitCode::LinkFull => v1::WaitCode::LinkFull,
         WaitCode::EvacuationPaused => v1::WaitCode::EvacuationPaused,
         WaitCode::TargetCordoned => v1::WaitCode::TargetCordoned,
+        WaitCode::RetryBackoff => v1::WaitCode::RetryBackoff,
+        WaitCode::AntiAffinity => v1::WaitCode::AntiAffinity,
     };
     let Wait { detail, limit, used, .. } = wait.clone();
     v1::WaitReason { code: code.into(), detail, limit, used }
@@ -124,6 +130,8 @@ pub fn evacuation(view: &EvacuationView<'_>) -> v1::Evacuation {
         totals: Some(totals(&view.totals)),
         result_code: if uncertain { result::OPERATOR_NEEDED } else { result_code },
         link_limits: record.link_limits.iter().map(|(link, of)| limit(link, *of)).collect(),
+        deadline_unix_ms: record.deadline.map_or(0, |at| at.unix_ms()),
+        overdue: view.overdue,
     }
 }
 

@@ -46,7 +46,7 @@ fn allowed(path: &str) -> Option<&'static [Role]> {
             "CreateEvacuation" | "CancelEvacuation" | "PauseEvacuation" | "ResumeEvacuation",
         )
         | ("InventoryService", "SetLinkLimits" | "CordonHosts" | "UncordonHosts")
-        | ("MigrationService", "CreateMigration" | "CancelMigration") => MOVE,
+        | ("MigrationService", "CreateMigration" | "CancelMigration" | "ForceSwitchover") => MOVE,
         ("ClusterService", "AddNode" | "RemoveNode")
         | ("InventoryService", "ImportInventory")
         | ("EnrolmentService", "CreateToken") => CHANGE,
@@ -167,6 +167,7 @@ mod tests {
             ("InventoryService/ListVms", LOOK),
             ("EvacuationService/CreateEvacuation", MOVE),
             ("MigrationService/CancelMigration", MOVE),
+            ("MigrationService/ForceSwitchover", MOVE),
             ("ClusterService/RemoveNode", CHANGE),
             ("EnrolmentService/CreateToken", CHANGE),
             ("AgentService/Connect", AGENTS),

@@ -5,8 +5,9 @@ use rackferry_proto::{
     Reason, refuse,
     v1::{
         CancelMigrationRequest, CancelMigrationResponse, CreateMigrationRequest,
-        CreateMigrationResponse, GetMigrationRequest, GetMigrationResponse, ListMigrationsRequest,
-        ListMigrationsResponse, Migration, migration_service_server::MigrationService,
+        CreateMigrationResponse, ForceSwitchoverRequest, ForceSwitchoverResponse,
+        GetMigrationRequest, GetMigrationResponse, ListMigrationsRequest, ListMigrationsResponse,
+        Migration, migration_service_server::MigrationService,
     },
 };
 use tonic::{Request, Response, Status};
@@ -96,5 +97,20 @@ impl MigrationService for Migrations {
             })
             .await?;
         Ok(Response::new(CancelMigrationResponse { migration: Some(answer(migration)?) }))
+    }
+
+    async fn force_switchover(
+        &self,
+        request: Request<ForceSwitchoverRequest>,
+    ) -> Result<Response<ForceSwitchoverResponse>, Status> {
+        let id = id(&request.into_inner().id)?;
+        let migration = self
+            .handle
+            .ask(move |fleet, now, out| {
+                fleet.force_switchover(id, now, out)?;
+                view(fleet, id)
+            })
+            .await?;
+        Ok(Response::new(ForceSwitchoverResponse { migration: Some(answer(migration)?) }))
     }
 }

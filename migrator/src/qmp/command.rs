@@ -69,6 +69,14 @@ pub(super) struct SetParameters {
     pub(super) multifd_channels: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) multifd_compression: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) throttle_trigger_threshold: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cpu_throttle_initial: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cpu_throttle_increment: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) max_cpu_throttle: Option<u8>,
 }
 command!(SetParameters, "migrate-set-parameters", Empty);
 

@@ -32,6 +32,20 @@ const ALWAYS_OFF: [&str; 15] = [
 /// pass without looking for dirty pages again, and sends all of them while it is stopped.
 const HOLDING_LIMIT_MS: u64 = 1;
 
+/// The longest stop QEMU takes as a limit: 2000 s.
+const LIMIT_MAX_MS: u64 = 2_000_000;
+
+/// A guest is slowed down only if it writes as much as is sent, percent: with less its passes get shorter by themselves.
+const THROTTLE_FROM: u8 = 100;
+
+/// What QEMU takes of a guest's time before it may slow it down: nothing is not allowed.
+const THROTTLE_OFF: u8 = 1;
+
+/// The most of its time that is taken from a guest, percent, and the steps that it is taken in: three lead to it.
+const THROTTLE_MAX: u8 = 50;
+/// See [`THROTTLE_MAX`].
+const THROTTLE_STEP: u8 = 20;
+
 /// Longest path a unix socket can have.
 const SOCKET_PATH_MAX: usize = 107;
 
@@ -45,7 +59,7 @@ pub struct SourceCaps {
     pub downtime_limit_ms: u64,
     /// Extra connections for pages; `None`: all in the main stream.
     pub multifd_channels: Option<u8>,
-    /// Let QEMU slow down a guest that dirties faster than the link.
+    /// QEMU may come to slow down a guest that dirties faster than the link, see [`Qmp::slow_guest_down`].
     pub auto_converge: bool,
 }
 
@@ -119,14 +133,20 @@ impl Qmp {
         ]);
         self.set_capabilities(&known, &states).await?;
         let downtime_limit = match wanted.valve {
-            Valve::SwitchoverAck => wanted.downtime_limit_ms,
+            Valve::SwitchoverAck => wanted.downtime_limit_ms.min(LIMIT_MAX_MS),
             Valve::DowntimeLimit => HOLDING_LIMIT_MS,
         };
+        // The capability cannot be set later, so what it does is held down until it is wanted.
+        let throttle = |percent: u8| wanted.auto_converge.then_some(percent);
         self.execute(SetParameters {
             max_bandwidth: Some(0),
             downtime_limit: Some(downtime_limit),
             multifd_channels: wanted.multifd_channels,
             multifd_compression: wanted.multifd_channels.map(|_| "none"),
+            throttle_trigger_threshold: throttle(THROTTLE_FROM),
+            cpu_throttle_initial: throttle(THROTTLE_OFF),
+            cpu_throttle_increment: throttle(THROTTLE_STEP),
+            max_cpu_throttle: throttle(THROTTLE_OFF),
         })
         .await
         .map(drop)
@@ -142,13 +162,24 @@ impl Qmp {
         self.execute(command).await.map(drop)
     }
 
-    /// Opens [`Valve::DowntimeLimit`]; acts within about 100 ms.
+    /// Opens [`Valve::DowntimeLimit`], or changes what a stop may last by QEMU's estimate; acts within about 100 ms.
+    /// QEMU takes no more than 2000 s.
     ///
     /// # Errors
     /// Trouble with QMP.
     pub async fn raise_downtime_limit(&self, limit_ms: u64) -> Result<(), QmpError> {
-        let downtime_limit = Some(limit_ms);
+        let downtime_limit = Some(limit_ms.min(LIMIT_MAX_MS));
         self.execute(SetParameters { downtime_limit, ..Default::default() }).await.map(drop)
+    }
+
+    /// Lets QEMU take up to half of a guest's time, in steps, as long as it writes faster than is sent. Does nothing without
+    /// [`SourceCaps::auto_converge`].
+    ///
+    /// # Errors
+    /// Trouble with QMP.
+    pub async fn slow_guest_down(&self) -> Result<(), QmpError> {
+        let max_cpu_throttle = Some(THROTTLE_MAX);
+        self.execute(SetParameters { max_cpu_throttle, ..Default::default() }).await.map(drop)
     }
 
     /// State and counters of the migration. Cancel safe.

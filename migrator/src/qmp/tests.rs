@@ -41,10 +41,21 @@ impl Monitor {
 
     /// Takes a command and gives its id.
     async fn expect(&mut self, command: &str) -> u64 {
+        self.command(command).await["id"].as_u64().unwrap()
+    }
+
+    async fn command(&mut self, command: &str) -> serde_json::Value {
         let line = self.lines.next_line().await.unwrap().unwrap();
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["execute"], command, "{line}");
-        value["id"].as_u64().unwrap()
+        value
+    }
+
+    /// Takes a command, says that it is done, and gives its arguments.
+    async fn arguments(&mut self, command: &str) -> serde_json::Value {
+        let value = self.command(command).await;
+        self.say(&format!(r#"{{"return": {{}}, "id": {}}}"#, value["id"])).await;
+        value["arguments"].clone()
     }
 
     async fn answer(&mut self, command: &str, value: &str) {
@@ -174,6 +185,35 @@ async fn what_does_not_speak_qmp_is_refused() {
     let long = Path::new("/").join("x".repeat(200));
     let (qmp, _monitor) = Monitor::connected().await;
     assert!(matches!(qmp.migrate(&long).await, Err(QmpError::Path { .. })));
+}
+
+/// The guest of a VM that is merely moved must not be slowed down, and no more is asked of a QEMU than is needed.
+#[tokio::test]
+async fn a_guest_is_slowed_down_only_when_it_is_wanted() {
+    for auto_converge in [false, true] {
+        let (qmp, mut monitor) = Monitor::connected().await;
+        let caps = SourceCaps {
+            valve: Valve::DowntimeLimit,
+            downtime_limit_ms: 300,
+            multifd_channels: None,
+            auto_converge,
+        };
+        let asked = qmp.clone();
+        let prepared = tokio::spawn(async move { asked.prepare_source(caps).await });
+        monitor.answer("query-migrate-capabilities", "[]").await;
+        monitor.answer("migrate-set-capabilities", "{}").await;
+        let set = monitor.arguments("migrate-set-parameters").await;
+        assert_eq!(set["downtime-limit"], 1, "the valve is closed");
+        let throttle = auto_converge.then_some(1);
+        assert_eq!(set["max-cpu-throttle"].as_u64(), throttle);
+        assert_eq!(set["cpu-throttle-initial"].as_u64(), throttle);
+        prepared.await.unwrap().unwrap();
+
+        let slowed = tokio::spawn(async move { qmp.slow_guest_down().await });
+        let set = monitor.arguments("migrate-set-parameters").await;
+        assert_eq!(set, serde_json::json!({ "max-cpu-throttle": 50 }));
+        slowed.await.unwrap().unwrap();
+    }
 }
 
 /// Sessions run in tasks; an async fn stops being `Send` without a word.

@@ -15,12 +15,14 @@ pub mod emit;
 pub mod flow;
 pub mod pump;
 mod sampler;
+mod valve;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rackferry_migrator_protocol::frame::{FromSource, Hello, HolderRef, Role};
+use rackferry_migrator_protocol::session::patience::{Disruption, Patience};
 use rackferry_migrator_protocol::session::source::{Effect, Event, Outcome, Phase, Source};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixListener;
@@ -32,9 +34,7 @@ use tracing::{debug, info, warn};
 
 use crate::compress::Compressor;
 use crate::conn;
-use crate::limits::{
-    CLAIMED_BATCHES, DECISION_PATIENCE, LOAD_PATIENCE, LOAD_PATIENCE_VERIFY, SESSION_EVENTS,
-};
+use crate::limits::{CLAIMED_BATCHES, DECISION_PATIENCE, SESSION_EVENTS};
 use crate::memory::GuestMemory;
 use crate::pace::Pace;
 use crate::qmp::{self, Qmp, QmpError, RunState, SourceCaps, Valve};
@@ -56,10 +56,6 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Pause between reads while the session waits for its turn.
 const BRAKE: Duration = Duration::from_millis(20);
-/// The part of the VM's limit that its last pages may take at first.
-const PAGES_SHARE: u64 = 4;
-/// A VM that does not converge to that by then may take the whole limit.
-const PAGES_SHARE_PATIENCE: Duration = Duration::from_secs(3);
 /// A switchover slot is asked for again after this long.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
@@ -97,6 +93,8 @@ pub struct SourceSpec {
     pub compress: bool,
     /// The VM's limit, milliseconds.
     pub max_downtime_ms: u32,
+    /// What may be done to the VM if it does not converge to that.
+    pub disruption: Disruption,
     /// Compare the whole memory before the commit.
     pub verify: bool,
     /// Where to listen for QEMU's stream; removed afterwards.
@@ -117,6 +115,8 @@ pub enum Command {
     },
     /// Take the move back, if that is still possible.
     Cancel(String),
+    /// Stop the VM as soon as its first pass is over, however long it is stopped then.
+    Hurry,
 }
 
 /// What a session tells the coordinator.
@@ -148,6 +148,8 @@ pub struct SourceReport {
     pub blackout: Option<Duration>,
     /// Digest of the memory at the pause, in verify mode.
     pub digest: Option<[u8; 32]>,
+    /// The session rolled back because its VM does not converge.
+    pub not_converged: bool,
 }
 
 /// The parts a session works with.
@@ -169,6 +171,9 @@ enum Input {
     Event(Event),
     ReturnPath(Vec<u8>),
     Progress(Progress),
+    Hurry,
+    /// QEMU may use the whole of the limit.
+    WholeLimit,
 }
 
 struct Session {
@@ -179,6 +184,13 @@ struct Session {
     counters: Arc<Counters>,
     reading: Arc<Reading>,
     valve: Valve,
+    /// QEMU's limit is no longer what holds it.
+    valve_open: bool,
+    patience: Patience,
+    not_converged: bool,
+    /// The latest forecast of the stop, milliseconds.
+    forecast_ms: u32,
+    began: Instant,
     notices: mpsc::Sender<Notice>,
     inputs: mpsc::Sender<Input>,
     orders: mpsc::Sender<Order>,
@@ -217,6 +229,11 @@ pub async fn run(
     let (parsed, parsed_queue) = mpsc::channel(CLAIMED_BATCHES);
     let mut session = Session {
         machine: Source::new(spec.verify),
+        patience: Patience::new(spec.disruption, spec.max_downtime_ms),
+        not_converged: false,
+        forecast_ms: 0,
+        began: Instant::now(),
+        valve_open: false,
         spec,
         parts,
         flow: Arc::default(),
@@ -244,7 +261,7 @@ pub async fn run(
     while outcome.is_none() {
         let input = tokio::select! {
             input = queue.recv() => input.expect("the session holds a sender itself"),
-            Some(command) = commands.recv() => Input::Event(command.into()),
+            Some(command) = commands.recv() => command.into(),
         };
         outcome = session.handle(input).await;
     }
@@ -264,20 +281,28 @@ async fn dial(spec: &SourceSpec, parts: &SourceParts) -> Result<conn::Framed, co
     conn::dial(&spec.target_addr, &spec.target_name, &hello, parts.rack.tls.as_ref()).await
 }
 
-impl From<Command> for Event {
+impl From<Command> for Input {
     fn from(command: Command) -> Self {
-        match command {
-            Command::SlotGranted => Self::SlotGranted,
-            Command::Decision { granted, reason } => Self::Decision { granted, reason },
-            Command::Cancel(why) => Self::Cancel(why),
-        }
+        Self::Event(match command {
+            Command::SlotGranted => Event::SlotGranted,
+            Command::Decision { granted, reason } => Event::Decision { granted, reason },
+            Command::Cancel(why) => Event::Cancel(why),
+            Command::Hurry => return Self::Hurry,
+        })
     }
 }
 
 impl SourceReport {
     fn nothing_happened(outcome: Outcome) -> Self {
         let totals = Totals::default();
-        Self { outcome, totals, qemu_downtime_ms: None, blackout: None, digest: None }
+        Self {
+            outcome,
+            totals,
+            qemu_downtime_ms: None,
+            blackout: None,
+            digest: None,
+            not_converged: false,
+        }
     }
 }
 
@@ -346,25 +371,21 @@ impl Session {
                 self.write_return_path(&bytes).await;
                 return None;
             }
-            Input::Progress(mut progress) => {
-                progress.switching =
-                    !matches!(self.machine.phase(), Phase::Copying | Phase::AwaitingSlot);
-                let predicted_ms = progress.predicted_stop_ms;
-                let ready = progress.may_stop;
-                let _ = self.notices.try_send(Notice::Progress(progress));
-                if !ready {
-                    return None;
-                }
-                Event::Ready { predicted_ms }
+            Input::Progress(progress) => self.looked(progress)?,
+            Input::Hurry => {
+                self.hurry();
+                return None;
+            }
+            Input::WholeLimit => {
+                self.let_qemu_know();
+                return None;
             }
         };
         match &event {
             Event::VmStopped if self.stopped_at.is_none() => {
                 self.stopped_at = Some(Instant::now());
                 self.reading.go_straight();
-                let verify = self.spec.verify;
-                let patience = if verify { LOAD_PATIENCE_VERIFY } else { LOAD_PATIENCE };
-                self.later(patience, Event::LoadOverdue);
+                self.later(self.load_patience(), Input::Event(Event::LoadOverdue));
             }
             Event::Running => self.blackout = self.stopped_at.map(|at| at.elapsed()),
             Event::Hashed(digest) => self.digest = Some(*digest),
@@ -404,12 +425,12 @@ impl Session {
             }
             Effect::OpenValve => match self.valve {
                 Valve::SwitchoverAck => self.write_return_path(&SWITCHOVER_ACK).await,
-                Valve::DowntimeLimit => self.raise_downtime_limit().await?,
+                Valve::DowntimeLimit => self.open_by_limit().await?,
             },
             Effect::HashMemory => self.hash_memory(),
             Effect::AskCommit => {
                 let _ = self.notices.send(Notice::AskCommit).await;
-                self.later(DECISION_PATIENCE, Event::DecisionOverdue);
+                self.later(DECISION_PATIENCE, Input::Event(Event::DecisionOverdue));
             }
             Effect::ForwardShut => {
                 self.write_return_path(&SHUT_OK).await;
@@ -435,9 +456,9 @@ impl Session {
         let listener = UnixListener::bind(&self.spec.socket).map_err(failed)?;
         qmp.prepare_source(SourceCaps {
             valve: self.valve,
-            downtime_limit_ms: self.spec.max_downtime_ms.into(),
+            downtime_limit_ms: self.patience.limit_ms().into(),
             multifd_channels: None,
-            auto_converge: false,
+            auto_converge: self.spec.disruption != Disruption::None,
         })
         .await?;
         qmp.migrate(&self.spec.socket).await?;
@@ -460,24 +481,9 @@ impl Session {
             flow: self.flow.clone(),
             counters: self.counters.clone(),
             pace: self.parts.pace.clone(),
-            max_downtime_ms: self.spec.max_downtime_ms,
             inputs: self.inputs.clone(),
         };
         self.tasks.spawn(sampler.run());
-        Ok(())
-    }
-
-    /// Lets QEMU stop the VM. It counts the last pages alone, and they share the VM's limit with device state, commit and
-    /// load: so a part first, and all of it only if the VM does not come to that.
-    async fn raise_downtime_limit(&mut self) -> Result<(), QmpError> {
-        let limit = u64::from(self.spec.max_downtime_ms);
-        self.parts.qmp.raise_downtime_limit((limit / PAGES_SHARE).max(1)).await?;
-        let qmp = self.parts.qmp.clone();
-        self.tasks.spawn(async move {
-            tokio::time::sleep(PAGES_SHARE_PATIENCE).await;
-            // After the stop it changes nothing.
-            let _ = qmp.raise_downtime_limit(limit).await;
-        });
         Ok(())
     }
 
@@ -545,12 +551,12 @@ impl Session {
         });
     }
 
-    /// An event for this session after a while.
-    fn later(&mut self, pause: Duration, event: Event) {
+    /// Something for this session after a while.
+    fn later(&mut self, pause: Duration, input: Input) {
         let inputs = self.inputs.clone();
         self.tasks.spawn(async move {
             tokio::time::sleep(pause).await;
-            let _ = inputs.send(Input::Event(event)).await;
+            let _ = inputs.send(input).await;
         });
     }
 
@@ -580,6 +586,7 @@ impl Session {
         };
         self.tasks.abort_all();
         let report = SourceReport {
+            not_converged: self.not_converged && matches!(outcome, Outcome::RolledBack(_)),
             outcome,
             totals: self.counters.totals(),
             qemu_downtime_ms: info.and_then(|i| i.downtime),

@@ -36,8 +36,10 @@ pub struct Progress {
     pub send_rate: u64,
     /// How long the VM would be stopped now, milliseconds.
     pub predicted_stop_ms: u32,
-    /// That fits into its limit.
-    pub may_stop: bool,
+    /// How long it may be stopped, milliseconds; `u32::MAX`: as long as it takes.
+    pub limit_ms: u32,
+    /// The first full pass is over.
+    pub first_pass_done: bool,
     /// The switchover has begun: the session holds a slot, or QEMU did not wait for one.
     pub switching: bool,
     /// Counters so far.
@@ -49,7 +51,6 @@ pub(super) struct Sampler {
     pub flow: Arc<Flow>,
     pub counters: Arc<Counters>,
     pub pace: Arc<Pace>,
-    pub max_downtime_ms: u32,
     pub inputs: mpsc::Sender<Input>,
 }
 
@@ -107,7 +108,6 @@ impl Sampler {
             wire_ratio: trend.wire_ratio,
             link_rate: self.pace.held(link_rate),
             local_rate: trend.local_rate,
-            first_pass_done,
         };
         Progress {
             pass1_ratio: trend.pass1_ratio,
@@ -116,7 +116,9 @@ impl Sampler {
             dirty_rate: ram.dirty_pages_rate * 4096,
             send_rate: trend.wire_rate as u64,
             predicted_stop_ms: predict::stop_ms(&sample),
-            may_stop: predict::may_stop(&sample, self.max_downtime_ms),
+            first_pass_done,
+            // These two are the session's to say.
+            limit_ms: 0,
             switching: false,
             totals,
         }

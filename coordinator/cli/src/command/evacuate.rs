@@ -23,6 +23,9 @@ pub async fn run(context: &Context, args: Evacuate) -> Result<Code, Failure> {
         request_id: request_id(args.wait.request_id.clone()),
         validate_only: false,
         link_limits: args.link_limit.into_iter().map(Into::into).collect(),
+        deadline_ms: args
+            .deadline
+            .map_or(0, |after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
     };
     // A plan is for somebody who can still say no.
     if !args.yes && context.is_interactive() && std::io::stdin().is_terminal() {
@@ -42,7 +45,7 @@ pub async fn run(context: &Context, args: Evacuate) -> Result<Code, Failure> {
         return Ok(Code::Done);
     }
     let id = evacuation.id.clone();
-    watch::to_the_end(context, &id, args.wait.timeout).await
+    watch::to_the_deadline(context, &id, args.wait.timeout).await
 }
 
 /// Nothing to move is as good as done.

@@ -5,6 +5,7 @@ mod certificates;
 mod check;
 mod cluster;
 mod evacuate;
+mod force;
 mod hold;
 mod inventory;
 mod limit;
@@ -59,6 +60,7 @@ pub async fn run(args: Args) -> Result<Code, Failure> {
         Command::Check(check) => check::run(&context, check).await,
         Command::Status(status) => status::run(&context, status).await,
         Command::Cancel(cancel) => cancel::run(&context, cancel).await,
+        Command::ForceSwitchover(args) => force::run(&context, args.migration).await,
         Command::Pause(args) => hold::pause(&context, args.evacuation, true).await,
         Command::Resume(args) => hold::pause(&context, args.evacuation, false).await,
         Command::Cordon(args) => hold::cordon(&context, args.places, true).await,

@@ -32,6 +32,31 @@ pub async fn to_the_end(
     id: &str,
     timeout: Option<Duration>,
 ) -> Result<Code, Failure> {
+    show(context, id, timeout, false).await
+}
+
+/// The same, and no longer than to its deadline.
+///
+/// # Errors
+/// As [`to_the_end`].
+pub async fn to_the_deadline(
+    context: &Context,
+    id: &str,
+    timeout: Option<Duration>,
+) -> Result<Code, Failure> {
+    show(context, id, timeout, true).await
+}
+
+fn goes_on(evacuation: &Evacuation) -> String {
+    render::evacuation::detached(&evacuation.id)
+}
+
+async fn show(
+    context: &Context,
+    id: &str,
+    timeout: Option<Duration>,
+    to_the_deadline: bool,
+) -> Result<Code, Failure> {
     let mut watch = Watch::new(context, id);
     let mut progress = Progress::new(context.is_interactive());
     let mut expired: Pin<Box<dyn Future<Output = ()>>> = match timeout {
@@ -46,9 +71,9 @@ pub async fn to_the_end(
             interrupt = tokio::signal::ctrl_c() => { interrupt?; break }
         };
         progress.show(&snapshot);
-        let over = is_over(&snapshot);
+        let enough = is_over(&snapshot) || to_the_deadline && snapshot.overdue;
         last = Some(snapshot);
-        if over {
+        if enough {
             break;
         }
     }
@@ -64,10 +89,9 @@ pub async fn to_the_end(
         last => {
             let evacuation =
                 last.unwrap_or_else(|| Evacuation { id: id.to_owned(), ..Default::default() });
-            context.print(
-                || render::evacuation::detached(id),
-                || render::json::unfinished(&evacuation),
-            );
+            let late = to_the_deadline && evacuation.overdue;
+            let said = if late { render::evacuation::overdue } else { goes_on };
+            context.print(|| said(&evacuation), || render::json::unfinished(&evacuation));
             Ok(Code::StillRunning)
         }
     }

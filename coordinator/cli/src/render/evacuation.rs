@@ -39,6 +39,24 @@ pub fn detached(id: &str) -> String {
     }
 }
 
+/// Its deadline has passed.
+pub fn overdue(evacuation: &Evacuation) -> String {
+    let totals = totals_of(evacuation);
+    format!(
+        "{}: deadline passed, {} of {} VMs moved. {}",
+        evacuation.id,
+        totals.done,
+        totals.vms,
+        detached(&evacuation.id)
+    )
+}
+
+/// Its state, and whether it is late.
+fn state(evacuation: &Evacuation) -> String {
+    let late = if evacuation.overdue { ", deadline passed" } else { "" };
+    format!("{}{late}", word::state(evacuation.state()))
+}
+
 /// What becomes of a cancelled evacuation.
 pub fn cancelled(evacuation: &Evacuation) -> String {
     let totals = totals_of(evacuation);
@@ -80,7 +98,7 @@ pub fn list(evacuations: &[Evacuation]) -> String {
             one.id.clone(),
             one.sources.join(","),
             one.targets.join(","),
-            word::state(one.state()),
+            state(one),
             format!("{}/{}", totals.done, totals.vms),
             (totals.failed + totals.uncertain).to_string(),
             bytes(totals.memory_bytes),
@@ -130,7 +148,7 @@ pub fn summary(evacuation: &Evacuation) -> String {
         evacuation.id,
         evacuation.sources.join(","),
         evacuation.targets.join(","),
-        word::state(evacuation.state()),
+        state(evacuation),
         bytes(totals.memory_done_bytes),
         bytes(totals.memory_bytes),
         bytes(counters.wire_bytes),
@@ -169,7 +187,7 @@ pub fn outcome(evacuation: &Evacuation) -> String {
         "{}\n\n{} {}: {} of {} VMs moved in {}\n{}",
         table(&header, &numbers, rows),
         evacuation.id,
-        word::state(evacuation.state()),
+        state(evacuation),
         totals.done,
         totals.vms,
         millis(duration),
@@ -243,6 +261,10 @@ pub fn wait(reason: &WaitReason) -> String {
         WaitCode::LinkFull => format!("{used} of {limit} moves cross link {detail}"),
         WaitCode::EvacuationPaused => format!("{detail} is paused ({used} moves under way)"),
         WaitCode::TargetCordoned => format!("{detail} is cordoned"),
+        WaitCode::RetryBackoff => {
+            format!("tries again soon, {used} of {limit} attempts undone: {detail}")
+        }
+        WaitCode::AntiAffinity => format!("kept apart, group {detail}"),
         WaitCode::Unspecified => detail.clone(),
     }
 }

@@ -15,6 +15,8 @@ struct Evacuation<'a> {
     result_code: u32,
     created_unix_ms: u64,
     ended_unix_ms: Option<u64>,
+    deadline_unix_ms: Option<u64>,
+    overdue: bool,
     link_limits: Vec<super::json_site::Limit<'a>>,
     totals: Totals,
     vms: Vec<Migration<'a>>,
@@ -71,6 +73,10 @@ struct Migration<'a> {
     blackout_ms: u32,
     source_memory_digest: &'a str,
     target_memory_digest: &'a str,
+    predicted_stop_ms: Option<u32>,
+    stop_limit_ms: Option<u32>,
+    not_before_unix_ms: Option<u64>,
+    forced: bool,
     #[serde(flatten)]
     counters: Counters,
 }
@@ -130,6 +136,11 @@ pub(super) fn text(value: &impl Serialize) -> String {
 /// Zero is not yet.
 fn known(unix_ms: u64) -> Option<u64> {
     (unix_ms > 0).then_some(unix_ms)
+}
+
+/// Neither unknown nor without bound.
+fn bounded(ms: u32) -> Option<u32> {
+    (ms > 0 && ms < u32::MAX).then_some(ms)
 }
 
 impl From<Option<v1::TransferCounters>> for Counters {
@@ -196,6 +207,10 @@ impl<'a> From<&'a v1::Migration> for Migration<'a> {
             blackout_ms: one.blackout_ms,
             source_memory_digest: &one.source_memory_digest,
             target_memory_digest: &one.target_memory_digest,
+            predicted_stop_ms: bounded(one.predicted_stop_ms),
+            stop_limit_ms: bounded(one.stop_limit_ms),
+            not_before_unix_ms: known(one.not_before_unix_ms),
+            forced: one.forced,
             counters: one.counters.into(),
         }
     }
@@ -211,6 +226,8 @@ impl<'a> From<&'a v1::Evacuation> for Evacuation<'a> {
             result_code: one.result_code,
             created_unix_ms: one.created_unix_ms,
             ended_unix_ms: known(one.ended_unix_ms),
+            deadline_unix_ms: known(one.deadline_unix_ms),
+            overdue: one.overdue,
             link_limits: one.link_limits.iter().map(Into::into).collect(),
             totals: one.totals.unwrap_or_default().into(),
             vms: one.migrations.iter().map(Migration::from).collect(),

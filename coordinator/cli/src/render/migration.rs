@@ -21,6 +21,15 @@ pub fn outcome(one: &Migration) -> String {
     }
 }
 
+/// What becomes of a move whose VM is to be stopped.
+pub fn forced(one: &Migration) -> String {
+    let (id, vm) = (&one.id, &one.vm);
+    if one.ended_unix_ms > 0 {
+        return format!("{id} is over: VM {vm} {}", evacuation::outcome_of(one));
+    }
+    format!("{id}: VM {vm} is stopped as soon as its first pass is over, for as long as it takes")
+}
+
 /// What becomes of a cancelled move.
 pub fn cancelled(one: &Migration) -> String {
     let phase = word::phase(one.phase());

@@ -129,6 +129,9 @@ fn evacuations() {
     assert_snapshot!("list", evacuation::list(&[incomplete(), running()]));
     assert_snapshot!("cancelled", evacuation::cancelled(&running()));
     assert_snapshot!("detached", evacuation::detached("evac-1"));
+    let late = v1::Evacuation { overdue: true, ..running() };
+    assert_snapshot!("overdue", evacuation::overdue(&late));
+    assert_snapshot!("late", evacuation::list(&[late]));
     assert_eq!(evacuation::list(&[]), "No evacuations.");
 }
 
@@ -143,6 +146,8 @@ fn an_operator_is_called() {
 fn single_moves() {
     assert_snapshot!("moved", migration::outcome(&moved()));
     assert_snapshot!("stayed", migration::outcome(&failed()));
+    assert_snapshot!("forced", migration::forced(&copying()));
+    assert_eq!(migration::forced(&moved()), "mig-web-1 is over: VM web-1 moved");
     let switching = one("web-1", v1::Phase::Switching);
     assert_eq!(
         migration::cancelled(&switching),
@@ -339,7 +344,7 @@ fn json_results() {
 
 #[test]
 fn every_reason_to_wait_has_words() {
-    for number in 1..=12 {
+    for number in 1..=14 {
         let code = v1::WaitCode::try_from(number).expect("these are all");
         let reason =
             v1::WaitReason { code: code.into(), detail: "h1".to_owned(), limit: 4, used: 4 };
@@ -349,7 +354,7 @@ fn every_reason_to_wait_has_words() {
         assert!(everywhere || words.contains("h1"), "{code:?}");
         assert!(words.len() > 10, "{code:?}: {words}");
     }
-    assert!(v1::WaitCode::try_from(13).is_err(), "a new one needs words");
+    assert!(v1::WaitCode::try_from(15).is_err(), "a new one needs words");
 }
 
 fn checks() -> Vec<v1::VmCheck> {

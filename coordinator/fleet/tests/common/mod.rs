@@ -157,6 +157,7 @@ pub fn request(source: &str, target: &str) -> EvacuationRequest {
         targets: vec![target.to_owned()],
         options: Options::default(),
         link_limits: Default::default(),
+        deadline_ns: None,
     }
 }
 
@@ -184,6 +185,7 @@ pub fn ended(outcome: Outcome) -> SessionEnd {
         qemu_downtime_ms: 20,
         blackout_ms: 30,
         memory_digest: String::new(),
+        not_converged: false,
     }
 }
 

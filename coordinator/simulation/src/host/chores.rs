@@ -1,6 +1,7 @@
 //! What an agent does after a while.
 
 use rackferry_fleet::{Generation, MigrationId, Outcome, Said, VmName};
+use rackferry_migrator_protocol::session::patience::Disruption;
 use rackferry_migrator_protocol::session::{source, target};
 
 use crate::net::ConnId;
@@ -58,6 +59,8 @@ pub struct Start {
     pub generation: Generation,
     /// Where to.
     pub target: usize,
+    /// What may be done to the VM.
+    pub disruption: Disruption,
 }
 
 /// An event of one of an agent's sessions.

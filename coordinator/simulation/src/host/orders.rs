@@ -1,8 +1,9 @@
 //! Orders, carried out in tasks of their own: each takes its time, and any may be overtaken by a later one.
 
 use rackferry_fleet::{
-    Counters, Generation, MigrationId, Order, Outcome, Said, SessionEnd, VmName,
+    Counters, Generation, MigrationId, Options, Order, Outcome, Said, SessionEnd, VmName,
 };
+use rackferry_migrator_protocol::session::patience::Disruption;
 use rackferry_migrator_protocol::session::{source, target};
 
 use super::chores::{Chore, Start};
@@ -40,13 +41,19 @@ impl World {
             }
             // Nothing is sent here that a rate could hold back.
             Order::RackView { .. } | Order::SetRate(..) => {}
+            Order::HurrySource(id) => {
+                if let Some(session) = self.source_mut(host, id.0) {
+                    session.hurry();
+                }
+            }
             Order::PrepareTarget { migration, vm, generation, .. } => {
                 self.later(host, pause, Chore::Prepare(migration, vm, generation));
             }
-            Order::StartSource { migration, vm, generation, target, .. } => {
+            Order::StartSource { migration, vm, generation, target, options, .. } => {
                 let target = self.hosts.iter().position(|host| host.name == target.host);
                 let (Some(target), Some(vm)) = (target, vm_number(&vm)) else { return };
-                let start = Start { migration: migration.0, vm, generation, target };
+                let disruption = disruption_of(&options);
+                let start = Start { migration: migration.0, vm, generation, target, disruption };
                 self.later(host, pause, Chore::Start(start));
             }
             Order::SwitchoverGrant(id) => {
@@ -256,6 +263,14 @@ pub fn vm_number(name: &VmName) -> Option<usize> {
     name.as_str().strip_prefix('v')?.parse().ok()
 }
 
+fn disruption_of(options: &Options) -> Disruption {
+    match options.disruption {
+        rackferry_fleet::Disruption::None => Disruption::None,
+        rackferry_fleet::Disruption::Brief => Disruption::Brief,
+        rackferry_fleet::Disruption::Allow => Disruption::Allow,
+    }
+}
+
 /// The end of a session, without figures.
 pub fn ended(outcome: Outcome, reason: &str) -> SessionEnd {
     SessionEnd {
@@ -265,5 +280,6 @@ pub fn ended(outcome: Outcome, reason: &str) -> SessionEnd {
         qemu_downtime_ms: 0,
         blackout_ms: 0,
         memory_digest: String::new(),
+        not_converged: false,
     }
 }

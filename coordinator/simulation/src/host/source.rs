@@ -1,6 +1,9 @@
 //! The shell around a source's state machine, which is the production one.
 
-use rackferry_fleet::{Activity, Generation, MigrationId, Outcome, Progress, Said};
+use std::time::Duration;
+
+use rackferry_fleet::{Activity, Generation, MigrationId, Outcome, Progress, Said, SessionEnd};
+use rackferry_migrator_protocol::session::patience::{Advice, Look, Patience, UNBOUNDED_MS};
 use rackferry_migrator_protocol::session::source::{self, Effect, Event, Phase, Source};
 
 use super::chores::{Chore, SessionEvent, Start};
@@ -16,6 +19,10 @@ const ASK_AGAIN: u64 = 500 * MS;
 const DECISION_PATIENCE: u64 = 1500 * MS;
 /// The target's word that it has loaded is awaited so long.
 const LOAD_PATIENCE: u64 = 3 * SECOND;
+/// A VM's limit, and the stops that are forecast for guests that are quiet and for those that are not, milliseconds.
+const LIMIT_MS: u32 = 300;
+const QUIET_MS: u32 = 20;
+const RESTLESS_MS: u32 = 2500;
 
 /// A VM that leaves.
 #[derive(Debug)]
@@ -40,6 +47,12 @@ pub struct SourceSession {
     asked_at: Option<u64>,
     /// It will not stop its VM before it is told.
     has_valve: bool,
+    /// What it does with a VM that does not converge: the production one.
+    patience: Patience,
+    round: u32,
+    /// Its guest writes faster than is sent.
+    restless: bool,
+    gave_up: bool,
 }
 
 impl SourceSession {
@@ -47,12 +60,33 @@ impl SourceSession {
     pub fn phase_name(&self) -> &'static str {
         name_of(self.machine.phase())
     }
+
+    /// Its VM may be stopped for as long as it takes.
+    pub(super) fn hurry(&mut self) {
+        self.patience.hurry();
+    }
+
+    /// Looks at its QEMU after some passes: what to do, whether a stop fits, its forecast and its limit.
+    fn look(&mut self, now: u64, copied: bool, passes: u32) -> (Advice, bool, (u32, u32)) {
+        let at = Duration::from_nanos(now - self.began_at);
+        let stop_ms = if self.restless { RESTLESS_MS } else { QUIET_MS };
+        let advice = if copied && matches!(self.machine.phase(), Phase::Copying | Phase::Switching)
+        {
+            self.round += passes;
+            self.patience.look(&Look { at, round: self.round, stop_ms })
+        } else {
+            self.patience.rest(at);
+            Advice::GoOn
+        };
+        self.gave_up |= matches!(advice, Advice::GiveUp(_));
+        (advice, self.patience.fits(stop_ms, copied), (stop_ms, self.patience.limit_ms()))
+    }
 }
 
 impl World {
     /// A session of a source agent begins.
     pub(super) fn start_source(&mut self, host: usize, start: Start) {
-        let Start { migration, vm, generation, target } = start;
+        let Start { migration, vm, generation, target, disruption } = start;
         let Some(agent) = &self.hosts[host].agent else { return };
         if agent.sources.contains_key(&migration) {
             return;
@@ -81,6 +115,10 @@ impl World {
             copy_ns: self.dice.between(20 * MS, self.plan.copy_ns),
             asked_at: None,
             has_valve: !self.plan.old_qemu || self.dice.chance(500),
+            patience: Patience::new(disruption, LIMIT_MS),
+            round: 1,
+            restless: self.dice.chance(self.plan.restless),
+            gave_up: false,
         };
         let (me, there) = (self.place_of(host), self.place_of(target));
         if let Some(agent) = &mut self.hosts[host].agent {
@@ -198,6 +236,8 @@ impl World {
                 }
             }
             Effect::OpenValve => {
+                let unbounded = session.patience.limit_ms() == UNBOUNDED_MS;
+                self.coverage.unbounded += u64::from(unbounded);
                 let pause = self.dice.between(1, 200) * MS;
                 self.qemu_later(host, vm, pause, Step::Stop);
             }
@@ -260,20 +300,31 @@ impl World {
     /// A session looks how far its QEMU is, tells, and asks for its slot when it is time.
     pub(super) fn sample(&mut self, host: usize, id: u64) {
         let now = self.clock.now;
+        let passes = self.dice.between(1, 30) as u32;
         let Some(session) = self.source_mut(host, id).filter(|s| !s.over) else { return };
         let switching = !matches!(session.machine.phase(), Phase::Copying | Phase::AwaitingSlot);
         let done = (now - session.began_at) as f64 / session.copy_ns as f64;
         let (vm, has_valve) = (session.vm, session.has_valve);
+        let (advice, fits, stop) = session.look(now, done >= 1.0, passes);
         let activity = if switching { Activity::Switching } else { Activity::Copying };
-        let pass1_ratio = done.min(1.0);
-        let progress = Progress { activity, pass1_ratio, ..Progress::default() };
+        let progress = Progress {
+            activity,
+            pass1_ratio: done.min(1.0),
+            predicted_stop_ms: stop.0,
+            stop_limit_ms: stop.1,
+            ..Progress::default()
+        };
         self.tell(host, Said::Progress(MigrationId(id), progress));
         let copy = self.hosts[host].copies[vm].as_ref();
         if copy.is_none_or(|copy| copy.qemu != Qemu::Sending) {
             return;
         }
-        if done >= 1.0 {
-            self.source_event(host, id, Event::Ready { predicted_ms: 20 });
+        if let Advice::GiveUp(why) = advice {
+            self.coverage.given_up += 1;
+            return self.source_event(host, id, Event::Cancel(why));
+        }
+        if fits {
+            self.source_event(host, id, Event::Ready { predicted_ms: stop.0 });
             if !has_valve && self.dice.chance(400) {
                 self.qemu_later(host, vm, MS, Step::Stop);
             }
@@ -303,7 +354,7 @@ impl World {
     /// What is left to do after a source session, and its end.
     pub(super) fn source_over(&mut self, host: usize, id: u64, outcome: Outcome) {
         let Some(session) = self.source_mut(host, id) else { return };
-        let vm = session.vm;
+        let (vm, gave_up) = (session.vm, session.gave_up);
         match outcome {
             Outcome::Moved | Outcome::VmLost => self.release(host, vm),
             Outcome::RolledBack => {
@@ -317,7 +368,8 @@ impl World {
             }
             Outcome::Stopped => {}
         }
-        let end = ended(outcome, "as its session says");
+        let not_converged = gave_up && outcome == Outcome::RolledBack;
+        let end = SessionEnd { not_converged, ..ended(outcome, "as its session says") };
         self.tell(host, Said::Ended(MigrationId(id), end));
         if let Some(agent) = &mut self.hosts[host].agent {
             agent.sources.remove(&id);

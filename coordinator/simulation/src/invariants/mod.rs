@@ -3,13 +3,16 @@
 mod answers_durable;
 mod generations_rise;
 mod holds_kept;
+mod hurry_asked;
 mod intents_reached;
+mod kept_apart;
 mod limits_kept;
 mod links_kept;
 mod nobody_lost;
 mod nothing_left;
 mod one_running_copy;
 mod progress_forward;
+mod retries_wait;
 mod told_by_the_log;
 
 use std::collections::BTreeMap;
@@ -114,6 +117,15 @@ impl World {
         if let Some(what) = holds_kept::check(self, node, order) {
             self.violated("holds kept", what);
         }
+        if let Some(what) = kept_apart::check(self, node, order) {
+            self.violated("kept apart", what);
+        }
+        if let Some(what) = hurry_asked::check(self, node, order) {
+            self.violated("hurry asked for", what);
+        }
+        if let Some(what) = retries_wait::check(self, node, order) {
+            self.violated("retries wait", what);
+        }
         if let Some(what) = links_kept::check(self, node, order) {
             self.violated("links kept", what);
         }
@@ -161,6 +173,7 @@ fn order_name(order: &Order) -> &'static str {
         Order::DiscardTarget(..) => "DiscardTarget",
         Order::SwitchoverGrant(_) => "SwitchoverGrant",
         Order::SetRate(..) => "SetRate",
+        Order::HurrySource(_) => "HurrySource",
         Order::ReleaseSource { resume: true, .. } => "ReleaseSource to run",
         Order::ReleaseSource { .. } => "ReleaseSource",
     }

@@ -18,8 +18,6 @@ pub struct Sample {
     pub link_rate: f64,
     /// What QEMU and this agent get through without any link, guest bytes per second.
     pub local_rate: f64,
-    /// The first full pass is over.
-    pub first_pass_done: bool,
 }
 
 /// Device state, loading it, and the messages of the switchover.
@@ -41,9 +39,10 @@ pub fn stop_ms(s: &Sample) -> u32 {
     (FIXED_MS + link_ms.max(local_ms)).min(f64::from(u32::MAX)) as u32
 }
 
-/// May the valve be opened? Half of the limit is kept for what no forecast knows.
-pub fn may_stop(s: &Sample, limit_ms: u32) -> bool {
-    s.first_pass_done && stop_ms(s) <= limit_ms / 2
+/// Does a forecast fit into a limit? Half of that is kept for what no forecast knows. `u32::MAX` is no limit, and a
+/// forecast of `u32::MAX` is none.
+pub fn fits(stop_ms: u32, limit_ms: u32) -> bool {
+    stop_ms != u32::MAX && (limit_ms == u32::MAX || stop_ms <= limit_ms / 2)
 }
 
 #[cfg(test)]
@@ -56,19 +55,25 @@ mod tests {
         wire_ratio: 0.1,
         link_rate: 10e6,
         local_rate: 500e6,
-        first_pass_done: true,
     };
 
     #[test]
     fn a_small_rest_may_go() {
-        assert!(may_stop(&IDLE, 300), "{} ms", stop_ms(&IDLE));
+        assert!(fits(stop_ms(&IDLE), 300), "{} ms", stop_ms(&IDLE));
     }
 
     #[test]
     fn a_queue_or_a_large_rest_or_an_unknown_link_may_not() {
-        assert!(!may_stop(&Sample { in_flight_bytes: 4 << 20, ..IDLE }, 300));
-        assert!(!may_stop(&Sample { remaining_bytes: 64 << 20, ..IDLE }, 300));
-        assert!(!may_stop(&Sample { link_rate: 0.0, ..IDLE }, 300));
-        assert!(!may_stop(&Sample { first_pass_done: false, ..IDLE }, 300));
+        let may = |sample: Sample| fits(stop_ms(&sample), 300);
+        assert!(!may(Sample { in_flight_bytes: 4 << 20, ..IDLE }));
+        assert!(!may(Sample { remaining_bytes: 64 << 20, ..IDLE }));
+        assert!(!may(Sample { link_rate: 0.0, ..IDLE }));
+    }
+
+    #[test]
+    fn without_a_limit_every_known_stop_fits() {
+        assert!(fits(u32::MAX - 1, u32::MAX));
+        assert!(!fits(u32::MAX, u32::MAX));
+        assert!(fits(150, 300) && !fits(151, 300));
     }
 }

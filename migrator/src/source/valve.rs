@@ -1,0 +1,99 @@
+//! When the valve opens, and how far: the forecast against the VM's limit, and what becomes of the limit.
+
+use std::time::Duration;
+
+use rackferry_migrator_protocol::session::patience::{Advice, Look, UNBOUNDED_MS};
+use rackferry_migrator_protocol::session::source::{Event, Phase};
+use tracing::info;
+
+use super::{Input, Notice, Progress, Session};
+use crate::limits::{LOAD_FORECASTS, LOAD_PATIENCE, LOAD_PATIENCE_MAX, LOAD_PATIENCE_VERIFY};
+use crate::qmp::{QmpError, Valve};
+
+/// The part of the VM's limit that its last pages may take at first.
+const PAGES_SHARE: u64 = 4;
+/// A VM that does not converge to that by then may take the whole limit.
+const PAGES_SHARE_PATIENCE: Duration = Duration::from_secs(3);
+
+impl Session {
+    /// Takes the sampler's look at QEMU; the event that follows from it, if there is one.
+    pub(super) fn looked(&mut self, mut progress: Progress) -> Option<Event> {
+        let phase = self.machine.phase();
+        let waits = *phase == Phase::AwaitingSlot;
+        let copies =
+            matches!(phase, Phase::Copying | Phase::Switching) && self.stopped_at.is_none();
+        progress.switching = !matches!(phase, Phase::Copying | Phase::AwaitingSlot);
+        let (at, stop_ms) = (self.began.elapsed(), progress.predicted_stop_ms);
+        self.forecast_ms = stop_ms;
+        let advice = if copies && progress.first_pass_done {
+            self.patience.look(&Look { at, round: progress.round, stop_ms })
+        } else {
+            self.patience.rest(at);
+            Advice::GoOn
+        };
+        if advice == Advice::Raised {
+            self.limit_raised();
+        }
+        progress.limit_ms = self.patience.limit_ms();
+        let ready = self.patience.fits(stop_ms, progress.first_pass_done);
+        let _ = self.notices.try_send(Notice::Progress(progress));
+        match advice {
+            Advice::GiveUp(why) => {
+                self.not_converged = true;
+                Some(Event::Cancel(why))
+            }
+            _ => (ready && (copies || waits)).then_some(Event::Ready { predicted_ms: stop_ms }),
+        }
+    }
+
+    /// The VM is to be stopped soon, however long. It still waits for its slot.
+    pub(super) fn hurry(&mut self) {
+        if self.patience.hurry() {
+            self.limit_raised();
+        }
+    }
+
+    fn limit_raised(&mut self) {
+        let limit_ms = self.patience.limit_ms();
+        info!(id = %self.spec.migration_id, limit_ms, forecast_ms = self.forecast_ms, "longer stop");
+        self.let_qemu_know();
+        let qmp = self.parts.qmp.clone();
+        self.tasks.spawn(async move {
+            // Nothing depends on it.
+            let _ = qmp.slow_guest_down().await;
+        });
+    }
+
+    /// Gives QEMU the limit as it is now, unless its limit is what holds the VM. After the stop it changes nothing.
+    pub(super) fn let_qemu_know(&mut self) {
+        if self.valve == Valve::DowntimeLimit && !self.valve_open {
+            return;
+        }
+        let (qmp, limit) = (self.parts.qmp.clone(), self.patience.limit_ms());
+        self.tasks.spawn(async move {
+            let _ = qmp.raise_downtime_limit(limit.into()).await;
+        });
+    }
+
+    /// Lets QEMU stop the VM. It counts the last pages alone, and they share the VM's limit with device state, commit and
+    /// load: so a part first, and all of it only if the VM does not come to that, or has not come to its limit before.
+    pub(super) async fn open_by_limit(&mut self) -> Result<(), QmpError> {
+        self.valve_open = true;
+        let limit = u64::from(self.patience.limit_ms());
+        if limit > u64::from(self.spec.max_downtime_ms) {
+            return self.parts.qmp.raise_downtime_limit(limit).await;
+        }
+        self.later(PAGES_SHARE_PATIENCE, Input::WholeLimit);
+        self.parts.qmp.raise_downtime_limit((limit / PAGES_SHARE).max(1)).await
+    }
+
+    /// How long a stopped VM may take to be loaded.
+    pub(super) fn load_patience(&self) -> Duration {
+        let least = if self.spec.verify { LOAD_PATIENCE_VERIFY } else { LOAD_PATIENCE };
+        if self.patience.limit_ms() != UNBOUNDED_MS {
+            return least;
+        }
+        let forecast = Duration::from_millis(self.forecast_ms.into());
+        least.max((forecast * LOAD_FORECASTS).min(LOAD_PATIENCE_MAX))
+    }
+}
