@@ -86,6 +86,17 @@ pub enum Command {
     /// What lets hosts in.
     #[command(subcommand)]
     Token(Token),
+    /// Print what makes a shell complete this command.
+    Completions {
+        /// Your shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page, or write it and those of all commands.
+    Man {
+        /// A folder that exists, such as /usr/local/share/man/man1.
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
 }
 
 /// Move every VM off racks or hosts.

@@ -38,6 +38,44 @@ impl From<Code> for ExitCode {
 }
 
 impl Code {
+    /// Every code, in order of the numbers.
+    pub const ALL: [Self; 9] = [
+        Self::Done,
+        Self::Unexpected,
+        Self::Usage,
+        Self::NotFeasible,
+        Self::Incomplete,
+        Self::Cancelled,
+        Self::StillRunning,
+        Self::Unreachable,
+        Self::OperatorNeeded,
+    ];
+
+    /// What it means, for the man page and for docs/operations.md; Markdown without blocks.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Done => "done; of an evacuation: every VM moved, or there was nothing to move",
+            Self::Unexpected => "unexpected error",
+            Self::Usage => {
+                "wrong usage, a name that does not exist, or an inventory file with mistakes"
+            }
+            Self::NotFeasible => {
+                "it cannot be done now: VM busy or not movable, agent not connected, does not fit, target cordoned, \
+                 evacuation ended, another change of the cluster under way; of `check`: a VM cannot move"
+            }
+            Self::Incomplete => "finished with VMs left behind; all of them run somewhere",
+            Self::Cancelled => "cancelled, or declined at the prompt",
+            Self::StillRunning => "`--timeout` is over; the work goes on",
+            Self::Unreachable => {
+                "no coordinator can be reached, none leads for 10 s, or it does not let us in: no certificate, one \
+                 that is no good, or one that does not allow this"
+            }
+            Self::OperatorNeeded => {
+                "operator needed: a VM is lost, paused, or its owner is uncertain"
+            }
+        }
+    }
+
     /// How an evacuation ended.
     pub fn of_evacuation(evacuation: &v1::Evacuation) -> Self {
         match evacuation.result_code {
@@ -110,6 +148,15 @@ pub enum Failure {
         #[source]
         source: std::io::Error,
     },
+    /// A file cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The user said no.
     #[error("nothing was started")]
     Declined,
@@ -150,7 +197,8 @@ impl Failure {
             | Self::Name(_)
             | Self::Evacuation(_)
             | Self::Inventory(_)
-            | Self::File { .. } => Code::Usage,
+            | Self::File { .. }
+            | Self::Write { .. } => Code::Usage,
             Self::Refused(status) => match self.reason() {
                 Some(reason) => code_of(reason),
                 None => code_of_grpc(status.code()),
@@ -242,6 +290,17 @@ mod tests {
         assert_eq!(code(Reason::NothingToMove), Code::Done);
         assert_eq!(code(Reason::ShuttingDown), Code::Unreachable);
         assert_eq!(code(Reason::NotPermitted), Code::Unreachable);
+    }
+
+    #[test]
+    fn the_manual_has_the_same_table() {
+        let manual = include_str!("../../../docs/operations.md");
+        let part = manual.split("## Exit codes").nth(1).expect("it has a section");
+        let rows =
+            part.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| code"));
+        let rows: Vec<&str> = rows.take(Code::ALL.len()).collect();
+        let wanted = Code::ALL.map(|code| format!("| {} | {} |", code as u8, code.meaning()));
+        assert_eq!(rows, wanted);
     }
 
     #[test]

@@ -209,6 +209,23 @@ async fn a_file_is_checked_without_a_coordinator() {
 }
 
 #[tokio::test]
+async fn the_command_describes_itself_without_a_coordinator() {
+    let output = rackferry("nowhere:1", &["man"]).await;
+    assert_eq!(output.status.code(), Some(0));
+    let page = String::from_utf8(output.stdout).unwrap();
+    assert!(page.contains(".TH rackferry 1") && page.contains("operator needed"), "{page}");
+    for shell in ["bash", "zsh", "fish"] {
+        let output = rackferry("nowhere:1", &["completions", shell]).await;
+        assert_eq!(output.status.code(), Some(0), "{shell}");
+        let script = String::from_utf8(output.stdout).unwrap();
+        assert!(script.contains("evacuate") && script.contains("max-downtime"), "{shell}");
+    }
+    assert_eq!(rackferry("nowhere:1", &["completions", "cobol"]).await.status.code(), Some(2));
+    let output = rackferry("nowhere:1", &["man", "--out", "/nonexistent"]).await;
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[tokio::test]
 async fn nobody_there_is_7() {
     let output = rackferry("127.0.0.1:1", &["status"]).await;
     assert_eq!(output.status.code(), Some(7));

@@ -9,6 +9,7 @@ mod hold;
 mod inventory;
 mod limit;
 mod list;
+mod manual;
 mod migrate;
 mod status;
 mod token;
@@ -44,6 +45,8 @@ pub async fn run(args: Args) -> Result<Code, Failure> {
         Command::Inventory(Inventory::Check { file }) => return inventory::check(file, output),
         Command::Init(init) => return certificates::init(init),
         Command::Issue(issue) => return certificates::issue(issue),
+        Command::Completions { shell } => return manual::completions(*shell),
+        Command::Man { out } => return manual::pages(out.as_deref()),
         _ => {}
     }
     let coordinators = Coordinators { addresses, tls: certificates::own(tls.as_deref())? };
@@ -69,7 +72,10 @@ pub async fn run(args: Args) -> Result<Code, Failure> {
         Command::Host(Host::List { rack }) => list::hosts(&context, rack).await,
         Command::Cluster(cluster) => cluster::run(&context, cluster).await,
         Command::Token(token) => token::run(&context, token).await,
-        Command::Init(_) | Command::Issue(_) => unreachable!("done without a coordinator"),
+        Command::Init(_)
+        | Command::Issue(_)
+        | Command::Completions { .. }
+        | Command::Man { .. } => unreachable!("done without a coordinator"),
     }
 }
 
