@@ -57,13 +57,16 @@ impl Code {
             Self::Done => "done; of an evacuation: every VM moved, or there was nothing to move",
             Self::Unexpected => "unexpected error",
             Self::Usage => {
-                "wrong usage, a name that does not exist, or an inventory file with mistakes"
+                "wrong usage, a name that does not exist, an inventory file with mistakes, or a plan file that was changed"
             }
             Self::NotFeasible => {
                 "it cannot be done now: VM busy or not movable, agent not connected, does not fit, target cordoned, \
-                 evacuation ended, another change of the cluster under way; of `check`: a VM cannot move"
+                 evacuation ended or not yet, another change of the cluster under way, not as in the plan any more; of \
+                 `check` and `plan`: a VM cannot move"
             }
-            Self::Incomplete => "finished with VMs left behind; all of them run somewhere",
+            Self::Incomplete => {
+                "finished with VMs left behind; all of them run somewhere; of `doctor`: there are problems"
+            }
             Self::Cancelled => "cancelled, or declined at the prompt",
             Self::StillRunning => "`--timeout` is over; the work goes on",
             Self::Unreachable => {
@@ -92,6 +95,15 @@ impl Code {
         if vms.iter().all(|vm| vm.can_move) { Self::Done } else { Self::NotFeasible }
     }
 
+    /// Whether something is not as it should be.
+    pub fn of_problems(problems: &[v1::Problem]) -> Self {
+        match problems {
+            [] => Self::Done,
+            all if all.iter().any(needs_operator) => Self::OperatorNeeded,
+            _ => Self::Incomplete,
+        }
+    }
+
     /// How a single move ended.
     pub fn of_migration(migration: &v1::Migration) -> Self {
         match migration.phase() {
@@ -104,6 +116,12 @@ impl Code {
             _ => Self::StillRunning,
         }
     }
+}
+
+/// Whether a VM is stopped, or nobody knows for certain who may run it.
+pub fn needs_operator(problem: &v1::Problem) -> bool {
+    use v1::ProblemCode::{Astray, Halted, OwnerUncertain};
+    matches!(problem.code(), OwnerUncertain | Astray | Halted)
 }
 
 /// Why a command did not do what it should.
@@ -139,6 +157,14 @@ pub enum Failure {
     /// The inventory file has mistakes.
     #[error("{0}")]
     Inventory(Box<rackferry_inventory::Mistakes>),
+    /// What is in a plan file cannot be what was written.
+    #[error("{} is no plan to apply: {why}", path.display())]
+    PlanFile {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        why: crate::plan_file::PlanError,
+    },
     /// A file cannot be read.
     #[error("cannot read {}", path.display())]
     File {
@@ -197,6 +223,7 @@ impl Failure {
             | Self::Name(_)
             | Self::Evacuation(_)
             | Self::Inventory(_)
+            | Self::PlanFile { .. }
             | Self::File { .. }
             | Self::Write { .. } => Code::Usage,
             Self::Refused(status) => match self.reason() {
@@ -248,6 +275,8 @@ fn code_of(reason: Reason) -> Code {
         | Reason::DoesNotFit
         | Reason::HostCordoned
         | Reason::EvacuationEnded
+        | Reason::EvacuationRunning
+        | Reason::PlanChanged
         | Reason::NoAuthority
         | Reason::TooManyTokens
         | Reason::MembershipBusy => Code::NotFeasible,
@@ -287,6 +316,8 @@ mod tests {
         assert_eq!(code(Reason::InvalidInventory), Code::Usage);
         assert_eq!(code(Reason::HostCordoned), Code::NotFeasible);
         assert_eq!(code(Reason::EvacuationEnded), Code::NotFeasible);
+        assert_eq!(code(Reason::EvacuationRunning), Code::NotFeasible);
+        assert_eq!(code(Reason::PlanChanged), Code::NotFeasible);
         assert_eq!(code(Reason::NothingToMove), Code::Done);
         assert_eq!(code(Reason::ShuttingDown), Code::Unreachable);
         assert_eq!(code(Reason::NotPermitted), Code::Unreachable);
@@ -336,6 +367,20 @@ mod tests {
         let vm = |can_move| v1::VmCheck { can_move, ..Default::default() };
         assert_eq!(Code::of_checks(&[vm(true), vm(false)]), Code::NotFeasible);
         assert_eq!(Code::of_checks(&[vm(true)]), Code::Done);
+    }
+
+    #[test]
+    fn problems_have_their_codes() {
+        let of =
+            |code: v1::ProblemCode| v1::Problem { code: code.into(), ..v1::Problem::default() };
+        let leftover = of(v1::ProblemCode::Leftover);
+        assert_eq!(Code::of_problems(&[]), Code::Done);
+        assert_eq!(Code::of_problems(std::slice::from_ref(&leftover)), Code::Incomplete);
+        for code in
+            [v1::ProblemCode::OwnerUncertain, v1::ProblemCode::Astray, v1::ProblemCode::Halted]
+        {
+            assert_eq!(Code::of_problems(&[leftover.clone(), of(code)]), Code::OperatorNeeded);
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod candidate;
 mod cordon;
 mod dispatch;
 mod evacuate;
+mod findings;
 mod fleet;
 mod judge;
 mod links;
@@ -23,10 +24,12 @@ mod name;
 pub mod ownership;
 mod pause;
 pub mod placement;
+mod planned;
 #[cfg(feature = "planted-bugs")]
 mod planted;
 mod record;
 mod refusal;
+mod restore;
 mod sessions;
 mod shares;
 mod slots;
@@ -37,6 +40,7 @@ mod view;
 
 pub use candidate::Candidate;
 pub use evacuate::{EvacuationRequest, MigrationRequest, Move};
+pub use findings::{Problem, ProblemKind};
 pub use fleet::{Fleet, Limits};
 pub use links::{LaneView, LinkView};
 pub use message::{
@@ -47,6 +51,7 @@ pub use name::{
     BootId, Connection, Crossing, EvacuationId, Generation, HostId, HostName, LinkName,
     MigrationId, Moment, NotAnId, RackName, VmName,
 };
+pub use planned::Difference;
 #[cfg(feature = "planted-bugs")]
 pub use planted::PlantedBug;
 pub use record::{
@@ -54,6 +59,7 @@ pub use record::{
     MigrationRecord, MigrationResult, Numbers, Record, Stage, Standing, TokenRecord, VmRecord,
 };
 pub use refusal::Refusal;
+pub use restore::{Restore, RestoreRequest, StayingVm};
 pub use tokens::TOKENS;
 pub use topology::{Lane, Link, LinkLimit, Route, Topology};
 pub use view::{

@@ -4,6 +4,7 @@ mod cancel;
 mod certificates;
 mod check;
 mod cluster;
+mod doctor;
 mod evacuate;
 mod hold;
 mod inventory;
@@ -11,6 +12,8 @@ mod limit;
 mod list;
 mod manual;
 mod migrate;
+mod plan;
+mod restore;
 mod status;
 mod token;
 mod watch;
@@ -22,6 +25,7 @@ use crate::{
     args::{Args, Cluster, Command, Host, Inventory, Output, Vm},
     client::{Client, Coordinators},
     exit::{Code, Failure},
+    render,
 };
 
 /// What every command needs.
@@ -58,8 +62,12 @@ pub async fn run(args: Args) -> Result<Code, Failure> {
     let context = Context { client, coordinators, output };
     match command {
         Command::Evacuate(evacuate) => evacuate::run(&context, evacuate).await,
+        Command::Plan(plan) => plan::plan(&context, plan).await,
+        Command::Apply(apply) => plan::apply(&context, apply).await,
+        Command::Restore(restore) => restore::run(&context, restore).await,
         Command::Migrate(migrate) => migrate::run(&context, migrate).await,
         Command::Check(check) => check::run(&context, check).await,
+        Command::Doctor(doctor) => doctor::run(&context, doctor).await,
         Command::Status(status) => status::run(&context, status).await,
         Command::Cancel(cancel) => cancel::run(&context, cancel).await,
         Command::Pause(args) => hold::pause(&context, args.evacuation, true).await,
@@ -115,6 +123,13 @@ impl Context {
         print(self.output, table, json);
     }
 
+    /// Prints one of several snapshots, if each shall be printed.
+    pub fn print_snapshot(&self, json: impl FnOnce() -> String) {
+        if self.output == Output::Ndjson {
+            println!("{}", render::json::line(&json()));
+        }
+    }
+
     /// Whether people look at it while it goes on.
     pub fn is_interactive(&self) -> bool {
         use std::io::IsTerminal;
@@ -126,6 +141,7 @@ fn print(output: Output, table: impl FnOnce() -> String, json: impl FnOnce() -> 
     match output {
         Output::Table => println!("{}", table()),
         Output::Json => println!("{}", json()),
+        Output::Ndjson => println!("{}", render::json::line(&json())),
     }
 }
 

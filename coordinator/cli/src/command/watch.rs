@@ -6,7 +6,7 @@ use std::{
 };
 
 use rackferry_proto::v1::{
-    Evacuation, EvacuationState, WatchEvacuationRequest, WatchEvacuationResponse,
+    Evacuation, EvacuationState, StayingVm, WatchEvacuationRequest, WatchEvacuationResponse,
 };
 use tonic::Streaming;
 
@@ -23,13 +23,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How often it is looked for.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Shows an evacuation until it has ended, then what became of it.
+/// Shows an evacuation until it has ended, then what became of it. `staying` were left out of it.
 ///
 /// # Errors
 /// If it is not known, or the coordinator is away for too long.
 pub async fn to_the_end(
     context: &Context,
     id: &str,
+    staying: &[StayingVm],
     timeout: Option<Duration>,
 ) -> Result<Code, Failure> {
     let mut watch = Watch::new(context, id);
@@ -47,6 +48,9 @@ pub async fn to_the_end(
         };
         progress.show(&snapshot);
         let over = is_over(&snapshot);
+        if !over {
+            context.print_snapshot(|| render::json::evacuation(&snapshot, staying));
+        }
         last = Some(snapshot);
         if over {
             break;
@@ -54,10 +58,14 @@ pub async fn to_the_end(
     }
     progress.finish();
     match last {
-        Some(evacuation) if is_over(&evacuation) => {
+        Some(mut evacuation) if is_over(&evacuation) => {
+            // Whoever was left out is left behind.
+            if !staying.is_empty() && evacuation.result_code == Code::Done as u32 {
+                evacuation.result_code = Code::Incomplete as u32;
+            }
             context.print(
                 || render::evacuation::outcome(&evacuation),
-                || render::json::evacuation(&evacuation),
+                || render::json::evacuation(&evacuation, staying),
             );
             Ok(Code::of_evacuation(&evacuation))
         }
