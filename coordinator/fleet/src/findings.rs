@@ -69,8 +69,8 @@ impl Fleet {
         found
     }
 
-    /// Orders again what reconciliation orders, and removes leftovers of VMs that run elsewhere for certain. Returns
-    /// what was ordered to be removed.
+    /// Removes leftovers of VMs that run elsewhere for certain; returns what was ordered to be removed. Everything else
+    /// that reconciliation does waits for the next list of an agent: an old list must not be taken for news.
     pub fn repair(&mut self, now: Moment, out: &mut Vec<Effect>) -> Vec<Problem> {
         self.begin(now);
         let mut repaired = Vec::new();
@@ -87,10 +87,6 @@ impl Fleet {
         }
         for (host, order) in orders {
             self.tell(&host, order);
-        }
-        let hosts: Vec<HostName> = self.agents.keys().cloned().collect();
-        for host in hosts {
-            self.sweep(&host, false);
         }
         self.finish(out);
         repaired

@@ -185,3 +185,22 @@ fn hosts_that_are_not_as_they_should_be_are_told() {
         "who is away is not asked"
     );
 }
+
+#[test]
+fn repairing_takes_no_old_list_for_news() {
+    let mut desk = Desk::new();
+    let a = desk.connect("a1", "a", "boot-a", vec![vm("web", RunState::Running)]);
+    let b = desk.connect("b1", "b", "boot-b", vec![]);
+    desk.evacuate("a", "b");
+    let id = MigrationId(1);
+    desk.say(b, Said::TargetReady(id));
+    let generation = desk.fleet.migration(id).expect("known").record.generation;
+    desk.say(a, Said::CommitRequest(id, generation));
+    desk.say(a, Said::SourceStopped(id));
+    desk.say(b, Said::TargetRunning(id));
+    // Both lists are from before the move: a1 still lists the VM, b1 does not.
+    let before = desk.log.clone();
+    assert_eq!(repair(&mut desk), []);
+    assert_eq!(desk.log, before);
+    assert_eq!(desk.vm("web").owner.as_str(), "b1");
+}
