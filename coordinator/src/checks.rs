@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::{StreamExt, stream};
-use rackferry_fleet::{Candidate, Connection, HostName, Move};
+use rackferry_fleet::{Candidate, Connection, HostName, Move, VmName};
 use rackferry_proto::{
     Reason, refuse,
     v1::{
@@ -42,16 +42,8 @@ pub async fn all(handle: &Handle, wishes: Vec<Wish>) -> Vec<VmCheck> {
 /// # Errors
 /// With all that was found.
 pub async fn before(handle: &Handle, moves: Vec<Move>) -> Result<(), Status> {
-    let wishes = move |fleet: &mut rackferry_fleet::Fleet| {
-        let wish = |step: &Move| {
-            let candidate = fleet.candidate(&step.vm)?;
-            let target = (step.target.clone(), fleet.connection_of(&step.target));
-            Some(Wish { candidate, targets: vec![target] })
-        };
-        moves.iter().filter_map(wish).collect::<Vec<_>>()
-    };
-    let wishes = handle.ask(move |fleet, _, _| wishes(fleet)).await?;
-    let blocked: Vec<String> = all(handle, wishes).await.iter().filter_map(blocked).collect();
+    let checks = blocking(handle, moves).await?;
+    let blocked: Vec<String> = checks.iter().filter_map(blocked).collect();
     if blocked.is_empty() {
         return Ok(());
     }
@@ -61,6 +53,38 @@ pub async fn before(handle: &Handle, moves: Vec<Move>) -> Result<(), Status> {
     };
     let named = blocked[..blocked.len().min(NAMED)].join("; ");
     Err(refuse(Reason::VmNotMovable, format!("cannot move: {named}{more}")))
+}
+
+/// The moves that cannot be, with all that was found. An agent that is silent blocks nothing. Cancel safe.
+///
+/// # Errors
+/// If this coordinator leads no more.
+pub async fn blocking(handle: &Handle, moves: Vec<Move>) -> Result<Vec<VmCheck>, Status> {
+    let wishes = move |fleet: &mut rackferry_fleet::Fleet| {
+        let wish = |step: &Move| {
+            let candidate = fleet.candidate(&step.vm)?;
+            let target = (step.target.clone(), fleet.connection_of(&step.target));
+            Some(Wish { candidate, targets: vec![target] })
+        };
+        moves.iter().filter_map(wish).collect::<Vec<_>>()
+    };
+    let wishes = handle.ask(move |fleet, _, _| wishes(fleet)).await?;
+    let mut checks = all(handle, wishes).await;
+    checks.retain(|check| blocked(check).is_some());
+    Ok(checks)
+}
+
+/// VMs that cannot leave, each with what was found where it is. Cancel safe.
+///
+/// # Errors
+/// If this coordinator leads no more.
+pub async fn stuck(handle: &Handle, vms: Vec<VmName>) -> Result<Vec<VmCheck>, Status> {
+    let wishes = move |fleet: &mut rackferry_fleet::Fleet| {
+        let all = vms.iter().filter_map(|vm| fleet.candidate(vm));
+        all.map(|candidate| Wish { candidate, targets: Vec::new() }).collect::<Vec<_>>()
+    };
+    let wishes = handle.ask(move |fleet, _, _| wishes(fleet)).await?;
+    Ok(all(handle, wishes).await)
 }
 
 /// What speaks against one VM's move, as one text.
@@ -158,7 +182,8 @@ async fn ask(
     handle.check(connection, question).await.ok_or_else(|| silent("its agent does not answer"))
 }
 
-fn clock(report: &CheckReport) -> Option<Finding> {
+/// An agent's clock, if it is far from the own.
+pub fn clock(report: &CheckReport) -> Option<Finding> {
     let here = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let apart = here.abs_diff(Duration::from_millis(report.clock_unix_ms));
     (apart > CLOCK).then(|| {

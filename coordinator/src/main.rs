@@ -12,6 +12,7 @@
 mod checks;
 mod config;
 mod convert;
+mod doctor;
 mod driver;
 mod key;
 mod office;

@@ -48,6 +48,10 @@ reasons! {
     UnknownLink = "UNKNOWN_LINK", NotFound;
     /// Hosts that would have to take VMs are cordoned.
     HostCordoned = "HOST_CORDONED", FailedPrecondition;
+    /// A planned move is not as it was planned any more; the message says what has changed.
+    PlanChanged = "PLAN_CHANGED", FailedPrecondition;
+    /// The evacuation has not ended yet.
+    EvacuationRunning = "EVACUATION_RUNNING", FailedPrecondition;
     /// The evacuation has ended.
     EvacuationEnded = "EVACUATION_ENDED", FailedPrecondition;
     /// The inventory file has a mistake; the message says where.
@@ -104,8 +108,22 @@ impl FromStr for Reason {
     }
 }
 
-/// The status that refuses a request for `reason`; `message` is for people.
+/// The longest message of a refusal, in bytes. It travels twice in the headers of an answer, encoded; clients take 16 KiB
+/// of them.
+pub const MESSAGE_LIMIT: usize = 3000;
+
+/// What stands for the rest of a message.
+const CUT: &str = " ...";
+
+/// The status that refuses a request for `reason`; `message` is for people, and is cut at [`MESSAGE_LIMIT`].
 pub fn refuse(reason: Reason, message: impl Into<String>) -> Status {
+    let mut message = message.into();
+    if message.len() > MESSAGE_LIMIT {
+        let whole = |end: &usize| message.is_char_boundary(*end);
+        let end = (0..=MESSAGE_LIMIT - CUT.len()).rev().find(whole).unwrap_or_default();
+        message.truncate(end);
+        message.push_str(CUT);
+    }
     let details = ErrorDetails::with_error_info(reason.as_str(), DOMAIN, HashMap::new());
     Status::with_error_details(reason.code(), message, details)
 }
@@ -153,6 +171,19 @@ mod tests {
             assert_eq!(status.code(), reason.code());
             assert_eq!(status.message(), "why");
         }
+    }
+
+    #[test]
+    fn a_long_message_is_cut() {
+        for unit in ["x", "\u{fc}", "\u{1f980}"] {
+            let status = refuse(Reason::UnknownVm, unit.repeat(10_000));
+            let message = status.message();
+            assert!(message.len() <= MESSAGE_LIMIT && message.len() > MESSAGE_LIMIT - 4, "{unit}");
+            assert!(message.ends_with(CUT));
+            assert_eq!(reason_of(&status), Some(Reason::UnknownVm));
+        }
+        let exact = "x".repeat(MESSAGE_LIMIT);
+        assert_eq!(refuse(Reason::UnknownVm, exact.clone()).message(), exact);
     }
 
     #[test]

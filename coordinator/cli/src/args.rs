@@ -40,6 +40,8 @@ pub enum Output {
     Table,
     /// For programs.
     Json,
+    /// The same, each answer and each snapshot of what is waited for in a line of its own.
+    Ndjson,
 }
 
 /// What to do.
@@ -48,10 +50,18 @@ pub enum Command {
     /// Move every VM off racks or hosts.
     #[command(visible_alias = "drain")]
     Evacuate(Evacuate),
+    /// Say what evacuate would do, and write it to a file for apply (exit code 3 if it cannot be done).
+    Plan(Plan),
+    /// Start exactly what a plan file says; nothing, if anything has changed since.
+    Apply(Apply),
+    /// Bring the VMs that an ended evacuation has moved back to the hosts they came from.
+    Restore(Restore),
     /// Move one VM.
     Migrate(Migrate),
     /// Say what would keep VMs from moving; moves nothing (exit code 3 if something would).
     Check(Check),
+    /// Show what is not as it should be: leftovers, doubtful owners, agents, clocks, certificates.
+    Doctor(Doctor),
     /// Show evacuations.
     Status(Status),
     /// Stop an evacuation or a migration; what is not switched over stays where it runs.
@@ -88,11 +98,74 @@ pub enum Command {
     /// What lets hosts in.
     #[command(subcommand)]
     Token(Token),
+    /// Print what makes a shell complete this command.
+    Completions {
+        /// Your shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page, or write it and those of all commands.
+    Man {
+        /// A folder that exists, such as /usr/local/share/man/man1.
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
 }
 
 /// Move every VM off racks or hosts.
 #[derive(Debug, clap::Args)]
 pub struct Evacuate {
+    /// What to move.
+    #[command(flatten)]
+    pub what: What,
+    /// Do not ask.
+    #[arg(long, short)]
+    pub yes: bool,
+    /// How to wait.
+    #[command(flatten)]
+    pub wait: WaitFor,
+}
+
+/// Say what evacuate would do.
+#[derive(Debug, clap::Args)]
+pub struct Plan {
+    /// What to move.
+    #[command(flatten)]
+    pub what: What,
+    /// The plan file; a new plan-ID.json in this folder without it.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// Start exactly what a plan file says.
+#[derive(Debug, clap::Args)]
+pub struct Apply {
+    /// As `rackferry plan` wrote it.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// How to wait.
+    #[command(flatten)]
+    pub patience: Patience,
+}
+
+/// Bring VMs back.
+#[derive(Debug, clap::Args)]
+pub struct Restore {
+    /// evac-N.
+    pub evacuation: String,
+    /// How to move.
+    #[command(flatten)]
+    pub how: How,
+    /// Do not ask.
+    #[arg(long, short)]
+    pub yes: bool,
+    /// How to wait.
+    #[command(flatten)]
+    pub wait: WaitFor,
+}
+
+/// What to move, and how.
+#[derive(Debug, clap::Args)]
+pub struct What {
     /// Racks or hosts to empty.
     #[arg(required = true, value_name = "RACK|HOST")]
     pub sources: Vec<String>,
@@ -109,12 +182,6 @@ pub struct Evacuate {
     /// How to move.
     #[command(flatten)]
     pub how: How,
-    /// Do not ask.
-    #[arg(long, short)]
-    pub yes: bool,
-    /// How to wait.
-    #[command(flatten)]
-    pub wait: WaitFor,
 }
 
 /// Move one VM.
@@ -144,6 +211,14 @@ pub struct Check {
     pub to: Vec<String>,
 }
 
+/// Show what is not as it should be.
+#[derive(Debug, clap::Args)]
+pub struct Doctor {
+    /// First remove leftovers of VMs that run elsewhere for certain.
+    #[arg(long)]
+    pub repair: bool,
+}
+
 /// How to move.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct How {
@@ -167,15 +242,23 @@ pub struct How {
 /// How to wait.
 #[derive(Clone, Debug, clap::Args)]
 pub struct WaitFor {
+    /// How long.
+    #[command(flatten)]
+    pub patience: Patience,
+    /// The same id starts the same work only once.
+    #[arg(long, value_name = "ID")]
+    pub request_id: Option<String>,
+}
+
+/// How long to wait.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Patience {
     /// Start it and do not wait.
     #[arg(long)]
     pub detach: bool,
     /// Wait at most this long; the work goes on (exit code 6).
     #[arg(long, value_name = "DURATION", value_parser = units::parse_duration)]
     pub timeout: Option<Duration>,
-    /// The same id starts the same work only once.
-    #[arg(long, value_name = "ID")]
-    pub request_id: Option<String>,
 }
 
 /// Where to look for content that need not be sent again.
@@ -196,6 +279,24 @@ pub enum Compress {
     Zstd,
     /// Nothing.
     Off,
+}
+
+impl What {
+    /// As the coordinator takes it.
+    pub fn request(self, request_id: String) -> v1::CreateEvacuationRequest {
+        v1::CreateEvacuationRequest {
+            sources: self.sources,
+            targets: self.to,
+            options: Some(self.how.options()),
+            request_id,
+            validate_only: false,
+            link_limits: self.link_limit.into_iter().map(Into::into).collect(),
+            deadline_ms: self
+                .deadline
+                .map_or(0, |after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
+            moves: Vec::new(),
+        }
+    }
 }
 
 /// What may be done to a VM that writes faster than is sent.
@@ -430,10 +531,11 @@ mod tests {
         ])
         .unwrap();
         let Command::Evacuate(evacuate) = args.command else { panic!("not evacuate") };
-        assert!(evacuate.link_limit.is_empty());
-        assert_eq!(evacuate.sources, ["r1", "h9"]);
-        assert_eq!(evacuate.to, ["r2", "r3"]);
-        let options = evacuate.how.options();
+        let request = evacuate.what.request("7".to_owned());
+        assert!(request.link_limits.is_empty());
+        assert_eq!(request.sources, ["r1", "h9"]);
+        assert_eq!(request.targets, ["r2", "r3"]);
+        let options = request.options.expect("they are given");
         assert_eq!(options.dedup(), v1::DedupMode::Off);
         assert_eq!(options.max_downtime_ms, 1000);
         assert_eq!(options.disruption(), v1::Disruption::Brief);

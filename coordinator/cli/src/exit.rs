@@ -38,6 +38,47 @@ impl From<Code> for ExitCode {
 }
 
 impl Code {
+    /// Every code, in order of the numbers.
+    pub const ALL: [Self; 9] = [
+        Self::Done,
+        Self::Unexpected,
+        Self::Usage,
+        Self::NotFeasible,
+        Self::Incomplete,
+        Self::Cancelled,
+        Self::StillRunning,
+        Self::Unreachable,
+        Self::OperatorNeeded,
+    ];
+
+    /// What it means, for the man page and for docs/operations.md; Markdown without blocks.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Done => "done; of an evacuation: every VM moved, or there was nothing to move",
+            Self::Unexpected => "unexpected error",
+            Self::Usage => {
+                "wrong usage, a name that does not exist, an inventory file with mistakes, or a plan file that was changed"
+            }
+            Self::NotFeasible => {
+                "it cannot be done now: VM busy or not movable, agent not connected, does not fit, target cordoned, \
+                 evacuation ended or not yet, another change of the cluster under way, not as in the plan any more; of \
+                 `check` and `plan`: a VM cannot move"
+            }
+            Self::Incomplete => {
+                "finished with VMs left behind; all of them run somewhere; of `doctor`: there are problems"
+            }
+            Self::Cancelled => "cancelled, or declined at the prompt",
+            Self::StillRunning => "`--timeout` is over; the work goes on",
+            Self::Unreachable => {
+                "no coordinator can be reached, none leads for 10 s, or it does not let us in: no certificate, one \
+                 that is no good, or one that does not allow this"
+            }
+            Self::OperatorNeeded => {
+                "operator needed: a VM is lost, paused, or its owner is uncertain"
+            }
+        }
+    }
+
     /// How an evacuation ended.
     pub fn of_evacuation(evacuation: &v1::Evacuation) -> Self {
         match evacuation.result_code {
@@ -54,6 +95,15 @@ impl Code {
         if vms.iter().all(|vm| vm.can_move) { Self::Done } else { Self::NotFeasible }
     }
 
+    /// Whether something is not as it should be.
+    pub fn of_problems(problems: &[v1::Problem]) -> Self {
+        match problems {
+            [] => Self::Done,
+            all if all.iter().any(needs_operator) => Self::OperatorNeeded,
+            _ => Self::Incomplete,
+        }
+    }
+
     /// How a single move ended.
     pub fn of_migration(migration: &v1::Migration) -> Self {
         match migration.phase() {
@@ -66,6 +116,12 @@ impl Code {
             _ => Self::StillRunning,
         }
     }
+}
+
+/// Whether a VM is stopped, or nobody knows for certain who may run it.
+pub fn needs_operator(problem: &v1::Problem) -> bool {
+    use v1::ProblemCode::{Astray, Halted, OwnerUncertain};
+    matches!(problem.code(), OwnerUncertain | Astray | Halted)
 }
 
 /// Why a command did not do what it should.
@@ -104,9 +160,26 @@ pub enum Failure {
     /// The inventory file has mistakes.
     #[error("{0}")]
     Inventory(Box<rackferry_inventory::Mistakes>),
+    /// What is in a plan file cannot be what was written.
+    #[error("{} is no plan to apply: {why}", path.display())]
+    PlanFile {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        why: crate::plan_file::PlanError,
+    },
     /// A file cannot be read.
     #[error("cannot read {}", path.display())]
     File {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write {
         /// The file.
         path: std::path::PathBuf,
         /// Why.
@@ -154,7 +227,9 @@ impl Failure {
             | Self::Evacuation(_)
             | Self::Migration(_)
             | Self::Inventory(_)
-            | Self::File { .. } => Code::Usage,
+            | Self::PlanFile { .. }
+            | Self::File { .. }
+            | Self::Write { .. } => Code::Usage,
             Self::Refused(status) => match self.reason() {
                 Some(reason) => code_of(reason),
                 None => code_of_grpc(status.code()),
@@ -205,6 +280,8 @@ fn code_of(reason: Reason) -> Code {
         | Reason::KeptApart
         | Reason::HostCordoned
         | Reason::EvacuationEnded
+        | Reason::EvacuationRunning
+        | Reason::PlanChanged
         | Reason::NoAuthority
         | Reason::TooManyTokens
         | Reason::MembershipBusy => Code::NotFeasible,
@@ -245,9 +322,22 @@ mod tests {
         assert_eq!(code(Reason::InvalidInventory), Code::Usage);
         assert_eq!(code(Reason::HostCordoned), Code::NotFeasible);
         assert_eq!(code(Reason::EvacuationEnded), Code::NotFeasible);
+        assert_eq!(code(Reason::EvacuationRunning), Code::NotFeasible);
+        assert_eq!(code(Reason::PlanChanged), Code::NotFeasible);
         assert_eq!(code(Reason::NothingToMove), Code::Done);
         assert_eq!(code(Reason::ShuttingDown), Code::Unreachable);
         assert_eq!(code(Reason::NotPermitted), Code::Unreachable);
+    }
+
+    #[test]
+    fn the_manual_has_the_same_table() {
+        let manual = include_str!("../../../docs/operations.md");
+        let part = manual.split("## Exit codes").nth(1).expect("it has a section");
+        let rows =
+            part.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| code"));
+        let rows: Vec<&str> = rows.take(Code::ALL.len()).collect();
+        let wanted = Code::ALL.map(|code| format!("| {} | {} |", code as u8, code.meaning()));
+        assert_eq!(rows, wanted);
     }
 
     #[test]
@@ -283,6 +373,20 @@ mod tests {
         let vm = |can_move| v1::VmCheck { can_move, ..Default::default() };
         assert_eq!(Code::of_checks(&[vm(true), vm(false)]), Code::NotFeasible);
         assert_eq!(Code::of_checks(&[vm(true)]), Code::Done);
+    }
+
+    #[test]
+    fn problems_have_their_codes() {
+        let of =
+            |code: v1::ProblemCode| v1::Problem { code: code.into(), ..v1::Problem::default() };
+        let leftover = of(v1::ProblemCode::Leftover);
+        assert_eq!(Code::of_problems(&[]), Code::Done);
+        assert_eq!(Code::of_problems(std::slice::from_ref(&leftover)), Code::Incomplete);
+        for code in
+            [v1::ProblemCode::OwnerUncertain, v1::ProblemCode::Astray, v1::ProblemCode::Halted]
+        {
+            assert_eq!(Code::of_problems(&[leftover.clone(), of(code)]), Code::OperatorNeeded);
+        }
     }
 
     #[test]

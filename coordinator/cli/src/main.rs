@@ -4,6 +4,7 @@ mod client;
 mod command;
 mod exit;
 mod limit;
+mod plan_file;
 mod progress;
 mod render;
 mod units;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
 fn report(failure: &Failure, output: Output) -> Code {
     match output {
         Output::Json => println!("{}", render::json::failure(failure)),
+        Output::Ndjson => println!("{}", render::json::line(&render::json::failure(failure))),
         Output::Table => eprintln!("rackferry: {}", failure.text()),
     }
     failure.code()

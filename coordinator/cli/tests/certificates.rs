@@ -33,6 +33,20 @@ impl InventoryService for Played {
         Err(refuse(Reason::NotPermitted, "this is for somebody else"))
     }
 
+    async fn list_problems(
+        &self,
+        _: Request<v1::ListProblemsRequest>,
+    ) -> Result<Response<v1::ListProblemsResponse>, Status> {
+        Err(older())
+    }
+
+    async fn repair_problems(
+        &self,
+        _: Request<v1::RepairProblemsRequest>,
+    ) -> Result<Response<v1::RepairProblemsResponse>, Status> {
+        Err(older())
+    }
+
     async fn import_inventory(
         &self,
         _: Request<v1::ImportInventoryRequest>,

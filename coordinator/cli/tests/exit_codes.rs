@@ -9,8 +9,9 @@ use rackferry_proto::{
         self, CancelEvacuationRequest, CancelEvacuationResponse, CreateEvacuationRequest,
         CreateEvacuationResponse, Evacuation, EvacuationState, GetEvacuationRequest,
         GetEvacuationResponse, ListEvacuationsRequest, ListEvacuationsResponse,
-        PauseEvacuationRequest, PauseEvacuationResponse, ResumeEvacuationRequest,
-        ResumeEvacuationResponse, WatchEvacuationRequest, WatchEvacuationResponse,
+        PauseEvacuationRequest, PauseEvacuationResponse, RestoreEvacuationRequest,
+        RestoreEvacuationResponse, ResumeEvacuationRequest, ResumeEvacuationResponse,
+        WatchEvacuationRequest, WatchEvacuationResponse,
         evacuation_service_server::{EvacuationService, EvacuationServiceServer},
     },
 };
@@ -28,6 +29,8 @@ enum Acts {
     End(EvacuationState, u32),
     Never,
     Late,
+    /// Names a VM that cannot move, or that stays.
+    Keep,
 }
 
 struct Fake(Acts);
@@ -38,6 +41,7 @@ impl Fake {
             Acts::Refuse(reason) => return Err(refuse(reason, "because")),
             Acts::End(state, result_code) => (state, result_code),
             Acts::Never | Acts::Late => (EvacuationState::Running, 0),
+            Acts::Keep => (EvacuationState::Done, 0),
         };
         Ok(Evacuation {
             id: "evac-7".to_owned(),
@@ -57,9 +61,42 @@ impl EvacuationService for Fake {
 
     async fn create_evacuation(
         &self,
-        _: Request<CreateEvacuationRequest>,
+        request: Request<CreateEvacuationRequest>,
     ) -> Result<Response<CreateEvacuationResponse>, Status> {
-        Ok(Response::new(CreateEvacuationResponse { evacuation: Some(self.evacuation()?) }))
+        let mut evacuation = self.evacuation()?;
+        let moves = request.into_inner().moves;
+        evacuation.migrations = moves
+            .into_iter()
+            .map(|step| v1::Migration { vm: step.vm, ..v1::Migration::default() })
+            .chain([v1::Migration { vm: "web".to_owned(), ..v1::Migration::default() }])
+            .collect();
+        let blocks = v1::Finding {
+            severity: v1::Severity::Blocks.into(),
+            cause: "it is paused".to_owned(),
+            fix: "resume it".to_owned(),
+            ..v1::Finding::default()
+        };
+        let vm = v1::VmCheck {
+            vm: "gpu-1".to_owned(),
+            findings: vec![blocks],
+            ..v1::VmCheck::default()
+        };
+        let blocked = if matches!(self.0, Acts::Keep) { vec![vm] } else { vec![] };
+        Ok(Response::new(CreateEvacuationResponse { evacuation: Some(evacuation), blocked }))
+    }
+
+    async fn restore_evacuation(
+        &self,
+        _: Request<RestoreEvacuationRequest>,
+    ) -> Result<Response<RestoreEvacuationResponse>, Status> {
+        let stays = v1::StayingVm {
+            vm: "db-3".to_owned(),
+            reason: "it is gone".to_owned(),
+            ..v1::StayingVm::default()
+        };
+        let staying = if matches!(self.0, Acts::Keep) { vec![stays] } else { vec![] };
+        let evacuation = Some(self.evacuation()?);
+        Ok(Response::new(RestoreEvacuationResponse { evacuation, staying, blocked: vec![] }))
     }
 
     async fn get_evacuation(
@@ -167,6 +204,88 @@ async fn a_refusal_ends_with_its_code() {
 }
 
 #[tokio::test]
+async fn a_plan_is_written_applied_and_refused_with_its_codes() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("plan.json");
+    let name = file.display().to_string();
+    let plan = ["plan", "r1", "--to", "r2", "--out", &name];
+    let address = serve(Acts::End(EvacuationState::Done, 0)).await;
+    let output = rackferry(&address, &plan).await;
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("will move      1 VMs") && text.contains("rackferry apply"), "{text}");
+    assert_eq!(rackferry(&address, &["apply", &name]).await.status.code(), Some(0));
+    for (acts, code) in [
+        (Acts::Refuse(Reason::PlanChanged), 3),
+        (Acts::Refuse(Reason::UnknownPlace), 2),
+        (Acts::End(EvacuationState::Incomplete, 4), 4),
+    ] {
+        let output = rackferry(&serve(acts).await, &["apply", &name]).await;
+        assert_eq!(output.status.code(), Some(code));
+    }
+
+    let edited = std::fs::read_to_string(&file).unwrap().replace("web", "wob");
+    std::fs::write(&file, edited).unwrap();
+    let output = rackferry(&address, &["apply", &name]).await;
+    assert_eq!(output.status.code(), Some(2));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("it was changed after it was written"), "{told}");
+    assert_eq!(rackferry(&address, &["apply", "/nonexistent"]).await.status.code(), Some(2));
+    let nowhere = ["plan", "r1", "--to", "r2", "--out", "/nonexistent/plan.json"];
+    assert_eq!(rackferry(&address, &nowhere).await.status.code(), Some(2));
+}
+
+#[tokio::test]
+async fn a_plan_with_a_vm_that_cannot_move_is_3_and_writes_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("plan.json");
+    let plan = ["plan", "r1", "--to", "r2", "--out", &file.display().to_string()];
+    let output = rackferry(&serve(Acts::Keep).await, &plan).await;
+    assert_eq!(output.status.code(), Some(3));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("gpu-1") && text.contains("fix: resume it"), "{text}");
+    assert!(!file.exists());
+    let refused = rackferry(&serve(Acts::Refuse(Reason::DoesNotFit)).await, &plan).await;
+    assert_eq!(refused.status.code(), Some(3));
+    let nothing = rackferry(&serve(Acts::Refuse(Reason::NothingToMove)).await, &plan).await;
+    assert_eq!(nothing.status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn bringing_back_has_its_codes() {
+    let restore = ["restore", "evac-7"];
+    for (acts, code) in [
+        (Acts::End(EvacuationState::Done, 0), 0),
+        (Acts::Refuse(Reason::EvacuationRunning), 3),
+        (Acts::Refuse(Reason::VmNotMovable), 3),
+        (Acts::Refuse(Reason::UnknownEvacuation), 2),
+        (Acts::Keep, 4),
+    ] {
+        assert_eq!(rackferry(&serve(acts).await, &restore).await.status.code(), Some(code));
+    }
+    let address = serve(Acts::Keep).await;
+    assert_eq!(rackferry(&address, &["restore", "mig-7"]).await.status.code(), Some(2));
+    let output = rackferry(&address, &[&restore[..], &["--output", "json"]].concat()).await;
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&value["result_code"], &value["staying"][0]["vm"]), (&4.into(), &"db-3".into()));
+}
+
+#[tokio::test]
+async fn each_snapshot_is_a_line() {
+    let args = [&EVACUATE[..], &["--timeout", "500ms", "--output", "ndjson"]].concat();
+    let output = rackferry(&serve(Acts::Never).await, &args).await;
+    assert_eq!(output.status.code(), Some(6));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let seen: Vec<_> = lines.iter().map(|line| (&line["id"], &line["result_code"])).collect();
+    assert_eq!(seen, [(&"evac-7".into(), &0.into()), (&"evac-7".into(), &6.into())]);
+    let refused = [&EVACUATE[..], &["--output", "ndjson"]].concat();
+    let output = rackferry(&serve(Acts::Refuse(Reason::DoesNotFit)).await, &refused).await;
+    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 1);
+}
+
+#[tokio::test]
 async fn wrong_usage_is_2() {
     let output = rackferry("127.0.0.1:1", &["evacuate", "r1"]).await;
     assert_eq!(output.status.code(), Some(2));
@@ -217,6 +336,23 @@ async fn a_file_is_checked_without_a_coordinator() {
     assert_eq!(check(file(b"\xff")).await.status.code(), Some(2));
     assert_eq!(check(folder.path().display().to_string()).await.status.code(), Some(2));
     assert_eq!(check("/nonexistent".to_owned()).await.status.code(), Some(2));
+}
+
+#[tokio::test]
+async fn the_command_describes_itself_without_a_coordinator() {
+    let output = rackferry("nowhere:1", &["man"]).await;
+    assert_eq!(output.status.code(), Some(0));
+    let page = String::from_utf8(output.stdout).unwrap();
+    assert!(page.contains(".TH rackferry 1") && page.contains("operator needed"), "{page}");
+    for shell in ["bash", "zsh", "fish"] {
+        let output = rackferry("nowhere:1", &["completions", shell]).await;
+        assert_eq!(output.status.code(), Some(0), "{shell}");
+        let script = String::from_utf8(output.stdout).unwrap();
+        assert!(script.contains("evacuate") && script.contains("max-downtime"), "{shell}");
+    }
+    assert_eq!(rackferry("nowhere:1", &["completions", "cobol"]).await.status.code(), Some(2));
+    let output = rackferry("nowhere:1", &["man", "--out", "/nonexistent"]).await;
+    assert_eq!(output.status.code(), Some(2));
 }
 
 #[tokio::test]

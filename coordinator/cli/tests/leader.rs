@@ -7,8 +7,9 @@ use rackferry_proto::v1::{
     self, AddNodeRequest, AddNodeResponse, Cluster, CordonHostsRequest, CordonHostsResponse,
     GetClusterRequest, GetClusterResponse, GetInventoryRequest, GetInventoryResponse,
     ImportInventoryRequest, ImportInventoryResponse, ListHostsRequest, ListHostsResponse,
-    ListLinksRequest, ListLinksResponse, ListVmsRequest, ListVmsResponse, RemoveNodeRequest,
-    RemoveNodeResponse, SetLinkLimitsRequest, SetLinkLimitsResponse, UncordonHostsRequest,
+    ListLinksRequest, ListLinksResponse, ListProblemsRequest, ListProblemsResponse, ListVmsRequest,
+    ListVmsResponse, RemoveNodeRequest, RemoveNodeResponse, RepairProblemsRequest,
+    RepairProblemsResponse, SetLinkLimitsRequest, SetLinkLimitsResponse, UncordonHostsRequest,
     UncordonHostsResponse,
     cluster_service_server::{ClusterService, ClusterServiceServer},
     inventory_service_server::{InventoryService, InventoryServiceServer},
@@ -21,6 +22,7 @@ use tonic::{Request, Response, Status, transport::Server};
 #[derive(Clone, Default)]
 struct Fake {
     leader_addr: Option<String>,
+    problems: Vec<v1::Problem>,
 }
 
 impl Fake {
@@ -93,6 +95,23 @@ impl InventoryService for Fake {
         Ok(Response::new(ListVmsResponse::default()))
     }
 
+    async fn list_problems(
+        &self,
+        _: Request<ListProblemsRequest>,
+    ) -> Result<Response<ListProblemsResponse>, Status> {
+        self.admit()?;
+        Ok(Response::new(ListProblemsResponse { problems: self.problems.clone() }))
+    }
+
+    async fn repair_problems(
+        &self,
+        _: Request<RepairProblemsRequest>,
+    ) -> Result<Response<RepairProblemsResponse>, Status> {
+        self.admit()?;
+        let repaired = vec![v1::Problem { vm: "web".to_owned(), ..v1::Problem::default() }];
+        Ok(Response::new(RepairProblemsResponse { repaired }))
+    }
+
     async fn import_inventory(
         &self,
         _: Request<ImportInventoryRequest>,
@@ -144,7 +163,10 @@ impl InventoryService for Fake {
 }
 
 async fn serve(leader_addr: Option<&str>) -> String {
-    let fake = Fake { leader_addr: leader_addr.map(str::to_owned) };
+    serve_as(Fake { leader_addr: leader_addr.map(str::to_owned), ..Fake::default() }).await
+}
+
+async fn serve_as(fake: Fake) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let server = Server::builder()
@@ -225,5 +247,31 @@ async fn what_changes_a_site_goes_to_the_leader() {
     ] {
         let output = rackferry(&follower, args).await;
         assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_doctor_ends_with_the_worst_it_has_found() {
+    use v1::ProblemCode::{AgentAway, Leftover, OwnerUncertain};
+    for (codes, code) in
+        [(&[][..], 0), (&[Leftover, AgentAway], 4), (&[OwnerUncertain, Leftover], 8)]
+    {
+        let problem = |code: &v1::ProblemCode| v1::Problem {
+            code: (*code).into(),
+            host: "r1-h1".to_owned(),
+            cause: "so it is".to_owned(),
+            fix: "do this".to_owned(),
+            ..v1::Problem::default()
+        };
+        let problems = codes.iter().map(problem).collect();
+        let leader = serve_as(Fake { problems, ..Fake::default() }).await;
+        let follower = serve(Some(&leader)).await;
+        let output = rackferry(&follower, &["doctor"]).await;
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        let output = rackferry(&follower, &["doctor", "--repair", "--output", "json"]).await;
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(value["result_code"], code);
+        assert_eq!(value["repaired"][0]["vm"], "web");
     }
 }

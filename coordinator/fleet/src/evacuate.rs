@@ -52,10 +52,10 @@ pub struct Move {
 }
 
 /// A request with its places resolved to hosts and its VMs to places.
-struct Plan {
-    source_hosts: Vec<HostName>,
-    target_hosts: Vec<HostName>,
-    moves: Vec<Move>,
+pub(crate) struct Plan {
+    pub(crate) source_hosts: Vec<HostName>,
+    pub(crate) target_hosts: Vec<HostName>,
+    pub(crate) moves: Vec<Move>,
 }
 
 impl Fleet {
@@ -77,19 +77,39 @@ impl Fleet {
         now: Moment,
         out: &mut Vec<Effect>,
     ) -> Result<EvacuationId, Refusal> {
-        if let Some(known) = self.evacuation_by_request(&request.request) {
-            let same = known.sources == request.sources
-                && known.targets == request.targets
-                && known.link_limits == request.link_limits
-                && known.deadline.map(|at| at.since(known.created)) == request.deadline_ns
-                && known.options == request.options;
-            return if same {
-                Ok(known.id)
-            } else {
-                Err(Refusal::RequestReused(request.request.clone()))
-            };
+        if let Some(known) = self.begun(request)? {
+            return Ok(known.id);
         }
         let plan = self.plan(request)?;
+        Ok(self.start(request, plan, None, now, out))
+    }
+
+    /// The evacuation that a request has started already.
+    ///
+    /// # Errors
+    /// [`Refusal::RequestReused`] if it was another one.
+    pub(crate) fn begun(
+        &self,
+        request: &EvacuationRequest,
+    ) -> Result<Option<&EvacuationRecord>, Refusal> {
+        let Some(known) = self.evacuation_by_request(&request.request) else { return Ok(None) };
+        let same = known.sources == request.sources
+            && known.targets == request.targets
+            && known.link_limits == request.link_limits
+            && known.deadline.map(|at| at.since(known.created)) == request.deadline_ns
+            && known.options == request.options;
+        if same { Ok(Some(known)) } else { Err(Refusal::RequestReused(request.request.clone())) }
+    }
+
+    /// Starts what is planned.
+    pub(crate) fn start(
+        &mut self,
+        request: &EvacuationRequest,
+        plan: Plan,
+        restores: Option<EvacuationId>,
+        now: Moment,
+        out: &mut Vec<Effect>,
+    ) -> EvacuationId {
         self.begin(now);
         let id: EvacuationId = self.store.next();
         let mut vms = BTreeMap::new();
@@ -112,10 +132,11 @@ impl Fleet {
             created: self.now,
             ended: None,
             vms,
+            restores,
         }));
         self.prune();
         self.finish(out);
-        Ok(id)
+        id
     }
 
     /// Starts a single move, or finds the one this request has started already.
@@ -252,7 +273,11 @@ impl Fleet {
         id
     }
 
-    fn plan(&self, request: &EvacuationRequest) -> Result<Plan, Refusal> {
+    /// The hosts that a request empties, and those it may fill: none that is emptied by now.
+    pub(crate) fn plan_hosts(
+        &self,
+        request: &EvacuationRequest,
+    ) -> Result<(Vec<HostName>, Vec<HostName>), Refusal> {
         self.check_links(request.link_limits.keys())?;
         let source_hosts = self.resolve(&request.sources)?;
         let mut target_hosts = self.resolve(&request.targets)?;
@@ -262,6 +287,11 @@ impl Fleet {
         if target_hosts.is_empty() {
             return Err(Refusal::SameHost(request.targets.join(", ")));
         }
+        Ok((source_hosts, target_hosts))
+    }
+
+    fn plan(&self, request: &EvacuationRequest) -> Result<Plan, Refusal> {
+        let (source_hosts, target_hosts) = self.plan_hosts(request)?;
         let owned = self.store.vms().values().filter(|vm| source_hosts.contains(&vm.owner));
         let mut demands = Vec::new();
         let mut sources = Vec::new();
@@ -427,7 +457,8 @@ impl Fleet {
     }
 }
 
-const DEAD: &str = "its QEMU is gone";
+/// Why a VM cannot move whose QEMU died.
+pub(crate) const DEAD: &str = "its QEMU is gone";
 
 fn oldest<T>(sorted: &[T], keep: usize) -> &[T] {
     &sorted[..sorted.len().saturating_sub(keep)]

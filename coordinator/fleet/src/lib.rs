@@ -16,6 +16,7 @@ mod candidate;
 mod cordon;
 mod dispatch;
 mod evacuate;
+mod findings;
 mod fleet;
 mod hurry;
 mod judge;
@@ -25,10 +26,12 @@ mod name;
 pub mod ownership;
 mod pause;
 pub mod placement;
+mod planned;
 #[cfg(feature = "planted-bugs")]
 mod planted;
 mod record;
 mod refusal;
+mod restore;
 mod retry;
 mod sessions;
 mod shares;
@@ -40,6 +43,7 @@ mod view;
 
 pub use candidate::Candidate;
 pub use evacuate::{EvacuationRequest, MigrationRequest, Move};
+pub use findings::{Problem, ProblemKind};
 pub use fleet::{Fleet, Limits};
 pub use links::{LaneView, LinkView};
 pub use message::{
@@ -50,6 +54,7 @@ pub use name::{
     BootId, Connection, Crossing, EvacuationId, Generation, HostId, HostName, LinkName,
     MigrationId, Moment, NotAnId, RackName, VmName,
 };
+pub use planned::Difference;
 #[cfg(feature = "planted-bugs")]
 pub use planted::PlantedBug;
 pub use record::{
@@ -57,6 +62,7 @@ pub use record::{
     MigrationRecord, MigrationResult, Numbers, Record, Stage, Standing, TokenRecord, VmRecord,
 };
 pub use refusal::Refusal;
+pub use restore::{Restore, RestoreRequest, StayingVm};
 pub use tokens::TOKENS;
 pub use topology::{Lane, Link, LinkLimit, Route, Topology};
 pub use view::{

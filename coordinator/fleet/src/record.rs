@@ -351,6 +351,9 @@ pub struct EvacuationRecord {
     pub ended: Option<Moment>,
     /// Every VM's attempts, the latest last.
     pub vms: BTreeMap<VmName, Vec<MigrationId>>,
+    /// The evacuation whose VMs it brings back.
+    #[serde(default)]
+    pub restores: Option<EvacuationId>,
 }
 
 /// The inventory as it was imported.

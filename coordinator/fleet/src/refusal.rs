@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use crate::{
-    EvacuationId, HostName, LinkName, MigrationId, VmName,
+    Difference, EvacuationId, HostName, LinkName, MigrationId, StayingVm, VmName,
     placement::{DoesNotFit, KeptApart, Unplaceable},
 };
 
@@ -51,6 +51,15 @@ pub enum Refusal {
     /// A host that is needed has no connected agent.
     #[error("the agent of {0} is not connected")]
     Disconnected(HostName),
+    /// What was planned is not as it was.
+    #[error("not as planned any more: {}; make a new plan", shorten(.0))]
+    PlanChanged(Vec<Difference>),
+    /// It has not ended, so its VMs cannot be brought back.
+    #[error("{0} has not ended; wait for it, or cancel it")]
+    Running(EvacuationId),
+    /// No VM can be brought back, each for its reason.
+    #[error("nothing can be brought back: {}", shorten(.0))]
+    NoneRestorable(Vec<StayingVm>),
     /// The targets have not the memory.
     #[error(transparent)]
     DoesNotFit(DoesNotFit),
@@ -85,6 +94,18 @@ impl From<Unplaceable> for Refusal {
 fn join(hosts: &[HostName]) -> String {
     let names: Vec<&str> = hosts.iter().map(HostName::as_str).collect();
     names.join(", ")
+}
+
+/// Items named in a message.
+const NAMED: usize = 20;
+
+/// The first items, and how many more there are.
+fn shorten(items: &[impl std::fmt::Display]) -> String {
+    let named: Vec<_> = items.iter().take(NAMED).map(ToString::to_string).collect();
+    match items.len().saturating_sub(NAMED) {
+        0 => named.join("; "),
+        more => format!("{}; and {more} more", named.join("; ")),
+    }
 }
 
 fn list(vms: &[(VmName, &'static str)]) -> String {

@@ -1,8 +1,10 @@
 //! What clients ask for, and why they are refused.
 
+use std::collections::BTreeSet;
+
 use rackferry_fleet::{
-    Compress, Dedup, Disruption, EvacuationRequest, LinkLimit, LinkName, MigrationRequest, Options,
-    Refusal,
+    Compress, Dedup, Disruption, EvacuationId, EvacuationRequest, LinkLimit, LinkName,
+    MigrationRequest, Move, Options, Refusal, RestoreRequest,
 };
 use rackferry_proto::{Reason, refuse, v1};
 use tonic::Status;
@@ -13,15 +15,17 @@ use super::Invalid;
 const TEXT_LIMIT: usize = 255;
 /// The most racks or hosts in a request.
 const PLACES_LIMIT: usize = 1000;
+/// The most moves in a plan: as many as fit into a message.
+const MOVES_LIMIT: usize = 20_000;
 
-/// Checks a request for an evacuation.
+/// Checks a request for an evacuation, and the moves that were planned for it, if any.
 ///
 /// # Errors
 /// If something is missing or malformed.
 pub fn evacuation_request(
     message: v1::CreateEvacuationRequest,
-) -> Result<EvacuationRequest, Invalid> {
-    Ok(EvacuationRequest {
+) -> Result<(EvacuationRequest, Vec<Move>), Invalid> {
+    let request = EvacuationRequest {
         request: text(message.request_id, "request_id", 0)?,
         sources: places(message.sources, "sources")?,
         targets: places(message.targets, "targets")?,
@@ -34,7 +38,46 @@ pub fn evacuation_request(
             0 => None,
             ms => Some(ms.saturating_mul(1_000_000)),
         },
-    })
+    };
+    Ok((request, planned_moves(message.moves)?))
+}
+
+/// Checks the moves of a plan; none if the coordinator shall plan.
+///
+/// # Errors
+/// If a name or a size is missing, a VM is named twice, or there are too many.
+pub fn planned_moves(moves: Vec<v1::PlannedMove>) -> Result<Vec<Move>, Invalid> {
+    if moves.len() > MOVES_LIMIT {
+        return Err(Invalid("moves"));
+    }
+    let move_of = |step: v1::PlannedMove| {
+        let v1::PlannedMove { vm, source_host, target_host, memory_bytes } = step;
+        if memory_bytes == 0 {
+            return Err(Invalid("moves.memory_bytes"));
+        }
+        Ok(Move {
+            vm: text(vm, "moves.vm", 1)?.as_str().into(),
+            memory_bytes,
+            source: text(source_host, "moves.source_host", 1)?.as_str().into(),
+            target: text(target_host, "moves.target_host", 1)?.as_str().into(),
+        })
+    };
+    let moves = moves.into_iter().map(move_of).collect::<Result<Vec<_>, _>>()?;
+    let names: BTreeSet<_> = moves.iter().map(|step| &step.vm).collect();
+    if names.len() == moves.len() { Ok(moves) } else { Err(Invalid("moves.vm")) }
+}
+
+/// Checks a request to bring VMs back, but for its id.
+///
+/// # Errors
+/// If something is malformed.
+pub fn restore_request(
+    evacuation: EvacuationId,
+    options: Option<v1::MigrationOptions>,
+    request_id: String,
+) -> Result<RestoreRequest, Invalid> {
+    let request = text(request_id, "request_id", 0)?;
+    Ok(RestoreRequest { request, evacuation, options: self::options(options)? })
 }
 
 /// Checks limits of links; none of a link is off.
@@ -146,6 +189,9 @@ pub fn refusal(refusal: &Refusal) -> Status {
         Refusal::UnknownLink(_) => Reason::UnknownLink,
         Refusal::Cordoned(_) => Reason::HostCordoned,
         Refusal::Ended(_) => Reason::EvacuationEnded,
+        Refusal::PlanChanged(_) => Reason::PlanChanged,
+        Refusal::Running(_) => Reason::EvacuationRunning,
+        Refusal::NoneRestorable(_) => Reason::VmNotMovable,
         Refusal::SameHost(_) => Reason::SameHost,
         Refusal::VmBusy { .. } => Reason::VmBusy,
         Refusal::NotMovable(_) => Reason::VmNotMovable,
@@ -167,13 +213,38 @@ mod tests {
     #[test]
     fn places_are_needed() {
         let message = v1::CreateEvacuationRequest::default();
-        assert_eq!(evacuation_request(message), Err(Invalid("sources")));
+        assert_eq!(evacuation_request(message).unwrap_err(), Invalid("sources"));
         let message = v1::CreateEvacuationRequest {
             sources: vec!["r1".to_owned()],
             targets: vec![String::new()],
             ..Default::default()
         };
-        assert_eq!(evacuation_request(message), Err(Invalid("targets")));
+        assert_eq!(evacuation_request(message).unwrap_err(), Invalid("targets"));
+    }
+
+    #[test]
+    fn a_plan_names_each_vm_once_and_completely() {
+        let step = v1::PlannedMove {
+            vm: "web".to_owned(),
+            source_host: "a1".to_owned(),
+            target_host: "b1".to_owned(),
+            memory_bytes: 1,
+        };
+        let of = |step: &v1::PlannedMove| planned_moves(vec![step.clone()]);
+        assert_eq!(of(&step).map(|moves| moves.len()), Ok(1));
+        assert_eq!(planned_moves(vec![]), Ok(vec![]));
+        let twice = planned_moves(vec![step.clone(), step.clone()]);
+        assert_eq!(twice, Err(Invalid("moves.vm")));
+        let long = "x".repeat(256);
+        for (bad, field) in [
+            (v1::PlannedMove { vm: String::new(), ..step.clone() }, "moves.vm"),
+            (v1::PlannedMove { source_host: long, ..step.clone() }, "moves.source_host"),
+            (v1::PlannedMove { target_host: String::new(), ..step.clone() }, "moves.target_host"),
+            (v1::PlannedMove { memory_bytes: 0, ..step.clone() }, "moves.memory_bytes"),
+        ] {
+            assert_eq!(of(&bad), Err(Invalid(field)));
+        }
+        assert_eq!(planned_moves(vec![step; MOVES_LIMIT + 1]), Err(Invalid("moves")));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! What clients see.
 
 use rackferry_fleet::{
-    Condition, Counters, EvacuationRequest, EvacuationState, EvacuationView, Fleet, HostView,
-    Listed, MigrationView, Move, Phase, Stage, Standing, Totals, VmView, Wait, WaitCode,
+    Condition, Counters, EvacuationId, EvacuationRequest, EvacuationState, EvacuationView, Fleet,
+    HostView, Listed, MigrationView, Move, Options, Phase, Problem, ProblemKind, Stage, Standing,
+    StayingVm, Totals, VmView, Wait, WaitCode,
 };
 use rackferry_proto::v1;
 
@@ -132,6 +133,7 @@ pub fn evacuation(view: &EvacuationView<'_>) -> v1::Evacuation {
         link_limits: record.link_limits.iter().map(|(link, of)| limit(link, *of)).collect(),
         deadline_unix_ms: record.deadline.map_or(0, |at| at.unix_ms()),
         overdue: view.overdue,
+        restores: record.restores.map(|id| id.to_string()).unwrap_or_default(),
     }
 }
 
@@ -152,6 +154,44 @@ fn totals(totals: &Totals) -> v1::EvacuationTotals {
 
 /// A plan as the evacuation it would become, without ids.
 pub fn plan(fleet: &Fleet, request: EvacuationRequest, moves: &[Move]) -> v1::Evacuation {
+    v1::Evacuation {
+        sources: request.sources,
+        targets: request.targets,
+        options: Some(options(request.options)),
+        link_limits: request.link_limits.iter().map(|(link, of)| limit(link, *of)).collect(),
+        ..planned(fleet, moves)
+    }
+}
+
+/// The way back of an evacuation's VMs as the evacuation it would become, without ids.
+pub fn restore_plan(
+    fleet: &Fleet,
+    id: EvacuationId,
+    how: Options,
+    moves: &[Move],
+) -> v1::Evacuation {
+    let names = |host: fn(&Move) -> &rackferry_fleet::HostName| -> Vec<String> {
+        let names: std::collections::BTreeSet<_> = moves.iter().map(host).collect();
+        names.into_iter().map(ToString::to_string).collect()
+    };
+    v1::Evacuation {
+        sources: names(|step| &step.source),
+        targets: names(|step| &step.target),
+        options: Some(options(how)),
+        restores: id.to_string(),
+        ..planned(fleet, moves)
+    }
+}
+
+/// A VM that is not brought back.
+pub fn staying(one: StayingVm) -> v1::StayingVm {
+    let StayingVm { vm, host, why } = one;
+    let host = host.map(|host| host.to_string()).unwrap_or_default();
+    v1::StayingVm { vm: vm.to_string(), host, reason: why }
+}
+
+/// Moves as they would be.
+fn planned(fleet: &Fleet, moves: &[Move]) -> v1::Evacuation {
     let migrations = moves.iter().map(|step| v1::Migration {
         vm: step.vm.to_string(),
         source_host: step.source.to_string(),
@@ -171,10 +211,6 @@ pub fn plan(fleet: &Fleet, request: EvacuationRequest, moves: &[Move]) -> v1::Ev
     };
     v1::Evacuation {
         migrations: migrations.collect(),
-        sources: request.sources,
-        targets: request.targets,
-        options: Some(options(request.options)),
-        link_limits: request.link_limits.iter().map(|(link, of)| limit(link, *of)).collect(),
         totals: Some(totals),
         ..v1::Evacuation::default()
     }
@@ -204,6 +240,26 @@ pub fn host(view: HostView) -> v1::Host {
         listed: listed.into(),
         listed_rack,
     }
+}
+
+/// A problem as its message.
+pub fn problem(problem: Problem) -> v1::Problem {
+    use v1::ProblemCode as Code;
+    let Problem { kind, host, vm, cause, fix, repairable } = problem;
+    let code = match kind {
+        ProblemKind::OwnerUncertain => Code::OwnerUncertain,
+        ProblemKind::Astray => Code::Astray,
+        ProblemKind::Halted => Code::Halted,
+        ProblemKind::QemuSilent => Code::QemuSilent,
+        ProblemKind::Leftover => Code::Leftover,
+        ProblemKind::AgentAway => Code::AgentAway,
+        ProblemKind::AgentVersion => Code::AgentVersion,
+        ProblemKind::HostMissing => Code::HostMissing,
+        ProblemKind::HostUnlisted => Code::HostUnlisted,
+        ProblemKind::HostElsewhere => Code::HostElsewhere,
+    };
+    let vm = vm.map(|vm| vm.to_string()).unwrap_or_default();
+    v1::Problem { code: code.into(), host: host.to_string(), vm, cause, fix, repairable }
 }
 
 /// A VM as its message.

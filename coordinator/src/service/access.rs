@@ -36,16 +36,23 @@ fn allowed(path: &str) -> Option<&'static [Role]> {
     Some(match (service, method) {
         ("AgentService", "Connect") | ("EnrolmentService", "Renew") => AGENTS,
         ("RaftService", "AppendEntries" | "Vote" | "InstallSnapshot") => COORDINATORS,
-        ("InventoryService", "ListHosts" | "ListVms" | "GetInventory" | "ListLinks")
+        (
+            "InventoryService",
+            "ListHosts" | "ListVms" | "GetInventory" | "ListLinks" | "ListProblems",
+        )
         | ("CheckService", "CheckVms")
         | ("EvacuationService", "GetEvacuation" | "ListEvacuations" | "WatchEvacuation")
-        | ("MigrationService", "GetMigration" | "ListMigrations")
+        | ("MigrationService", "GetMigration" | "ListMigrations" | "WatchMigrations")
         | ("ClusterService", "GetCluster") => LOOK,
         (
             "EvacuationService",
-            "CreateEvacuation" | "CancelEvacuation" | "PauseEvacuation" | "ResumeEvacuation",
+            "CreateEvacuation" | "CancelEvacuation" | "PauseEvacuation" | "ResumeEvacuation"
+            | "RestoreEvacuation",
         )
-        | ("InventoryService", "SetLinkLimits" | "CordonHosts" | "UncordonHosts")
+        | (
+            "InventoryService",
+            "SetLinkLimits" | "CordonHosts" | "UncordonHosts" | "RepairProblems",
+        )
         | ("MigrationService", "CreateMigration" | "CancelMigration" | "ForceSwitchover") => MOVE,
         ("ClusterService", "AddNode" | "RemoveNode")
         | ("InventoryService", "ImportInventory")

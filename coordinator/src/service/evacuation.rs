@@ -2,15 +2,16 @@
 
 use std::{pin::Pin, time::Duration};
 
-use rackferry_fleet::{EvacuationId, Fleet, Refusal};
+use rackferry_fleet::{EvacuationId, EvacuationRequest, Fleet, Move, Refusal};
 use rackferry_proto::{
     Reason, refuse,
     v1::{
         CancelEvacuationRequest, CancelEvacuationResponse, CreateEvacuationRequest,
         CreateEvacuationResponse, Evacuation, EvacuationState, GetEvacuationRequest,
         GetEvacuationResponse, ListEvacuationsRequest, ListEvacuationsResponse,
-        PauseEvacuationRequest, PauseEvacuationResponse, ResumeEvacuationRequest,
-        ResumeEvacuationResponse, WatchEvacuationRequest, WatchEvacuationResponse,
+        PauseEvacuationRequest, PauseEvacuationResponse, RestoreEvacuationRequest,
+        RestoreEvacuationResponse, ResumeEvacuationRequest, ResumeEvacuationResponse,
+        WatchEvacuationRequest, WatchEvacuationResponse,
         evacuation_service_server::EvacuationService,
     },
 };
@@ -23,9 +24,9 @@ use super::{answer, going_down};
 use crate::{checks, convert, driver::Handle};
 
 /// The shortest time between two snapshots of a watch.
-const PACE: Duration = Duration::from_millis(200);
+pub(super) const PACE: Duration = Duration::from_millis(200);
 /// Snapshots a watching client may be behind; then it gets fewer.
-const SNAPSHOTS: usize = 1;
+pub(super) const SNAPSHOTS: usize = 1;
 
 /// The door for evacuations.
 pub struct Evacuations {
@@ -54,7 +55,44 @@ fn is_over(evacuation: &Evacuation) -> bool {
     !matches!(evacuation.state(), Running | Paused | Cancelling)
 }
 
+/// The moves that a request would begin: as planned before, or by the fleet now.
+fn new_moves(
+    fleet: &Fleet,
+    request: &EvacuationRequest,
+    planned: &[Move],
+) -> Result<Vec<Move>, Refusal> {
+    if planned.is_empty() {
+        fleet.new_moves(request)
+    } else {
+        fleet.new_planned_moves(request, planned)
+    }
+}
+
 impl Evacuations {
+    /// What a request would do, and the VMs that cannot move.
+    async fn plan(
+        &self,
+        request: EvacuationRequest,
+        planned: Vec<Move>,
+    ) -> Result<CreateEvacuationResponse, Status> {
+        let wanted = request.clone();
+        let moves = move |fleet: &mut Fleet, _, _: &mut _| new_moves(fleet, &wanted, &planned);
+        let (moves, blocked) = match self.handle.ask(moves).await? {
+            Ok(moves) => {
+                let blocked = checks::blocking(&self.handle, moves.clone()).await?;
+                (moves, blocked)
+            }
+            Err(Refusal::NotMovable(vms)) => {
+                let vms = vms.into_iter().map(|(vm, _)| vm).collect();
+                (Vec::new(), checks::stuck(&self.handle, vms).await?)
+            }
+            Err(refusal) => return Err(convert::refusal(&refusal)),
+        };
+        let plan = move |fleet: &mut Fleet, _, _: &mut _| convert::plan(fleet, request, &moves);
+        let evacuation = Some(self.handle.ask(plan).await?);
+        Ok(CreateEvacuationResponse { evacuation, blocked })
+    }
+
     async fn pause(&self, text: &str, paused: bool) -> Result<Evacuation, Status> {
         let id = id(text)?;
         let turn = move |fleet: &mut Fleet, now, out: &mut _| {
@@ -76,22 +114,62 @@ impl EvacuationService for Evacuations {
     ) -> Result<Response<CreateEvacuationResponse>, Status> {
         let message = request.into_inner();
         let validate_only = message.validate_only;
-        let request = convert::evacuation_request(message)?;
-        let wanted = request.clone();
-        let moves = answer(self.handle.ask(move |fleet, _, _| fleet.new_moves(&wanted)).await?)?;
-        checks::before(&self.handle, moves).await?;
+        let (request, planned) = convert::evacuation_request(message)?;
+        if validate_only {
+            return Ok(Response::new(self.plan(request, planned).await?));
+        }
+        let (wanted, given) = (request.clone(), planned.clone());
+        let moves = move |fleet: &mut Fleet, _, _: &mut _| new_moves(fleet, &wanted, &given);
+        checks::before(&self.handle, answer(self.handle.ask(moves).await?)?).await?;
         let evacuation = self
             .handle
             .ask(move |fleet, now, out| {
-                if validate_only {
-                    let moves = fleet.plan_evacuation(&request)?;
-                    return Ok(convert::plan(fleet, request, &moves));
-                }
-                let id = fleet.create_evacuation(&request, now, out)?;
+                let id = if planned.is_empty() {
+                    fleet.create_evacuation(&request, now, out)?
+                } else {
+                    fleet.apply_evacuation(&request, &planned, now, out)?
+                };
                 view(fleet, id)
             })
             .await?;
-        Ok(Response::new(CreateEvacuationResponse { evacuation: Some(answer(evacuation)?) }))
+        let evacuation = Some(answer(evacuation)?);
+        Ok(Response::new(CreateEvacuationResponse { evacuation, blocked: Vec::new() }))
+    }
+
+    async fn restore_evacuation(
+        &self,
+        request: Request<RestoreEvacuationRequest>,
+    ) -> Result<Response<RestoreEvacuationResponse>, Status> {
+        let message = request.into_inner();
+        let RestoreEvacuationRequest { id: text, options, request_id, validate_only } = message;
+        let request = convert::restore_request(id(&text)?, options, request_id)?;
+        let wanted = request.clone();
+        let restore = self.handle.ask(move |fleet, _, _| fleet.new_restore(&wanted)).await?;
+        let restore = answer(restore)?;
+        if validate_only {
+            let blocked = checks::blocking(&self.handle, restore.moves.clone()).await?;
+            let moves = restore.moves;
+            let plan = move |fleet: &mut Fleet, _, _: &mut _| {
+                convert::restore_plan(fleet, request.evacuation, request.options, &moves)
+            };
+            let evacuation = Some(self.handle.ask(plan).await?);
+            let staying = restore.staying.into_iter().map(convert::staying).collect();
+            return Ok(Response::new(RestoreEvacuationResponse { evacuation, staying, blocked }));
+        }
+        checks::before(&self.handle, restore.moves).await?;
+        let begun = self
+            .handle
+            .ask(move |fleet, now, out| {
+                let (id, staying) = fleet.restore_evacuation(&request, now, out)?;
+                Ok((view(fleet, id)?, staying))
+            })
+            .await?;
+        let (evacuation, staying) = answer(begun)?;
+        Ok(Response::new(RestoreEvacuationResponse {
+            evacuation: Some(evacuation),
+            staying: staying.into_iter().map(convert::staying).collect(),
+            blocked: Vec::new(),
+        }))
     }
 
     async fn get_evacuation(

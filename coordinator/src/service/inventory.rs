@@ -4,23 +4,26 @@ use rackferry_fleet::Fleet;
 use rackferry_proto::v1::{
     CordonHostsRequest, CordonHostsResponse, GetInventoryRequest, GetInventoryResponse, Host,
     ImportInventoryRequest, ImportInventoryResponse, ListHostsRequest, ListHostsResponse,
-    ListLinksRequest, ListLinksResponse, ListVmsRequest, ListVmsResponse, SetLinkLimitsRequest,
+    ListLinksRequest, ListLinksResponse, ListProblemsRequest, ListProblemsResponse, ListVmsRequest,
+    ListVmsResponse, RepairProblemsRequest, RepairProblemsResponse, SetLinkLimitsRequest,
     SetLinkLimitsResponse, UncordonHostsRequest, UncordonHostsResponse,
     inventory_service_server::InventoryService,
 };
+use rackferry_tls::Tls;
 use tonic::{Request, Response, Status};
 
 use super::answer;
-use crate::{convert, driver::Handle};
+use crate::{convert, doctor, driver::Handle};
 
 /// The door for what there is.
 pub struct Inventory {
     handle: Handle,
+    tls: Option<Tls>,
 }
 
 impl Inventory {
-    pub fn new(handle: Handle) -> Self {
-        Self { handle }
+    pub fn new(handle: Handle, tls: Option<Tls>) -> Self {
+        Self { handle, tls }
     }
 
     async fn cordon(&self, places: Vec<String>, cordoned: bool) -> Result<Vec<Host>, Status> {
@@ -118,5 +121,22 @@ impl InventoryService for Inventory {
     ) -> Result<Response<UncordonHostsResponse>, Status> {
         let hosts = self.cordon(request.into_inner().places, false).await?;
         Ok(Response::new(UncordonHostsResponse { hosts }))
+    }
+
+    async fn list_problems(
+        &self,
+        _: Request<ListProblemsRequest>,
+    ) -> Result<Response<ListProblemsResponse>, Status> {
+        let problems = doctor::problems(&self.handle, self.tls.as_ref()).await?;
+        Ok(Response::new(ListProblemsResponse { problems }))
+    }
+
+    async fn repair_problems(
+        &self,
+        _: Request<RepairProblemsRequest>,
+    ) -> Result<Response<RepairProblemsResponse>, Status> {
+        let repaired = self.handle.ask(|fleet, now, out| fleet.repair(now, out)).await?;
+        let repaired = repaired.into_iter().map(convert::problem).collect();
+        Ok(Response::new(RepairProblemsResponse { repaired }))
     }
 }

@@ -74,10 +74,12 @@ pub async fn serve(handle: Handle, doors: Doors, listener: TcpListener) -> anyho
         handle.clone(),
         shutdown.clone(),
     ));
-    let migrations = MigrationServiceServer::new(migration::Migrations::new(handle.clone()));
+    let migrations =
+        MigrationServiceServer::new(migration::Migrations::new(handle.clone(), shutdown.clone()));
     let checks = CheckServiceServer::new(check::Checks::new(handle.clone()));
-    let inventory = InventoryServiceServer::new(inventory::Inventory::new(handle.clone()))
-        .max_decoding_message_size(rackferry_inventory::SIZE_LIMIT + ROOM);
+    let inventory =
+        InventoryServiceServer::new(inventory::Inventory::new(handle.clone(), tls.clone()))
+            .max_decoding_message_size(rackferry_inventory::SIZE_LIMIT + ROOM);
     let enrolment = enrolment::Enrolments::new(handle.clone(), tls.clone());
     let enrolments = EnrolmentServiceServer::new(enrolment.clone());
     let cluster = ClusterServiceServer::new(cluster::Clusters::new(handle, raft.clone()));

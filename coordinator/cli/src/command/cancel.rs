@@ -20,7 +20,7 @@ pub async fn run(context: &Context, args: Cancel) -> Result<Code, Failure> {
         let evacuation = answer.into_inner().evacuation.ok_or(Failure::Answer("evacuation"))?;
         context.print(
             || render::evacuation::cancelled(&evacuation),
-            || render::json::evacuation(&evacuation),
+            || render::json::evacuation(&evacuation, &[]),
         );
     } else if id.starts_with("mig-") {
         let request = CancelMigrationRequest { id };

@@ -4,76 +4,95 @@ use std::io::{BufRead, IsTerminal, Write};
 
 use rackferry_proto::{
     Reason,
-    v1::{CreateEvacuationRequest, Evacuation},
+    v1::{CreateEvacuationRequest, CreateEvacuationResponse, Evacuation, StayingVm},
 };
 
 use super::{Context, request_id, watch};
 use crate::{
-    args::Evacuate,
+    args::{Evacuate, Patience},
     client::Client,
     exit::{Code, Failure},
     render,
 };
 
 pub async fn run(context: &Context, args: Evacuate) -> Result<Code, Failure> {
-    let request = CreateEvacuationRequest {
-        sources: args.sources,
-        targets: args.to,
-        options: Some(args.how.options()),
-        request_id: request_id(args.wait.request_id.clone()),
-        validate_only: false,
-        link_limits: args.link_limit.into_iter().map(Into::into).collect(),
-        deadline_ms: args
-            .deadline
-            .map_or(0, |after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
-    };
-    // A plan is for somebody who can still say no.
-    if !args.yes && context.is_interactive() && std::io::stdin().is_terminal() {
+    let request = args.what.request(request_id(args.wait.request_id));
+    if asks(context, args.yes) {
         let plan = CreateEvacuationRequest { validate_only: true, ..request.clone() };
         let Some(plan) = create(context, plan).await? else { return Ok(Code::Done) };
-        eprintln!("{}", render::evacuation::plan(&plan));
-        if !ask()? {
-            return Err(Failure::Declined);
+        let evacuation = plan.evacuation.ok_or(Failure::Answer("evacuation"))?;
+        eprintln!("{}", render::plan::screen(&evacuation, &plan.blocked, &[]));
+        if !plan.blocked.is_empty() {
+            return Ok(Code::NotFeasible);
         }
+        agree()?;
     }
-    let Some(evacuation) = create(context, request).await? else { return Ok(Code::Done) };
-    if args.wait.detach {
+    start(context, request, &args.wait.patience).await
+}
+
+/// Starts it, and waits for its end.
+pub async fn start(
+    context: &Context,
+    request: CreateEvacuationRequest,
+    patience: &Patience,
+) -> Result<Code, Failure> {
+    let Some(answer) = create(context, request).await? else { return Ok(Code::Done) };
+    let evacuation = answer.evacuation.ok_or(Failure::Answer("evacuation"))?;
+    follow(context, &evacuation, &[], patience).await
+}
+
+/// Waits for the end of what was started, if that is wanted. `staying` were left out.
+pub async fn follow(
+    context: &Context,
+    evacuation: &Evacuation,
+    staying: &[StayingVm],
+    patience: &Patience,
+) -> Result<Code, Failure> {
+    if patience.detach {
         context.print(
             || render::evacuation::detached(&evacuation.id),
-            || render::json::evacuation(&evacuation),
+            || render::json::evacuation(evacuation, staying),
         );
         return Ok(Code::Done);
     }
-    let id = evacuation.id.clone();
-    watch::to_the_deadline(context, &id, args.wait.timeout).await
+    watch::to_the_deadline(context, &evacuation.id, staying, patience.timeout).await
 }
 
 /// Nothing to move is as good as done.
-async fn create(
+pub async fn create(
     context: &Context,
     request: CreateEvacuationRequest,
-) -> Result<Option<Evacuation>, Failure> {
+) -> Result<Option<CreateEvacuationResponse>, Failure> {
     let create =
         async |client: Client| client.evacuations().create_evacuation(request.clone()).await;
     match context.call(create).await {
-        Ok(answer) => answer.into_inner().evacuation.map(Some).ok_or(Failure::Answer("evacuation")),
+        Ok(answer) => Ok(Some(answer.into_inner())),
         Err(failure) => {
             if failure.reason() != Some(Reason::NothingToMove) {
                 return Err(failure);
             }
             context.print(
                 || "Nothing to move.".to_owned(),
-                || render::json::evacuation(&Evacuation::default()),
+                || render::json::evacuation(&Evacuation::default(), &[]),
             );
             Ok(None)
         }
     }
 }
 
-fn ask() -> Result<bool, Failure> {
+/// Whether the plan is shown first: it is for somebody who can still say no.
+pub fn asks(context: &Context, yes: bool) -> bool {
+    !yes && context.is_interactive() && std::io::stdin().is_terminal()
+}
+
+/// Asks whether to start.
+///
+/// # Errors
+/// [`Failure::Declined`] if not.
+pub fn agree() -> Result<(), Failure> {
     eprint!("Start? [y/N] ");
     std::io::stderr().flush()?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(Failure::Declined) }
 }

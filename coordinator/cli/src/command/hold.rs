@@ -27,8 +27,10 @@ pub async fn pause(context: &Context, id: String, paused: bool) -> Result<Code, 
         context.call(resume).await?.into_inner().evacuation
     };
     let evacuation = evacuation.ok_or(Failure::Answer("evacuation"))?;
-    context
-        .print(|| render::evacuation::held(&evacuation), || render::json::evacuation(&evacuation));
+    context.print(
+        || render::evacuation::held(&evacuation),
+        || render::json::evacuation(&evacuation, &[]),
+    );
     Ok(Code::Done)
 }
 

@@ -28,11 +28,11 @@ pub async fn run(context: &Context, args: Migrate) -> Result<Code, Failure> {
     let create = async |client: Client| client.migrations().create_migration(request.clone()).await;
     let answer = context.call(create).await?;
     let mut migration = answer.into_inner().migration.ok_or(Failure::Answer("migration"))?;
-    if args.wait.detach {
+    if args.wait.patience.detach {
         print_unfinished(context, &migration);
         return Ok(Code::Done);
     }
-    let deadline = args.wait.timeout.map(|timeout| Instant::now() + timeout);
+    let deadline = args.wait.patience.timeout.map(|timeout| Instant::now() + timeout);
     let mut progress = Progress::new(context.is_interactive());
     let mut client = context.client.clone();
     let mut away_since = None;
@@ -49,6 +49,9 @@ pub async fn run(context: &Context, args: Migrate) -> Result<Code, Failure> {
         }
         match get(&client, &migration.id).await {
             Ok(now) => {
+                if now != migration && now.ended_unix_ms == 0 {
+                    context.print_snapshot(|| render::json::migration(&now, Code::StillRunning));
+                }
                 migration = now;
                 away_since = None;
             }

@@ -4,13 +4,17 @@ mod cancel;
 mod certificates;
 mod check;
 mod cluster;
+mod doctor;
 mod evacuate;
 mod force;
 mod hold;
 mod inventory;
 mod limit;
 mod list;
+mod manual;
 mod migrate;
+mod plan;
+mod restore;
 mod status;
 mod token;
 mod watch;
@@ -22,6 +26,7 @@ use crate::{
     args::{Args, Cluster, Command, Host, Inventory, Output, Vm},
     client::{Client, Coordinators},
     exit::{Code, Failure},
+    render,
 };
 
 /// What every command needs.
@@ -45,6 +50,8 @@ pub async fn run(args: Args) -> Result<Code, Failure> {
         Command::Inventory(Inventory::Check { file }) => return inventory::check(file, output),
         Command::Init(init) => return certificates::init(init),
         Command::Issue(issue) => return certificates::issue(issue),
+        Command::Completions { shell } => return manual::completions(*shell),
+        Command::Man { out } => return manual::pages(out.as_deref()),
         _ => {}
     }
     let coordinators = Coordinators { addresses, tls: certificates::own(tls.as_deref())? };
@@ -56,8 +63,12 @@ pub async fn run(args: Args) -> Result<Code, Failure> {
     let context = Context { client, coordinators, output };
     match command {
         Command::Evacuate(evacuate) => evacuate::run(&context, evacuate).await,
+        Command::Plan(plan) => plan::plan(&context, plan).await,
+        Command::Apply(apply) => plan::apply(&context, apply).await,
+        Command::Restore(restore) => restore::run(&context, restore).await,
         Command::Migrate(migrate) => migrate::run(&context, migrate).await,
         Command::Check(check) => check::run(&context, check).await,
+        Command::Doctor(doctor) => doctor::run(&context, doctor).await,
         Command::Status(status) => status::run(&context, status).await,
         Command::Cancel(cancel) => cancel::run(&context, cancel).await,
         Command::ForceSwitchover(args) => force::run(&context, args.migration).await,
@@ -71,7 +82,10 @@ pub async fn run(args: Args) -> Result<Code, Failure> {
         Command::Host(Host::List { rack }) => list::hosts(&context, rack).await,
         Command::Cluster(cluster) => cluster::run(&context, cluster).await,
         Command::Token(token) => token::run(&context, token).await,
-        Command::Init(_) | Command::Issue(_) => unreachable!("done without a coordinator"),
+        Command::Init(_)
+        | Command::Issue(_)
+        | Command::Completions { .. }
+        | Command::Man { .. } => unreachable!("done without a coordinator"),
     }
 }
 
@@ -111,6 +125,13 @@ impl Context {
         print(self.output, table, json);
     }
 
+    /// Prints one of several snapshots, if each shall be printed.
+    pub fn print_snapshot(&self, json: impl FnOnce() -> String) {
+        if self.output == Output::Ndjson {
+            println!("{}", render::json::line(&json()));
+        }
+    }
+
     /// Whether people look at it while it goes on.
     pub fn is_interactive(&self) -> bool {
         use std::io::IsTerminal;
@@ -122,6 +143,7 @@ fn print(output: Output, table: impl FnOnce() -> String, json: impl FnOnce() -> 
     match output {
         Output::Table => println!("{}", table()),
         Output::Json => println!("{}", json()),
+        Output::Ndjson => println!("{}", render::json::line(&json())),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
 pub async fn run(context: &Context, args: Status) -> Result<Code, Failure> {
     let Some(id) = args.evacuation else { return all(context, args.watch).await };
     if args.watch {
-        return watch::to_the_end(context, &id, None).await;
+        return watch::to_the_end(context, &id, &[], None).await;
     }
     let request = GetEvacuationRequest { id };
     let get = async |client: Client| client.evacuations().get_evacuation(request.clone()).await;
@@ -21,7 +21,7 @@ pub async fn run(context: &Context, args: Status) -> Result<Code, Failure> {
     let evacuation = answer.into_inner().evacuation.ok_or(Failure::Answer("evacuation"))?;
     context.print(
         || render::evacuation::detail(&evacuation),
-        || render::json::evacuation(&evacuation),
+        || render::json::evacuation(&evacuation, &[]),
     );
     Ok(Code::of_evacuation(&evacuation))
 }
@@ -33,7 +33,7 @@ async fn all(context: &Context, watch_latest: bool) -> Result<Code, Failure> {
     if watch_latest {
         let active = answer.evacuations.iter().rev().find(|one| !watch::is_over(one));
         if let Some(latest) = active {
-            return watch::to_the_end(context, &latest.id, None).await;
+            return watch::to_the_end(context, &latest.id, &[], None).await;
         }
     }
     context.print(

@@ -6,7 +6,7 @@ use std::{
 };
 
 use rackferry_proto::v1::{
-    Evacuation, EvacuationState, WatchEvacuationRequest, WatchEvacuationResponse,
+    Evacuation, EvacuationState, StayingVm, WatchEvacuationRequest, WatchEvacuationResponse,
 };
 use tonic::Streaming;
 
@@ -23,16 +23,17 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How often it is looked for.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Shows an evacuation until it has ended, then what became of it.
+/// Shows an evacuation until it has ended, then what became of it. `staying` were left out of it.
 ///
 /// # Errors
 /// If it is not known, or the coordinator is away for too long.
 pub async fn to_the_end(
     context: &Context,
     id: &str,
+    staying: &[StayingVm],
     timeout: Option<Duration>,
 ) -> Result<Code, Failure> {
-    show(context, id, timeout, false).await
+    show(context, id, staying, timeout, false).await
 }
 
 /// The same, and no longer than to its deadline.
@@ -42,9 +43,10 @@ pub async fn to_the_end(
 pub async fn to_the_deadline(
     context: &Context,
     id: &str,
+    staying: &[StayingVm],
     timeout: Option<Duration>,
 ) -> Result<Code, Failure> {
-    show(context, id, timeout, true).await
+    show(context, id, staying, timeout, true).await
 }
 
 fn goes_on(evacuation: &Evacuation) -> String {
@@ -54,6 +56,7 @@ fn goes_on(evacuation: &Evacuation) -> String {
 async fn show(
     context: &Context,
     id: &str,
+    staying: &[StayingVm],
     timeout: Option<Duration>,
     to_the_deadline: bool,
 ) -> Result<Code, Failure> {
@@ -71,7 +74,11 @@ async fn show(
             interrupt = tokio::signal::ctrl_c() => { interrupt?; break }
         };
         progress.show(&snapshot);
-        let enough = is_over(&snapshot) || to_the_deadline && snapshot.overdue;
+        let over = is_over(&snapshot);
+        let enough = over || to_the_deadline && snapshot.overdue;
+        if !enough {
+            context.print_snapshot(|| render::json::evacuation(&snapshot, staying));
+        }
         last = Some(snapshot);
         if enough {
             break;
@@ -79,10 +86,14 @@ async fn show(
     }
     progress.finish();
     match last {
-        Some(evacuation) if is_over(&evacuation) => {
+        Some(mut evacuation) if is_over(&evacuation) => {
+            // Whoever was left out is left behind.
+            if !staying.is_empty() && evacuation.result_code == Code::Done as u32 {
+                evacuation.result_code = Code::Incomplete as u32;
+            }
             context.print(
                 || render::evacuation::outcome(&evacuation),
-                || render::json::evacuation(&evacuation),
+                || render::json::evacuation(&evacuation, staying),
             );
             Ok(Code::of_evacuation(&evacuation))
         }

@@ -8,27 +8,6 @@ use rackferry_proto::v1::{
 use super::{table, word};
 use crate::units::{bytes, millis, saved_percent};
 
-/// What would be done.
-pub fn plan(evacuation: &Evacuation) -> String {
-    let totals = totals_of(evacuation);
-    let rows = evacuation.migrations.iter().map(|one| {
-        vec![
-            one.vm.clone(),
-            one.source_host.clone(),
-            one.target_host.clone(),
-            bytes(one.memory_bytes),
-        ]
-    });
-    format!(
-        "{}\n\n{} VMs ({}) move from {} to {}.",
-        table(&["vm", "from", "to", "memory"], &["memory"], rows),
-        totals.vms,
-        bytes(totals.memory_bytes),
-        evacuation.sources.join(", "),
-        evacuation.targets.join(", "),
-    )
-}
-
 /// Nobody waits any more.
 pub fn detached(id: &str) -> String {
     let stop = format!("rackferry cancel {id}");

@@ -18,8 +18,19 @@ struct Evacuation<'a> {
     deadline_unix_ms: Option<u64>,
     overdue: bool,
     link_limits: Vec<super::json_site::Limit<'a>>,
+    restores: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    staying: Vec<Staying<'a>>,
     totals: Totals,
     vms: Vec<Migration<'a>>,
+}
+
+/// A VM that is not brought back.
+#[derive(Serialize)]
+struct Staying<'a> {
+    vm: &'a str,
+    host: Option<&'a str>,
+    reason: &'a str,
 }
 
 #[derive(Serialize)]
@@ -133,6 +144,11 @@ pub(super) fn text(value: &impl Serialize) -> String {
     serde_json::to_string_pretty(value).expect("values of plain structs can be written")
 }
 
+/// A value as one line. Strings in JSON hold no ends of lines.
+pub fn line(text: &str) -> String {
+    text.lines().map(str::trim_start).collect()
+}
+
 /// Zero is not yet.
 fn known(unix_ms: u64) -> Option<u64> {
     (unix_ms > 0).then_some(unix_ms)
@@ -229,15 +245,22 @@ impl<'a> From<&'a v1::Evacuation> for Evacuation<'a> {
             deadline_unix_ms: known(one.deadline_unix_ms),
             overdue: one.overdue,
             link_limits: one.link_limits.iter().map(Into::into).collect(),
+            restores: (!one.restores.is_empty()).then_some(&one.restores),
+            staying: Vec::new(),
             totals: one.totals.unwrap_or_default().into(),
             vms: one.migrations.iter().map(Migration::from).collect(),
         }
     }
 }
 
-/// One evacuation; its own result.
-pub fn evacuation(one: &v1::Evacuation) -> String {
-    text(&Evacuation::from(one))
+/// One evacuation; its own result. `staying` were left out of it.
+pub fn evacuation(one: &v1::Evacuation, staying: &[v1::StayingVm]) -> String {
+    let staying = staying.iter().map(|vm| Staying {
+        vm: &vm.vm,
+        host: (!vm.host.is_empty()).then_some(&vm.host),
+        reason: &vm.reason,
+    });
+    text(&Evacuation { staying: staying.collect(), ..Evacuation::from(one) })
 }
 
 /// One evacuation nobody waits for any more.
@@ -300,56 +323,6 @@ pub fn cluster(cluster: &v1::Cluster) -> String {
         nodes: nodes.collect(),
     };
     text(&Resulting { result_code: Code::Done as u32, value })
-}
-
-/// What keeps VMs from moving.
-pub fn checks(vms: &[v1::VmCheck]) -> String {
-    #[derive(Serialize)]
-    struct Found<'a> {
-        severity: String,
-        code: String,
-        cause: &'a str,
-        fix: &'a str,
-    }
-    #[derive(Serialize)]
-    struct Target<'a> {
-        host: &'a str,
-        findings: Vec<Found<'a>>,
-    }
-    #[derive(Serialize)]
-    struct Check<'a> {
-        vm: &'a str,
-        host: &'a str,
-        can_move: bool,
-        findings: Vec<Found<'a>>,
-        targets: Vec<Target<'a>>,
-    }
-    #[derive(Serialize)]
-    struct All<'a> {
-        vms: Vec<Check<'a>>,
-    }
-    fn found(finding: &v1::Finding) -> Found<'_> {
-        Found {
-            severity: word::severity(finding.severity()),
-            code: word::finding(finding.code()),
-            cause: &finding.cause,
-            fix: &finding.fix,
-        }
-    }
-    fn target(target: &v1::TargetCheck) -> Target<'_> {
-        Target { host: &target.host, findings: target.findings.iter().map(found).collect() }
-    }
-    fn check(vm: &v1::VmCheck) -> Check<'_> {
-        Check {
-            vm: &vm.vm,
-            host: &vm.host,
-            can_move: vm.can_move,
-            findings: vm.findings.iter().map(found).collect(),
-            targets: vm.targets.iter().map(target).collect(),
-        }
-    }
-    let all = All { vms: vms.iter().map(check).collect() };
-    text(&Resulting { result_code: Code::of_checks(vms) as u32, value: all })
 }
 
 /// VMs.

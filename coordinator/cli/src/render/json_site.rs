@@ -3,7 +3,10 @@
 use rackferry_proto::v1::{self, link_limit};
 use serde::Serialize;
 
-use super::json::{Host, Resulting, text};
+use super::{
+    json::{Host, Resulting, text},
+    word,
+};
 use crate::exit::Code;
 
 /// A limit; one of the two, or neither.
@@ -145,4 +148,37 @@ pub fn checked(summary: &v1::InventorySummary) -> String {
         summary: Summary,
     }
     done(Checked { summary: summary.into() })
+}
+
+/// What is not as it should be, and what was removed.
+pub fn problems(all: &[v1::Problem], repaired: &[v1::Problem]) -> String {
+    #[derive(Serialize)]
+    struct Problem<'a> {
+        code: String,
+        host: Option<&'a str>,
+        vm: Option<&'a str>,
+        cause: &'a str,
+        fix: &'a str,
+        repairable: bool,
+    }
+    #[derive(Serialize)]
+    struct All<'a> {
+        problems: Vec<Problem<'a>>,
+        repaired: Vec<Problem<'a>>,
+    }
+    fn problem(one: &v1::Problem) -> Problem<'_> {
+        Problem {
+            code: word::problem(one.code()),
+            host: (!one.host.is_empty()).then_some(&one.host),
+            vm: (!one.vm.is_empty()).then_some(&one.vm),
+            cause: &one.cause,
+            fix: &one.fix,
+            repairable: one.repairable,
+        }
+    }
+    let value = All {
+        problems: all.iter().map(problem).collect(),
+        repaired: repaired.iter().map(problem).collect(),
+    };
+    text(&Resulting { result_code: Code::of_problems(all) as u32, value })
 }

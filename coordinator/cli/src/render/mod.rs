@@ -2,11 +2,14 @@
 
 pub mod check;
 pub mod cluster;
+pub mod doctor;
 pub mod evacuation;
 pub mod inventory;
 pub mod json;
+pub mod json_plan;
 pub mod json_site;
 pub mod migration;
+pub mod plan;
 pub mod site;
 pub mod word;
 

@@ -3,7 +3,10 @@
 use insta::assert_snapshot;
 use rackferry_proto::v1;
 
-use super::{check, cluster, evacuation, inventory, json, json_site, migration, site};
+use super::{
+    check, cluster, doctor, evacuation, inventory, json, json_plan, json_site, migration, plan,
+    site,
+};
 use crate::exit::{Code, Failure};
 
 const GIB: u64 = 1 << 30;
@@ -123,7 +126,6 @@ fn incomplete() -> v1::Evacuation {
 
 #[test]
 fn evacuations() {
-    assert_snapshot!("plan", evacuation::plan(&running()));
     assert_snapshot!("detail", evacuation::detail(&running()));
     assert_snapshot!("outcome", evacuation::outcome(&incomplete()));
     assert_snapshot!("list", evacuation::list(&[incomplete(), running()]));
@@ -251,7 +253,7 @@ fn lists() {
 
 #[test]
 fn json_answers() {
-    assert_snapshot!("json_evacuation", json::evacuation(&running()));
+    assert_snapshot!("json_evacuation", json::evacuation(&running(), &[]));
     assert_snapshot!("json_migration", json::migration(&moved(), Code::Done));
     assert_snapshot!("json_vms", json::vms(&vms()));
     assert_snapshot!("json_hosts", json::hosts(&hosts()));
@@ -336,7 +338,7 @@ fn json_results() {
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         value["result_code"].as_u64().expect("every answer has a result")
     };
-    assert_eq!(result(json::evacuation(&incomplete())), 4);
+    assert_eq!(result(json::evacuation(&incomplete(), &[])), 4);
     assert_eq!(result(json::unfinished(&running())), 6);
     assert_eq!(result(json::evacuations(&[running()])), 0);
     assert_eq!(result(json::failure(&Failure::Declined)), 5);
@@ -404,6 +406,107 @@ fn checks() -> Vec<v1::VmCheck> {
 #[test]
 fn what_keeps_vms_from_moving() {
     assert_snapshot!("checks", check::vms(&checks()));
-    assert_snapshot!("json_checks", json::checks(&checks()));
+    assert_snapshot!("json_checks", json_plan::checks(&checks()));
     assert_snapshot!("no_checks", check::vms(&[]));
+}
+
+fn way_back() -> (v1::Evacuation, Vec<v1::StayingVm>) {
+    let plan = v1::Evacuation {
+        restores: "evac-1".to_owned(),
+        sources: vec!["r2-h1".to_owned()],
+        targets: vec!["r1-h1".to_owned()],
+        migrations: vec![one("web-1", v1::Phase::Queued)],
+        ..v1::Evacuation::default()
+    };
+    let stays = |vm: &str, host: &str, reason: &str| v1::StayingVm {
+        vm: vm.to_owned(),
+        host: host.to_owned(),
+        reason: reason.to_owned(),
+    };
+    let staying = vec![
+        stays("db-3", "r2-h1", "the agent of r1-h2 is not connected"),
+        stays("ci-88", "", "it is gone"),
+    ];
+    (plan, staying)
+}
+
+#[test]
+fn plans() {
+    assert_snapshot!("plan", plan::screen(&running(), &[], &[]));
+    let gpu = one("gpu-1", v1::Phase::Queued);
+    let with_gpu =
+        v1::Evacuation { migrations: vec![gpu, one("web-1", v1::Phase::Queued)], ..running() };
+    let checks = checks();
+    let blocked = &checks[1..];
+    assert_snapshot!("plan_blocked", plan::screen(&with_gpu, blocked, &[]));
+    let nothing = v1::Evacuation { migrations: vec![], ..running() };
+    assert!(plan::screen(&nothing, blocked, &[]).starts_with("Plan: evacuate r1 -> r2, r3  NOT"));
+    let (way, staying) = way_back();
+    assert_snapshot!("plan_restore", plan::screen(&way, &[], &staying));
+    assert_snapshot!("staying", plan::staying(&staying));
+    let file = Some("plan-7f3a.json");
+    assert_snapshot!("json_plan", json_plan::plan(&running(), &[], file, Code::Done));
+    assert_snapshot!(
+        "json_plan_blocked",
+        json_plan::plan(&with_gpu, blocked, None, Code::NotFeasible)
+    );
+    assert_snapshot!("json_restore", json::evacuation(&way, &staying));
+}
+
+#[test]
+fn a_line_is_the_same_value() {
+    let mut strange = running();
+    strange.migrations[0].reason = "a\nb  \"c\" {\n   d".to_owned();
+    let text = json::evacuation(&strange, &[]);
+    let line = json::line(&text);
+    assert!(!line.contains('\n'));
+    let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    assert_eq!(value(&line), value(&text));
+}
+
+#[test]
+fn what_is_not_as_it_should_be() {
+    let problem =
+        |code: v1::ProblemCode, host: &str, vm: &str, cause: &str, fix: &str| v1::Problem {
+            code: code.into(),
+            host: host.to_owned(),
+            vm: vm.to_owned(),
+            cause: cause.to_owned(),
+            fix: fix.to_owned(),
+            repairable: code == v1::ProblemCode::Leftover,
+        };
+    let all = [
+        problem(
+            v1::ProblemCode::Astray,
+            "r2-h1",
+            "web-1",
+            "it runs here, and r1-h1 owns it",
+            "look at both hosts",
+        ),
+        problem(
+            v1::ProblemCode::Leftover,
+            "r2-h2",
+            "db-3",
+            "a copy is left that is loaded and stopped; r1-h1 owns the VM",
+            "rackferry doctor --repair",
+        ),
+        problem(
+            v1::ProblemCode::Clock,
+            "r1-h2",
+            "",
+            "its clock and the coordinator's are 7.0 s apart",
+            "synchronise both with NTP",
+        ),
+        problem(
+            v1::ProblemCode::Certificate,
+            "",
+            "",
+            "the coordinator's certificate ends in 3 days",
+            "make it a new one",
+        ),
+    ];
+    assert_snapshot!("doctor", doctor::problems(&all, &[]));
+    assert_snapshot!("doctor_repaired", doctor::problems(&[], &all[1..2]));
+    assert_snapshot!("json_doctor", json_site::problems(&all, &all[1..2]));
+    assert_eq!(doctor::problems(&[], &[]), "No problems.");
 }

@@ -1,8 +1,8 @@
 //! The words for states: the same in tables and in JSON.
 
 use rackferry_proto::v1::{
-    EvacuationState, FindingCode, Listed, NodeRole, Ownership, Phase, Severity, VmCondition,
-    WaitCode,
+    EvacuationState, FindingCode, Listed, NodeRole, Ownership, Phase, ProblemCode, Severity,
+    VmCondition, WaitCode,
 };
 
 /// The name of a value without the name of its enum: `PHASE_ROLLED_BACK` is `rolled_back`.
@@ -40,6 +40,10 @@ pub fn severity(severity: Severity) -> String {
 
 pub fn finding(code: FindingCode) -> String {
     strip(code.as_str_name(), "FINDING_CODE_")
+}
+
+pub fn problem(code: ProblemCode) -> String {
+    strip(code.as_str_name(), "PROBLEM_CODE_")
 }
 
 pub fn condition(condition: VmCondition) -> String {

@@ -1,0 +1,49 @@
+//! restore: bring VMs back.
+
+use rackferry_proto::v1::{RestoreEvacuationRequest, RestoreEvacuationResponse};
+
+use super::{Context, evacuate, request_id};
+use crate::{
+    args::Restore,
+    client::Client,
+    exit::{Code, Failure},
+    render,
+};
+
+pub async fn run(context: &Context, args: Restore) -> Result<Code, Failure> {
+    if !args.evacuation.starts_with("evac-") {
+        return Err(Failure::Evacuation(args.evacuation));
+    }
+    let request = RestoreEvacuationRequest {
+        id: args.evacuation,
+        options: Some(args.how.options()),
+        request_id: request_id(args.wait.request_id),
+        validate_only: false,
+    };
+    let asks = evacuate::asks(context, args.yes);
+    if asks {
+        let plan = RestoreEvacuationRequest { validate_only: true, ..request.clone() };
+        let plan = restore(context, plan).await?;
+        let evacuation = plan.evacuation.ok_or(Failure::Answer("evacuation"))?;
+        eprintln!("{}", render::plan::screen(&evacuation, &plan.blocked, &plan.staying));
+        if !plan.blocked.is_empty() {
+            return Ok(Code::NotFeasible);
+        }
+        evacuate::agree()?;
+    }
+    let answer = restore(context, request).await?;
+    let evacuation = answer.evacuation.ok_or(Failure::Answer("evacuation"))?;
+    if !asks && !answer.staying.is_empty() {
+        eprintln!("{}", render::plan::staying(&answer.staying));
+    }
+    evacuate::follow(context, &evacuation, &answer.staying, &args.wait.patience).await
+}
+
+async fn restore(
+    context: &Context,
+    request: RestoreEvacuationRequest,
+) -> Result<RestoreEvacuationResponse, Failure> {
+    let restore =
+        async |client: Client| client.evacuations().restore_evacuation(request.clone()).await;
+    Ok(context.call(restore).await?.into_inner())
+}

@@ -1,0 +1,206 @@
+//! What is not as it should be, and what of it is put right.
+
+mod common;
+
+use common::{Desk, moving, vm};
+use rackferry_fleet::{
+    Event, MigrationId, Order, Phase, Problem, ProblemKind, RunState, Said, Topology, VmReport,
+};
+
+const VERSION: &str = "0.1.0";
+
+fn told(problems: &[Problem]) -> Vec<(ProblemKind, String)> {
+    let about = |one: &Problem| match &one.vm {
+        Some(vm) => format!("{vm} on {}", one.host),
+        None => one.host.to_string(),
+    };
+    problems.iter().map(|one| (one.kind, about(one))).collect()
+}
+
+fn found(desk: &Desk) -> Vec<(ProblemKind, String)> {
+    let problems = desk.fleet.findings(VERSION);
+    assert!(problems.iter().all(|one| !one.cause.is_empty() && !one.fix.is_empty()));
+    told(&problems)
+}
+
+fn repair(desk: &mut Desk) -> Vec<(ProblemKind, String)> {
+    let mut out = Vec::new();
+    let repaired = desk.fleet.repair(desk.now, &mut out);
+    desk.take(out);
+    told(&repaired)
+}
+
+/// A copy of a move that nobody remembers.
+fn copy(name: &str, run_state: RunState) -> VmReport {
+    moving(name, run_state, 77)
+}
+
+/// `web` runs on a1, and b1 lists a copy of it.
+fn beside(copy: VmReport) -> Desk {
+    let mut desk = Desk::new();
+    desk.connect("a1", "a", "boot-a", vec![vm("web", RunState::Running)]);
+    desk.connect("b1", "b", "boot-b", vec![copy]);
+    desk.told();
+    desk
+}
+
+#[test]
+fn a_clean_fleet_has_no_problems() {
+    let mut desk = Desk::new();
+    desk.connect("a1", "a", "boot-a", vec![vm("web", RunState::Running)]);
+    let b = desk.connect("b1", "b", "boot-b", vec![]);
+    assert_eq!(found(&desk), []);
+    desk.evacuate("a", "b");
+    desk.report(b, vec![moving("web", RunState::Incoming, 1)]);
+    assert_eq!(found(&desk), [], "a copy of a move that goes on is none");
+    assert_eq!(repair(&mut desk), []);
+}
+
+#[test]
+fn leftovers_of_a_vm_that_runs_elsewhere_are_removed() {
+    for state in [RunState::Incoming, RunState::Loaded, RunState::MovedOut] {
+        let mut desk = beside(copy("web", state));
+        assert_eq!(found(&desk), [(ProblemKind::Leftover, "web on b1".to_owned())]);
+        assert!(desk.fleet.findings(VERSION)[0].repairable);
+        assert_eq!(repair(&mut desk).len(), 1);
+        let orders: Vec<Order> = desk.told().into_iter().map(|(_, order)| order).collect();
+        let id = MigrationId(77);
+        let right = match (&orders[..], state) {
+            ([Order::ReleaseSource { migration, resume: false, .. }], RunState::MovedOut) => {
+                *migration == id
+            }
+            ([Order::DiscardTarget(migration, _)], _) => *migration == id,
+            _ => false,
+        };
+        assert!(right, "{state:?}: {orders:?}");
+    }
+}
+
+#[test]
+fn what_could_be_the_only_copy_is_left_alone() {
+    let only = |state| {
+        let mut desk = Desk::new();
+        desk.connect("b1", "b", "boot-b", vec![copy("web", state)]);
+        desk.told();
+        desk
+    };
+    for state in [RunState::Incoming, RunState::Loaded, RunState::MovedOut] {
+        let mut desk = only(state);
+        assert_eq!(found(&desk), [(ProblemKind::Leftover, "web on b1".to_owned())]);
+        assert!(!desk.fleet.findings(VERSION)[0].repairable);
+        assert_eq!((repair(&mut desk), desk.told_of_moves()), (vec![], vec![]));
+    }
+}
+
+#[test]
+fn the_owner_itself_must_say_that_it_has_the_vm() {
+    for state in [RunState::Dead, RunState::Unknown, RunState::MovedOut] {
+        let mut desk = beside(copy("web", RunState::Loaded));
+        let a = desk.connect("a1", "a", "boot-a2", vec![vm("web", state)]);
+        desk.told();
+        assert_eq!((repair(&mut desk), desk.told_of_moves()), (vec![], vec![]), "{state:?}");
+        desk.handle(Event::Disconnected(a));
+        assert_eq!((repair(&mut desk), desk.told_of_moves()), (vec![], vec![]), "{state:?}");
+    }
+}
+
+#[test]
+fn a_copy_without_a_number_cannot_be_named_in_an_order() {
+    let mut desk = beside(vm("web", RunState::Loaded));
+    assert!(!desk.fleet.findings(VERSION)[0].repairable);
+    assert_eq!((repair(&mut desk), desk.told_of_moves()), (vec![], vec![]));
+}
+
+#[test]
+fn a_vm_that_runs_twice_is_the_first_thing_told() {
+    let mut desk = Desk::new();
+    desk.connect("a1", "a", "boot-a", vec![vm("web", RunState::Running)]);
+    let b = desk.connect("b1", "b", "boot-b", vec![copy("db", RunState::Loaded)]);
+    desk.report(b, vec![vm("web", RunState::Running), copy("db", RunState::Loaded)]);
+    assert_eq!(
+        found(&desk),
+        [
+            (ProblemKind::Astray, "web on b1".to_owned()),
+            (ProblemKind::Leftover, "db on b1".to_owned()),
+        ]
+    );
+    assert_eq!(repair(&mut desk), [], "neither of two running copies is stopped");
+}
+
+#[test]
+fn an_owner_that_is_uncertain_and_a_vm_that_waits_are_told() {
+    let mut desk = Desk::new();
+    let a = desk.connect("a1", "a", "boot-a", vec![vm("web", RunState::Running)]);
+    let b = desk.connect("b1", "b", "boot-b", vec![]);
+    desk.evacuate("a", "b");
+    let id = MigrationId(1);
+    desk.say(b, Said::TargetReady(id));
+    let generation = desk.fleet.migration(id).expect("known").record.generation;
+    desk.say(a, Said::CommitRequest(id, generation));
+    desk.handle(Event::Disconnected(a));
+    assert_eq!(desk.phase(1), Phase::OwnerUnknown);
+    assert_eq!(found(&desk)[0], (ProblemKind::OwnerUncertain, "web on b1".to_owned()));
+    let a = desk.connect("a1", "a", "boot-a", vec![moving("web", RunState::MovedOut, 1)]);
+    desk.handle(Event::Disconnected(b));
+    assert_eq!(desk.phase(1), Phase::PausedRecoverable);
+    assert_eq!(found(&desk)[0], (ProblemKind::Halted, "web on b1".to_owned()));
+    assert_eq!(repair(&mut desk), []);
+    let _ = a;
+}
+
+#[test]
+fn a_qemu_that_does_not_answer_is_told() {
+    let mut desk = Desk::new();
+    desk.connect("a1", "a", "boot-a", vec![vm("web", RunState::Unknown)]);
+    assert_eq!(found(&desk), [(ProblemKind::QemuSilent, "web on a1".to_owned())]);
+}
+
+#[test]
+fn hosts_that_are_not_as_they_should_be_are_told() {
+    let mut desk = Desk::new();
+    let a = desk.connect("a1", "a", "boot-a", vec![]);
+    desk.connect("b1", "b", "boot-b", vec![]);
+    desk.connect("c1", "c", "boot-c", vec![]);
+    let rack =
+        |name: &str, hosts: &[&str]| (name.into(), hosts.iter().map(|&host| host.into()).collect());
+    let racks = [rack("a", &["a1", "a2"]), rack("b", &["c1"])].into_iter().collect();
+    let mut out = Vec::new();
+    let topology = Topology { racks, ..Topology::default() };
+    desk.fleet.import_inventory("x".to_owned(), topology, desk.now, &mut out);
+    desk.take(out);
+    desk.handle(Event::Disconnected(a));
+    assert_eq!(
+        found(&desk),
+        [
+            (ProblemKind::AgentAway, "a1".to_owned()),
+            (ProblemKind::HostMissing, "a2".to_owned()),
+            (ProblemKind::HostUnlisted, "b1".to_owned()),
+            (ProblemKind::HostElsewhere, "c1".to_owned()),
+        ]
+    );
+    let newer = told(&desk.fleet.findings("0.2.0"));
+    assert!(newer.contains(&(ProblemKind::AgentVersion, "b1".to_owned())), "{newer:?}");
+    assert!(
+        !newer.contains(&(ProblemKind::AgentVersion, "a1".to_owned())),
+        "who is away is not asked"
+    );
+}
+
+#[test]
+fn repairing_takes_no_old_list_for_news() {
+    let mut desk = Desk::new();
+    let a = desk.connect("a1", "a", "boot-a", vec![vm("web", RunState::Running)]);
+    let b = desk.connect("b1", "b", "boot-b", vec![]);
+    desk.evacuate("a", "b");
+    let id = MigrationId(1);
+    desk.say(b, Said::TargetReady(id));
+    let generation = desk.fleet.migration(id).expect("known").record.generation;
+    desk.say(a, Said::CommitRequest(id, generation));
+    desk.say(a, Said::SourceStopped(id));
+    desk.say(b, Said::TargetRunning(id));
+    // Both lists are from before the move: a1 still lists the VM, b1 does not.
+    let before = desk.log.clone();
+    assert_eq!(repair(&mut desk), []);
+    assert_eq!(desk.log, before);
+    assert_eq!(desk.vm("web").owner.as_str(), "b1");
+}
