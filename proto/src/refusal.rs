@@ -110,12 +110,12 @@ impl FromStr for Reason {
 
 /// The longest message of a refusal, in bytes. It travels twice in the headers of an answer, encoded; clients take 16 KiB
 /// of them.
-pub const MESSAGE_LIMIT: usize = 3000;
+const MESSAGE_LIMIT: usize = 3000;
 
 /// What stands for the rest of a message.
 const CUT: &str = " ...";
 
-/// The status that refuses a request for `reason`; `message` is for people, and is cut at [`MESSAGE_LIMIT`].
+/// The status that refuses a request for `reason`; `message` is for people, and is cut after 3000 bytes.
 pub fn refuse(reason: Reason, message: impl Into<String>) -> Status {
     let mut message = message.into();
     if message.len() > MESSAGE_LIMIT {
