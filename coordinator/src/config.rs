@@ -238,8 +238,8 @@ mod tests {
 
     #[test]
     fn the_file_overrides_defaults() {
-        let config = load("[limits]\nattempts = 3\n[server]\nlisten = '127.0.0.1:1'").unwrap();
-        assert_eq!(config.limits.attempts, 3);
+        let config = load("[limits]\nattempts = 7\n[server]\nlisten = '127.0.0.1:1'").unwrap();
+        assert_eq!(config.limits.attempts, 7);
         assert_eq!(config.server.listen.port(), 1);
         assert_eq!(config.limits.outgoing_per_host, Limits::default().outgoing_per_host);
     }

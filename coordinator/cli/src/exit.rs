@@ -68,7 +68,7 @@ impl Code {
                 "finished with VMs left behind; all of them run somewhere; of `doctor`: there are problems"
             }
             Self::Cancelled => "cancelled, or declined at the prompt",
-            Self::StillRunning => "`--timeout` is over; the work goes on",
+            Self::StillRunning => "`--timeout` or `--deadline` is over; the work goes on",
             Self::Unreachable => {
                 "no coordinator can be reached, none leads for 10 s, or it does not let us in: no certificate, one \
                  that is no good, or one that does not allow this"

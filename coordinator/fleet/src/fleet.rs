@@ -48,7 +48,7 @@ impl Default for Limits {
             moves_total: 64,
             switchovers_per_host: 2,
             switchovers_total: 4,
-            attempts: 3,
+            attempts: 5,
             retry_pause_ns: 2_000_000_000,
             calm_pause_ns: 30_000_000_000,
             patience_ns: 30_000_000_000,
