@@ -117,7 +117,7 @@ impl Fleet {
             let migration = self.queue(step, request.options, Some(id), None);
             vms.insert(step.vm.clone(), vec![migration]);
         }
-        self.store.put(Record::Evacuation(EvacuationRecord {
+        self.store.put(Record::Evacuation(Box::new(EvacuationRecord {
             id,
             request: request.request.clone(),
             sources: request.sources.clone(),
@@ -133,7 +133,7 @@ impl Fleet {
             ended: None,
             vms,
             restores,
-        }));
+        })));
         self.prune();
         self.finish(out);
         id

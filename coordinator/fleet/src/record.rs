@@ -38,7 +38,7 @@ pub enum Record {
     Migration(Box<MigrationRecord>),
     /// An evacuation.
     #[serde(rename = "evacuation.v1")]
-    Evacuation(EvacuationRecord),
+    Evacuation(Box<EvacuationRecord>),
     /// The inventory that was imported.
     #[serde(rename = "inventory.v1")]
     Inventory(Box<InventoryRecord>),

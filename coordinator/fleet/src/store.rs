@@ -44,7 +44,7 @@ impl Store {
                 self.migrations.insert(migration.id, *migration);
             }
             Record::Evacuation(evacuation) => {
-                self.evacuations.insert(evacuation.id, evacuation);
+                self.evacuations.insert(evacuation.id, *evacuation);
             }
             Record::Inventory(inventory) => self.inventory = Some(inventory),
             Record::Limit(LimitRecord { link, limit }) => {
@@ -166,7 +166,9 @@ impl Store {
             Key::Migration(id) => {
                 self.migrations.get(id).cloned().map(|record| Record::Migration(Box::new(record)))
             }
-            Key::Evacuation(id) => self.evacuations.get(id).cloned().map(Record::Evacuation),
+            Key::Evacuation(id) => {
+                self.evacuations.get(id).cloned().map(|record| Record::Evacuation(Box::new(record)))
+            }
             Key::Inventory => self.inventory.clone().map(Record::Inventory),
             Key::Limit(link) => self
                 .limits
