@@ -311,7 +311,8 @@ fn failure(migration: &MigrationRecord, live: &Live) -> String {
     if migration.cancelled {
         return "cancelled".to_owned();
     }
-    if let Some(reason) = live.called_off.as_ref().or(live.reason.as_ref()) {
+    // What a session says is nearer to the cause: its other end may have told of the consequence before.
+    if let Some(reason) = live.reason.as_ref().or(live.called_off.as_ref()) {
         return reason.clone();
     }
     match (live.source, live.target) {

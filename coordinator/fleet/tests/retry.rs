@@ -98,3 +98,12 @@ fn who_waits_for_another_attempt_can_be_cancelled() {
     desk.pass(60 * SECOND);
     assert_eq!(desk.phase(2), Phase::RolledBack);
 }
+
+#[test]
+fn the_source_says_why_though_the_target_told_of_it_before() {
+    let (mut desk, a) = started();
+    desk.say(Connection(2), Said::TargetDiscarded(MigrationId(1)));
+    desk.say(a, Said::Ended(MigrationId(1), undone(true)));
+    assert_eq!(wait(&desk, 2).map(|wait| wait.detail), Some("it would stop 840 ms".to_owned()));
+    assert_eq!(target(&desk, 2), "b1", "the VM itself was the cause");
+}

@@ -20,6 +20,8 @@ const HOST_MEMORY_MIB: u64 = 1 << 20;
 /// Moves at a time, of every method: all hosts of the lab share two cores, and more of them only wait for each other, VMs
 /// paused.
 pub(super) const MOVES: u32 = 4;
+/// VMs stopped at a time: each has a CPU of the machine's two for its last pages, its commit and its start.
+const SWITCHOVERS: u32 = 2;
 /// What a `busy` guest rewrites, MiB/s: as much as 24 emulated ones can while two cores move them.
 const BUSY_MIB: u32 = 1;
 
@@ -139,6 +141,7 @@ impl Plan {
             guest_memory_mib: HOST_MEMORY_MIB,
             qemu: [self.qemu; 2],
             moves_total: MOVES,
+            switchovers_total: SWITCHOVERS,
             ..Settings::default()
         }
     }
