@@ -172,8 +172,8 @@ enum Input {
     ReturnPath(Vec<u8>),
     Progress(Progress),
     Hurry,
-    /// QEMU may use the whole of the limit.
-    WholeLimit,
+    /// QEMU may use a larger part of the limit.
+    LargerShare,
 }
 
 struct Session {
@@ -376,7 +376,7 @@ impl Session {
                 self.hurry();
                 return None;
             }
-            Input::WholeLimit => {
+            Input::LargerShare => {
                 self.let_qemu_know();
                 return None;
             }

@@ -12,8 +12,10 @@ use crate::qmp::{QmpError, Valve};
 
 /// The part of the VM's limit that its last pages may take at first.
 const PAGES_SHARE: u64 = 4;
-/// A VM that does not converge to that by then may take the whole limit.
+/// A VM that does not converge to that by then may take a larger part. Never all of it: commit, load and start need theirs.
 const PAGES_SHARE_PATIENCE: Duration = Duration::from_secs(3);
+/// That part.
+const PAGES_SHARE_LATER: u64 = 2;
 
 impl Session {
     /// Takes the sampler's look at QEMU; the event that follows from it, if there is one.
@@ -69,22 +71,25 @@ impl Session {
         if self.valve == Valve::DowntimeLimit && !self.valve_open {
             return;
         }
-        let (qmp, limit) = (self.parts.qmp.clone(), self.patience.limit_ms());
+        let (qmp, limit) = (self.parts.qmp.clone(), self.pages_limit(PAGES_SHARE_LATER));
         self.tasks.spawn(async move {
-            let _ = qmp.raise_downtime_limit(limit.into()).await;
+            let _ = qmp.raise_downtime_limit(limit).await;
         });
     }
 
+    /// What QEMU is told of the limit: a part of it, until it is raised because the VM does not converge.
+    fn pages_limit(&self, share: u64) -> u64 {
+        let limit = u64::from(self.patience.limit_ms());
+        let raised = limit > u64::from(self.spec.max_downtime_ms);
+        if raised { limit } else { (limit / share).max(1) }
+    }
+
     /// Lets QEMU stop the VM. It counts the last pages alone, and they share the VM's limit with device state, commit and
-    /// load: so a part first, and all of it only if the VM does not come to that, or has not come to its limit before.
+    /// load: so a part first, a larger one if the VM does not come to that, and all of it if the limit was raised.
     pub(super) async fn open_by_limit(&mut self) -> Result<(), QmpError> {
         self.valve_open = true;
-        let limit = u64::from(self.patience.limit_ms());
-        if limit > u64::from(self.spec.max_downtime_ms) {
-            return self.parts.qmp.raise_downtime_limit(limit).await;
-        }
-        self.later(PAGES_SHARE_PATIENCE, Input::WholeLimit);
-        self.parts.qmp.raise_downtime_limit((limit / PAGES_SHARE).max(1)).await
+        self.later(PAGES_SHARE_PATIENCE, Input::LargerShare);
+        self.parts.qmp.raise_downtime_limit(self.pages_limit(PAGES_SHARE)).await
     }
 
     /// How long a stopped VM may take to be loaded.
