@@ -4,7 +4,7 @@
 //! were populated are mapped (fastest); all others are read and written by `pread`/`pwrite`, which
 //! neither allocates a page for reading nor clears one that is about to be overwritten. Huge pages know
 //! no `pwrite` and are mapped when first written. Pages that are known to be there are read through a
-//! view of their chunk, which costs a third of `pread` ([`GuestMemory::read_present`]).
+//! view of their chunk, which costs less than `pread` ([`GuestMemory::read_present`]).
 
 mod digest;
 
