@@ -341,6 +341,11 @@ impl<'a> Site<'a> {
         Ok(netns::inside(&namespace, || command.output())??)
     }
 
+    /// The exit code of the command line; none if a signal ended it.
+    pub fn cli_code(&self, arguments: &[&str]) -> Result<Option<i32>> {
+        Ok(self.cli(arguments)?.status.code())
+    }
+
     /// Runs the command line for the terminal of whoever runs us: with progress, if it is one.
     pub fn cli_shown(&self, arguments: &[&str]) -> Result<ExitStatus> {
         let mut command = self.command(arguments);

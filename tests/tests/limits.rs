@@ -14,10 +14,6 @@ const CHECK: Duration = Duration::from_secs(120);
 /// Mbit/s; two moves need more than half of it each by the coordinator's built-in minimum.
 const LIMIT: u64 = 60;
 
-fn code(site: &Site<'_>, arguments: &[&str]) -> Option<i32> {
-    site.cli(arguments).unwrap().status.code()
-}
-
 fn core0(site: &Site<'_>) -> Value {
     site.cli_json(&["limit", "show"]).unwrap()["links"][0].clone()
 }
@@ -36,7 +32,11 @@ fn guests_move_within_a_limit_wait_while_paused_and_avoid_cordoned_hosts() {
     let hosts: Vec<_> = lab.rack("a").cloned().collect();
     let places: Vec<_> = hosts.into_iter().cycle().zip(defs).collect();
     site.boot(&places, 3, BOOT).unwrap();
-    assert_eq!(code(&site, &["limit", "set", "core0=60Mbit"]), Some(2), "no inventory, no links");
+    assert_eq!(
+        site.cli_code(&["limit", "set", "core0=60Mbit"]).unwrap(),
+        Some(2),
+        "no inventory, no links"
+    );
     limit_bench::import(&site).unwrap();
     let shown = site.cli_json(&["inventory", "show"]).unwrap();
     assert_eq!(shown["summary"]["hosts"], 4, "{shown:#}");
@@ -46,7 +46,7 @@ fn guests_move_within_a_limit_wait_while_paused_and_avoid_cordoned_hosts() {
     let limit = format!("core0={LIMIT}Mbit");
     site.cli_json(&["limit", "set", &limit]).unwrap();
     site.cli_json(&["cordon", "b-2"]).unwrap();
-    assert_eq!(code(&site, &["migrate", "web-1", "--to", "b-2"]), Some(3));
+    assert_eq!(site.cli_code(&["migrate", "web-1", "--to", "b-2"]).unwrap(), Some(3));
     let start = ["evacuate", "a", "--to", "b", "--verify", "--yes", "--detach"];
     let id = site.cli_json(&start).unwrap()["id"].as_str().unwrap().to_owned();
     let paused = site.cli_json(&["pause", &id]).unwrap();
@@ -69,7 +69,7 @@ fn guests_move_within_a_limit_wait_while_paused_and_avoid_cordoned_hosts() {
     for vm in end["vms"].as_array().unwrap() {
         assert_eq!(vm["target_host"], "b-1", "{vm:#}");
     }
-    assert_eq!(code(&site, &["pause", &id]), Some(3), "it has ended");
+    assert_eq!(site.cli_code(&["pause", &id]).unwrap(), Some(3), "it has ended");
 
     site.cli_json(&["uncordon", "b"]).unwrap();
     let moved = site.cli_json(&["migrate", "web-1", "--to", "b-2"]).unwrap();

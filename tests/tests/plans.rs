@@ -12,10 +12,6 @@ use rackferry_tests::{Lab, Topology, leak, runs_here};
 const BOOT: Duration = Duration::from_secs(300);
 const CHECK: Duration = Duration::from_secs(120);
 
-fn code(site: &Site<'_>, arguments: &[&str]) -> Option<i32> {
-    site.cli(arguments).unwrap().status.code()
-}
-
 #[test]
 fn guests_move_as_planned_and_come_back() {
     if !runs_here("guests_move_as_planned_and_come_back") {
@@ -39,11 +35,11 @@ fn guests_move_as_planned_and_come_back() {
     // Somebody edits it; a VM comes to the rack; then it is made anew and followed to the letter.
     let text = std::fs::read_to_string(file).unwrap();
     std::fs::write(file, text.replace("\"b-1\"", "\"b-2\"")).unwrap();
-    assert_eq!(code(&site, &["apply", file]), Some(2), "it was edited");
+    assert_eq!(site.cli_code(&["apply", file]).unwrap(), Some(2), "it was edited");
     std::fs::write(file, text).unwrap();
     site.boot(&places[2..], 1, BOOT).unwrap();
     site.wait_listed(&names).unwrap();
-    assert_eq!(code(&site, &["apply", file]), Some(3), "a VM has come");
+    assert_eq!(site.cli_code(&["apply", file]).unwrap(), Some(3), "a VM has come");
     site.cli_json(&plan).unwrap();
     let planned: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
@@ -53,7 +49,12 @@ fn guests_move_as_planned_and_come_back() {
         let vm = moved["vms"].as_array().unwrap().iter().find(|vm| vm["vm"] == step["vm"]);
         assert_eq!(vm.unwrap()["target_host"], step["target_host"], "{moved:#}");
     }
-    assert_eq!(code(&site, &["doctor"]), Some(0), "{:#?}", site.cli(&["doctor"]).unwrap());
+    assert_eq!(
+        site.cli_code(&["doctor"]).unwrap(),
+        Some(0),
+        "{:#?}",
+        site.cli(&["doctor"]).unwrap()
+    );
 
     let id = moved["id"].as_str().unwrap();
     let back = site.cli_json(&["restore", id, "--yes"]).unwrap();

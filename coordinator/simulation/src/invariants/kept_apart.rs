@@ -1,23 +1,13 @@
 //! No move begins to a host where a VM of the same anti-affinity group is, or is on its way to.
 
-use rackferry_fleet::{Key, Order, Record, Stage, VmName};
+use rackferry_fleet::{Order, VmName};
 
 use crate::world::World;
 
 pub(super) fn check(world: &World, node: usize, order: &Order) -> Option<String> {
-    let Order::PrepareTarget { migration: id, .. } = order else { return None };
-    let leader = world.nodes[node].leader()?;
-    // An order that is repeated begins nothing.
-    let queued = matches!(
-        world.truth.records.get(&Key::Migration(*id)),
-        Some(Record::Migration(record)) if record.stage == Stage::Queued
-    );
-    if !queued || leader.limits.has_begun(*id) {
-        return None;
-    }
-    let fleet = leader.fleet.as_ref()?;
+    let (fleet, id) = super::begins(world, node, order)?;
     let groups = &fleet.inventory()?.topology.groups;
-    let record = fleet.migration(*id)?.record;
+    let record = fleet.migration(id)?.record;
     let group = groups.get(&record.vm)?;
     let mate = |vm: &VmName| vm != &record.vm && groups.get(vm) == Some(group);
     let there = fleet.vms().into_iter().find(|vm| mate(&vm.name) && vm.owner == record.target);

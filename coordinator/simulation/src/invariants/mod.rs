@@ -17,7 +17,7 @@ mod told_by_the_log;
 
 use std::collections::BTreeMap;
 
-use rackferry_fleet::{Generation, Order, VmName};
+use rackferry_fleet::{Fleet, Generation, Key, MigrationId, Order, Record, Stage, VmName};
 
 use crate::host::qemu::Qemu;
 use crate::world::World;
@@ -159,6 +159,20 @@ impl World {
         let left = || nothing_left::check(self).map(|what| ("nothing left over", what));
         intents_reached::check(self).map(|what| ("intents reached", what)).or_else(left)
     }
+}
+
+/// The move that an order begins, and the fleet that says so; none if it begins none: an order that is repeated does not.
+fn begins<'a>(world: &'a World, node: usize, order: &Order) -> Option<(&'a Fleet, MigrationId)> {
+    let Order::PrepareTarget { migration: id, .. } = order else { return None };
+    let leader = world.nodes[node].leader()?;
+    let queued = matches!(
+        world.truth.records.get(&Key::Migration(*id)),
+        Some(Record::Migration(record)) if record.stage == Stage::Queued
+    );
+    if !queued || leader.limits.has_begun(*id) {
+        return None;
+    }
+    Some((leader.fleet.as_ref()?, *id))
 }
 
 fn order_name(order: &Order) -> &'static str {
