@@ -33,6 +33,26 @@ pub fn disk(number: usize) -> PathBuf {
     folder().join(format!("base-{}.img", number % DISKS))
 }
 
+/// The folder of Lab B: what its outer machine boots.
+pub fn lab_b() -> PathBuf {
+    cache().join("lab-b")
+}
+
+/// The outer machine's kernel, Debian's stock one.
+pub fn lab_b_kernel() -> PathBuf {
+    lab_b().join("vmlinuz")
+}
+
+/// The outer machine's initrd: busybox and the modules that its root file system needs.
+pub fn lab_b_initrd() -> PathBuf {
+    lab_b().join("initrd.cpio")
+}
+
+/// All modules of the outer machine's kernel, as `modprobe` wants them.
+pub fn lab_b_modules() -> PathBuf {
+    lab_b().join("modules")
+}
+
 /// A QEMU of the lab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Qemu {

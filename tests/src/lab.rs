@@ -42,8 +42,7 @@ impl Lab {
     /// Brings the lab up, after waiting for another one to end and removing what a killed one left.
     pub fn up(topology: &Topology) -> Result<Self> {
         ensure!(rustix::process::geteuid().is_root(), "the lab needs root");
-        let prefix = std::env::var("RACKFERRY_LAB_PREFIX").unwrap_or_else(|_| "rf".into());
-        ensure!(!prefix.is_empty() && !prefix.contains(['-', '/']), "{prefix:?} is no prefix");
+        let prefix = prefix()?;
         let folder = Path::new(FOLDER).join(&prefix);
         let lock = lock(&prefix)?;
         procs::guard(&prefix)?;
@@ -208,7 +207,15 @@ impl Drop for Lab {
     }
 }
 
-fn lock(prefix: &str) -> Result<File> {
+/// What the names of this lab's namespaces begin with.
+pub(crate) fn prefix() -> Result<String> {
+    let prefix = std::env::var("RACKFERRY_LAB_PREFIX").unwrap_or_else(|_| "rf".into());
+    ensure!(!prefix.is_empty() && !prefix.contains(['-', '/']), "{prefix:?} is no prefix");
+    Ok(prefix)
+}
+
+/// Waits until no other lab has this prefix.
+pub(crate) fn lock(prefix: &str) -> Result<File> {
     fs::create_dir_all(FOLDER).with_context(|| format!("cannot make {FOLDER}"))?;
     let path = Path::new(FOLDER).join(format!("{prefix}.lock"));
     let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;

@@ -26,6 +26,7 @@ pub mod faults;
 pub mod heartbeat;
 pub mod image;
 mod lab;
+pub mod lab_b;
 pub mod leak;
 pub mod limit_bench;
 pub mod management;

@@ -2,8 +2,9 @@
 //! signal.
 
 use std::fs;
+use std::io;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, ChildStdin, Command, ExitStatus};
 use std::sync::{Mutex, MutexGuard, Once};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -44,17 +45,25 @@ impl Process {
     /// Starts a command in a namespace, marked as part of the lab named `prefix`.
     pub fn start(prefix: &str, namespace: &str, name: &str, command: &mut Command) -> Result<Self> {
         command.env(MARK, prefix);
-        let child = netns::inside(namespace, || {
-            // Under the lock: a signal between start and entry would miss the process.
-            let mut live = live();
-            let child = command.spawn()?;
-            let pid = Pid::from_child(&child);
-            live.processes.push(pid);
-            std::io::Result::Ok((child, pid))
-        })?;
+        let child = netns::inside(namespace, || spawn(command))?;
+        Self::started(name, command, child)
+    }
+
+    /// Starts a command in our own namespace, marked as part of the lab named `prefix`.
+    pub(crate) fn start_here(prefix: &str, name: &str, command: &mut Command) -> Result<Self> {
+        let child = spawn(command.env(MARK, prefix));
+        Self::started(name, command, child)
+    }
+
+    fn started(name: &str, command: &Command, child: io::Result<(Child, Pid)>) -> Result<Self> {
         let (child, pid) = child.with_context(|| format!("cannot start {name}: {command:?}"))?;
         await_environment(pid);
         Ok(Self { name: name.into(), child: Some(child), pid })
+    }
+
+    /// The pipe to its standard input, if it has one that was not taken yet.
+    pub(crate) fn take_input(&mut self) -> Option<ChildStdin> {
+        self.child.as_mut()?.stdin.take()
     }
 
     /// Takes over a process that another process of the lab started; from now on it ends with this handle.
@@ -157,6 +166,15 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// Starts a command, under the lock: a signal between start and entry would miss the process.
+fn spawn(command: &mut Command) -> io::Result<(Child, Pid)> {
+    let mut live = live();
+    let child = command.spawn()?;
+    let pid = Pid::from_child(&child);
+    live.processes.push(pid);
+    Ok((child, pid))
 }
 
 /// Whether a process exists and has not ended: one that nobody has waited for yet is over all the same.

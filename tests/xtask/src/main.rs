@@ -5,6 +5,7 @@ mod bench_limit;
 mod bench_stream;
 mod demo;
 mod faults;
+mod lab_b;
 mod run;
 mod setup;
 mod simulate;
@@ -25,7 +26,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Install packages, fetch QEMU 10.0 and a kernel, build the lab's images. Needs root and Debian 12.
-    Setup,
+    Setup(setup::Arguments),
     /// Set up, build the daemons and run every test, the end-to-end ones included.
     Test(test::Arguments),
     /// Two racks on this machine, real guests, one evacuation, and what crossed the core link.
@@ -35,6 +36,8 @@ enum Command {
     Bench(bench::Bench),
     /// Break things while real guests move, and check what was promised. Needs root.
     Faults(faults::Arguments),
+    /// Run a command in an emulated machine that has KVM; `lab-b -- COMMAND ARGS...`. Needs root.
+    LabB(lab_b::Arguments),
     /// Replace every daemon by a newer one while real guests move. Needs root.
     Upgrade(upgrade::Arguments),
     /// Play the control plane in simulated worlds where things break; `-- --help` says how.
@@ -45,11 +48,12 @@ enum Command {
 
 fn main() -> Result<()> {
     match Arguments::parse().command {
-        Command::Setup => setup::run(),
+        Command::Setup(arguments) => setup::set_up(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Demo => demo::run(),
         Command::Bench(bench) => bench::run(&bench),
         Command::Faults(arguments) => faults::run(arguments),
+        Command::LabB(arguments) => lab_b::run(&arguments),
         Command::Upgrade(arguments) => upgrade::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),

@@ -2,6 +2,7 @@
 
 const FOLDER: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
+const LINK: u32 = 0o120_777;
 const CHARACTER_DEVICE: u32 = 0o020_600;
 
 /// An archive being written.
@@ -20,6 +21,11 @@ impl Archive {
     /// Adds an executable file.
     pub fn program(&mut self, name: &str, content: &[u8]) {
         self.entry(name, PROGRAM, (0, 0), content);
+    }
+
+    /// Adds a symbolic link.
+    pub fn link(&mut self, name: &str, to: &str) {
+        self.entry(name, LINK, (0, 0), to.as_bytes());
     }
 
     /// Adds the console device: the kernel opens it for PID 1 before anything is mounted.

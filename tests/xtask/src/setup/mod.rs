@@ -6,13 +6,27 @@ mod base;
 mod guest;
 mod initrd;
 mod kernel;
+mod lab_b;
 mod qemu;
 mod stamp;
 
 use anyhow::{Context, Result, ensure};
+use clap::Args;
 use rackferry_tests::image;
 
 use stamp::Stamp;
+
+#[derive(Args)]
+pub struct Arguments {
+    /// Fetch the kernel of Lab B too, and pack its initrd.
+    #[arg(long)]
+    lab_b: bool,
+}
+
+/// Runs the steps that are asked for.
+pub fn set_up(arguments: &Arguments) -> Result<()> {
+    if arguments.lab_b { run_lab_b() } else { run() }
+}
 
 /// Runs every step that is not done yet.
 pub fn run() -> Result<()> {
@@ -25,6 +39,12 @@ pub fn run() -> Result<()> {
     kernel::fetch(&Stamp::new("kernel"))?;
     guest::build(&Stamp::new("guest"))?;
     base::build(&Stamp::new("base"))
+}
+
+/// Runs the steps of Lab B that are not done yet, after all others.
+pub fn run_lab_b() -> Result<()> {
+    run()?;
+    lab_b::build()
 }
 
 /// What the lab runs, beside what its steps fetch into the cache folder.
