@@ -1,10 +1,12 @@
-//! gRPC messages and services of `rackferry.v1`, and the typed refusals that travel with them.
+//! gRPC messages and services of `rackferry.v1`, the door between them and the model, and typed refusals.
 //!
 //! The messages are documented in `proto/rackferry/v1/*.proto`.
 
+pub mod door;
 mod refusal;
 
-pub use refusal::{Reason, leader_of, reason_of, refuse, refuse_not_leader};
+pub use rackferry_model::Reason;
+pub use refusal::{grpc_code, leader_of, reason_of, refuse, refuse_not_leader};
 
 /// Generated from the .proto files.
 #[allow(

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     Effect, End, EvacuationId, EvacuationRecord, Fleet, HostName, LinkLimit, LinkName, MigrationId,
-    MigrationRecord, Moment, Options, Record, Refusal, RunState, Stage, Standing, VmName,
+    MigrationRecord, Moment, MoveOptions, Record, Refusal, RunState, Stage, Standing, VmName,
     fleet::Live,
 };
 
@@ -18,7 +18,7 @@ pub struct EvacuationRequest {
     /// Racks or hosts.
     pub targets: Vec<String>,
     /// How to move.
-    pub options: Options,
+    pub options: MoveOptions,
     /// What its moves may put on links, all together.
     pub link_limits: BTreeMap<LinkName, LinkLimit>,
     /// Nanoseconds after which it should have ended.
@@ -35,7 +35,7 @@ pub struct MigrationRequest {
     /// Where to.
     pub target: HostName,
     /// How to move.
-    pub options: Options,
+    pub options: MoveOptions,
 }
 
 /// One move of a plan.
@@ -242,7 +242,7 @@ impl Fleet {
     fn queue(
         &mut self,
         step: &Move,
-        options: Options,
+        options: MoveOptions,
         evacuation: Option<EvacuationId>,
         request: Option<String>,
     ) -> MigrationId {

@@ -1,40 +1,15 @@
 //! What is not as it should be, for the operator, and what of it can be put right without asking anybody.
 
 use crate::{
-    Effect, Fleet, HostName, Listed, MigrationRecord, Moment, Order, Phase, RunState, Standing,
-    VmName, VmReport,
+    Effect, Fleet, HostName, Listed, MigrationRecord, Moment, Order, Phase, ProblemCode, RunState,
+    Standing, VmName, VmReport,
 };
-
-/// What kind of problem; the most urgent first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ProblemKind {
-    /// Nobody can say which of two hosts may run the VM.
-    OwnerUncertain,
-    /// The VM runs where it should not.
-    Astray,
-    /// Its owner has it, and it does not run.
-    Halted,
-    /// Its QEMU answers nobody.
-    QemuSilent,
-    /// A copy of no move that goes on.
-    Leftover,
-    /// The agent is not connected.
-    AgentAway,
-    /// The agent is of another version than the coordinator.
-    AgentVersion,
-    /// The inventory has the host, and its agent was never here.
-    HostMissing,
-    /// The inventory does not have the host.
-    HostUnlisted,
-    /// The inventory has the host in another rack.
-    HostElsewhere,
-}
 
 /// Something that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// Of which kind.
-    pub kind: ProblemKind,
+    pub kind: ProblemCode,
     /// The host it is about.
     pub host: HostName,
     /// The VM it is about.
@@ -60,7 +35,7 @@ impl Fleet {
             if agent.version != version {
                 let cause = format!("its agent is {}, the coordinator {version}", agent.version);
                 let fix = "update the older one".to_owned();
-                found.push(about(ProblemKind::AgentVersion, host, cause, fix));
+                found.push(about(ProblemCode::AgentVersion, host, cause, fix));
             }
         }
         found.extend(self.astray.iter().map(|(vm, host)| self.stray(vm, host)));
@@ -99,19 +74,19 @@ impl Fleet {
             let MigrationRecord { id, vm, source, target, .. } = view.record;
             let (kind, cause, fix) = match view.phase {
                 Phase::OwnerUnknown if self.live.get(id).is_some_and(|live| live.conflict) => (
-                    ProblemKind::OwnerUncertain,
+                    ProblemCode::OwnerUncertain,
                     format!("{id}: {source} and {target} both say they run it, or neither does"),
                     LOOK.to_owned(),
                 ),
                 Phase::OwnerUnknown => (
-                    ProblemKind::OwnerUncertain,
+                    ProblemCode::OwnerUncertain,
                     format!(
                         "{id}: it passes to {target}, and {source} does not say that it stopped"
                     ),
                     format!("start the agent of {source}; do not start the VM by hand"),
                 ),
                 Phase::PausedRecoverable => (
-                    ProblemKind::Halted,
+                    ProblemCode::Halted,
                     format!("{id}: it is stopped, and its owner {target} has no agent"),
                     format!("start the agent of {target}"),
                 ),
@@ -126,7 +101,7 @@ impl Fleet {
         let owner = self.store.vms().get(vm).map_or("nobody", |vm| vm.owner.as_str());
         let cause = format!("it runs here, and {owner} owns it");
         let fix = LOOK.to_owned();
-        Problem { vm: Some(vm.clone()), ..about(ProblemKind::Astray, host, cause, fix) }
+        Problem { vm: Some(vm.clone()), ..about(ProblemCode::Astray, host, cause, fix) }
     }
 
     /// What is wrong with a copy that a host lists and that no move takes care of.
@@ -140,14 +115,14 @@ impl Fleet {
         let (kind, cause, fix) = match vm.run_state {
             RunState::Running | RunState::Paused => return None,
             RunState::Unknown => (
-                ProblemKind::QemuSilent,
+                ProblemCode::QemuSilent,
                 "its QEMU does not answer its agent".to_owned(),
                 "wait; if it stays so, look at its qemu.log".to_owned(),
             ),
             // It has ended; that is nobody's fault.
             RunState::Dead if owner.is_none_or(|owner| owner == host) => return None,
             state if owner == Some(host) => (
-                ProblemKind::Halted,
+                ProblemCode::Halted,
                 format!("its only copy {}, and no move goes on", what(state)),
                 "wait 10 s; if it stays so, look at the logs of the agent and the coordinator"
                     .to_owned(),
@@ -164,10 +139,10 @@ impl Fleet {
                     )
                 };
                 let cause = format!("a copy is left that {}; {there}", what(state));
-                (ProblemKind::Leftover, cause, fix)
+                (ProblemCode::Leftover, cause, fix)
             }
         };
-        let repairable = kind == ProblemKind::Leftover && self.removal(host, vm).is_some();
+        let repairable = kind == ProblemCode::Leftover && self.removal(host, vm).is_some();
         let vm = Some(vm.name.clone());
         Some(Problem { vm, repairable, ..about(kind, host, cause, fix) })
     }
@@ -212,20 +187,20 @@ impl Fleet {
                     view.vms
                 );
                 let fix = "start the agent, or look into its log".to_owned();
-                found.push(about(ProblemKind::AgentAway, host, cause, fix));
+                found.push(about(ProblemCode::AgentAway, host, cause, fix));
             }
             match view.listed {
                 Listed::NoInventory | Listed::Yes => {}
                 Listed::No => {
                     let cause = "the inventory does not have it".to_owned();
                     let fix = "add it to the file, and import that: rackferry inventory import";
-                    found.push(about(ProblemKind::HostUnlisted, host, cause, fix.to_owned()));
+                    found.push(about(ProblemCode::HostUnlisted, host, cause, fix.to_owned()));
                 }
                 Listed::Elsewhere(rack) => {
                     let cause =
                         format!("it says it is in rack {}, the inventory says {rack}", view.rack);
                     let fix = "correct the agent's settings, or the inventory".to_owned();
-                    found.push(about(ProblemKind::HostElsewhere, host, cause, fix));
+                    found.push(about(ProblemCode::HostElsewhere, host, cause, fix));
                 }
             }
         }
@@ -236,14 +211,14 @@ impl Fleet {
                     format!("the inventory has it in rack {rack}, and no agent of it was here");
                 let fix = "let it join: rackferry token create, rackferry-agent join; or take it out of the \
                            inventory";
-                found.push(about(ProblemKind::HostMissing, host, cause, fix.to_owned()));
+                found.push(about(ProblemCode::HostMissing, host, cause, fix.to_owned()));
             }
         }
         found
     }
 }
 
-fn about(kind: ProblemKind, host: &HostName, cause: String, fix: String) -> Problem {
+fn about(kind: ProblemCode, host: &HostName, cause: String, fix: String) -> Problem {
     Problem { kind, host: host.clone(), vm: None, cause, fix, repairable: false }
 }
 

@@ -43,29 +43,29 @@ mod view;
 
 pub use candidate::Candidate;
 pub use evacuate::{EvacuationRequest, MigrationRequest, Move};
-pub use findings::{Problem, ProblemKind};
+pub use findings::Problem;
 pub use fleet::{Fleet, Limits};
 pub use links::{LaneView, LinkView};
 pub use message::{
-    Activity, Compress, Dedup, Disruption, Effect, Event, Hello, Member, Notice, Options, Order,
-    Outcome, Progress, RunState, Said, SessionEnd, VmReport,
+    Activity, Effect, Event, Hello, Member, Notice, Order, Progress, Said, SessionEnd, VmReport,
 };
-pub use name::{
-    BootId, Connection, Crossing, EvacuationId, Generation, HostId, HostName, LinkName,
-    MigrationId, Moment, NotAnId, RackName, VmName,
-};
+pub use name::Moment;
 pub use planned::Difference;
 #[cfg(feature = "planted-bugs")]
 pub use planted::PlantedBug;
 pub use record::{
-    Change, Counters, End, EvacuationRecord, HostRecord, InventoryRecord, Key, LimitRecord,
-    MigrationRecord, MigrationResult, Numbers, Record, Stage, Standing, TokenRecord, VmRecord,
+    Change, EvacuationRecord, HostRecord, InventoryRecord, Key, LimitRecord, MigrationRecord,
+    MigrationResult, Numbers, Record, Stage, Standing, TokenRecord, VmRecord,
 };
 pub use refusal::Refusal;
 pub use restore::{Restore, RestoreRequest, StayingVm};
 pub use tokens::TOKENS;
 pub use topology::{Lane, Link, LinkLimit, Route, Topology};
-pub use view::{
-    Condition, EvacuationState, EvacuationView, HostView, Listed, MigrationView, Phase, Totals,
-    VmView, Wait, WaitCode,
+pub use view::{EvacuationView, HostView, Listed, MigrationView, Totals, VmView, Wait};
+
+/// The vocabulary of [`rackferry_model`] that the fleet speaks.
+pub use rackferry_model::{
+    BootId, Compress, Condition, Connection, Counters, Crossing, Dedup, Disruption, End,
+    EvacuationId, EvacuationState, Generation, HostId, HostName, LinkName, MigrationId,
+    MoveOptions, Outcome, Phase, ProblemCode, RackName, RunState, VmName, WaitCode,
 };

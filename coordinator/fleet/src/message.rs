@@ -1,61 +1,9 @@
 //! What comes in (events) and what goes out (effects).
 
-use serde::{Deserialize, Serialize};
-
 use crate::{
     BootId, Change, Connection, Counters, Crossing, Generation, HostId, HostName, MigrationId,
-    RackName, VmName,
+    MoveOptions, Outcome, RackName, RunState, VmName,
 };
-
-/// How to move a VM.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Options {
-    /// Where duplicate content is looked for.
-    pub dedup: Dedup,
-    /// What is done to unique content.
-    pub compress: Compress,
-    /// The longest pause the VM accepts; 0 = the default of 300 ms.
-    pub max_downtime_ms: u32,
-    /// Hash the whole guest memory on both sides before the commit.
-    pub verify: bool,
-    /// What may be done to a VM that does not converge.
-    #[serde(default)]
-    pub disruption: Disruption,
-}
-
-/// What may be done to a VM that does not converge to its limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Disruption {
-    /// Nothing: the move is given up.
-    None,
-    /// A stop of up to a second, and a slower guest; then the move is given up.
-    #[default]
-    Brief,
-    /// The same; then the VM is stopped for as long as it takes.
-    Allow,
-}
-
-/// Where duplicate content is looked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Dedup {
-    /// Nowhere.
-    Off,
-    /// On the host.
-    Host,
-    /// In the whole rack.
-    #[default]
-    Rack,
-}
-
-/// What is done to unique content.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Compress {
-    /// Nothing.
-    Off,
-    /// zstd.
-    #[default]
-    Zstd,
-}
 
 /// Something that happened at an agent.
 #[derive(Clone, Debug, PartialEq)]
@@ -107,25 +55,6 @@ pub struct VmReport {
     pub machine_type: String,
     /// How to start it elsewhere; empty if the agent does not know.
     pub spec_toml: String,
-}
-
-/// What a VM's QEMU does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RunState {
-    /// The guest runs, or will by itself.
-    Running,
-    /// Stopped by its user.
-    Paused,
-    /// Target side, not known to be loaded.
-    Incoming,
-    /// Target side, everything loaded, paused.
-    Loaded,
-    /// Source side after the switchover: never runs again by itself.
-    MovedOut,
-    /// The process is gone.
-    Dead,
-    /// The process does not answer a restarted agent: it may be any of these.
-    Unknown,
 }
 
 /// What an agent says after it introduced itself.
@@ -210,19 +139,6 @@ pub struct SessionEnd {
     pub not_converged: bool,
 }
 
-/// What became of the VM when a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It runs at the target.
-    Moved,
-    /// It runs at the source.
-    RolledBack,
-    /// Its QEMU died by itself.
-    VmLost,
-    /// It is stopped at the source; the log decides.
-    Stopped,
-}
-
 /// What the shell must do, in this order: a `Persist` is durable before anything after it leaves.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
@@ -272,7 +188,7 @@ pub enum Order {
         /// Guest memory.
         memory_bytes: u64,
         /// How to move.
-        options: Options,
+        options: MoveOptions,
     },
     /// Move the VM.
     StartSource {
@@ -287,7 +203,7 @@ pub enum Order {
         /// Where to.
         target: Member,
         /// How to move.
-        options: Options,
+        options: MoveOptions,
         /// What it may send, bytes per second; none: as fast as it can.
         rate: Option<u64>,
     },

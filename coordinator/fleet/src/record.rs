@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BootId, Crossing, EvacuationId, Generation, HostId, HostName, LinkLimit, LinkName, MigrationId,
-    Moment, Options, RackName, Topology, VmName,
+    BootId, Counters, Crossing, End, EvacuationId, Generation, HostId, HostName, LinkLimit,
+    LinkName, MigrationId, Moment, MoveOptions, RackName, Topology, VmName,
 };
 
 /// One change of the durable state; changes of one batch are committed together.
@@ -213,7 +213,7 @@ pub struct MigrationRecord {
     /// What claims are kept for.
     pub crossing: Crossing,
     /// How to move.
-    pub options: Options,
+    pub options: MoveOptions,
     /// The generation the target owns the VM with, if it commits; 0 while queued.
     pub generation: Generation,
     /// How far it is.
@@ -261,19 +261,6 @@ pub enum Stage {
     },
 }
 
-/// How a migration ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum End {
-    /// The VM runs at the target.
-    Moved,
-    /// The VM stayed with its source.
-    RolledBack,
-    /// The VM stayed with its source because a client wanted so.
-    Cancelled,
-    /// The VM's QEMU is gone.
-    Lost,
-}
-
 /// Figures of a migration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MigrationResult {
@@ -287,34 +274,6 @@ pub struct MigrationResult {
     pub source_digest: String,
     /// Digest of the whole guest memory at the target (verify mode).
     pub target_digest: String,
-}
-
-/// What a transfer consists of, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counters {
-    /// Page records QEMU emitted, zero pages included.
-    pub logical: u64,
-    /// Zero pages.
-    pub zero: u64,
-    /// Sent as references.
-    pub duplicate: u64,
-    /// Unique content before compression.
-    pub raw: u64,
-    /// Everything written to the session's connection.
-    pub wire: u64,
-    /// References that had to be sent again as content.
-    pub supplied: u64,
-}
-
-impl std::ops::AddAssign for Counters {
-    fn add_assign(&mut self, other: Self) {
-        self.logical = self.logical.saturating_add(other.logical);
-        self.zero = self.zero.saturating_add(other.zero);
-        self.duplicate = self.duplicate.saturating_add(other.duplicate);
-        self.raw = self.raw.saturating_add(other.raw);
-        self.wire = self.wire.saturating_add(other.wire);
-        self.supplied = self.supplied.saturating_add(other.supplied);
-    }
 }
 
 /// Racks or hosts being emptied.
@@ -333,7 +292,7 @@ pub struct EvacuationRecord {
     /// The hosts the targets were resolved to.
     pub target_hosts: Vec<HostName>,
     /// How to move.
-    pub options: Options,
+    pub options: MoveOptions,
     /// What its moves may put on links, all together.
     #[serde(default)]
     pub link_limits: BTreeMap<LinkName, LinkLimit>,

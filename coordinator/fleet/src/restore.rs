@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     Effect, End, EvacuationId, EvacuationRequest, Fleet, HostName, MigrationRecord, Moment, Move,
-    Options, Refusal, Stage, VmName, evacuate::Plan,
+    MoveOptions, Refusal, Stage, VmName, evacuate::Plan,
 };
 
 /// Bring the VMs of this evacuation back.
@@ -18,7 +18,7 @@ pub struct RestoreRequest {
     /// The one that has ended.
     pub evacuation: EvacuationId,
     /// How to move.
-    pub options: Options,
+    pub options: MoveOptions,
 }
 
 /// What bringing VMs back would do.

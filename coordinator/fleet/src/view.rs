@@ -1,9 +1,9 @@
 //! What clients see: plain values, made when asked for.
 
 use crate::{
-    Activity, BootId, Connection, Counters, End, EvacuationId, EvacuationRecord, Fleet, Generation,
-    HostId, HostName, MigrationId, MigrationRecord, Progress, RackName, RunState, Stage, Standing,
-    VmName,
+    Activity, BootId, Condition, Connection, Counters, End, EvacuationId, EvacuationRecord,
+    EvacuationState, Fleet, Generation, HostId, HostName, MigrationId, MigrationRecord, Phase,
+    Progress, RackName, RunState, Stage, Standing, VmName, WaitCode,
     ownership::{Source, Target},
 };
 
@@ -20,39 +20,6 @@ pub struct Wait {
     pub used: u32,
 }
 
-/// Kinds of reasons to wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WaitCode {
-    /// As many moves are under way as may.
-    FleetBusy,
-    /// As many moves leave the source as may.
-    SourceBusy,
-    /// As many moves reach the target as may.
-    TargetBusy,
-    /// The source has no agent.
-    SourceDisconnected,
-    /// The target has no agent.
-    TargetDisconnected,
-    /// Every switchover slot is in use.
-    SwitchoverSlot,
-    /// Something of this VM is left at the target.
-    TargetDiscard,
-    /// The target has not the memory at the moment.
-    NoRoom,
-    /// The VM does not run at the moment.
-    VmNotRunning,
-    /// As many moves cross a link as its limit allows.
-    LinkFull,
-    /// Its evacuation is paused.
-    EvacuationPaused,
-    /// The target takes no VMs.
-    TargetCordoned,
-    /// An attempt was undone, and the next one waits for a while.
-    RetryBackoff,
-    /// A VM that it must not share a host with is at the target.
-    AntiAffinity,
-}
-
 impl Wait {
     pub(crate) fn host(code: WaitCode, host: &HostName) -> Self {
         Self { code, detail: host.to_string(), limit: 0, used: 0 }
@@ -61,35 +28,6 @@ impl Wait {
     pub(crate) fn full(code: WaitCode, host: &HostName, limit: u32, used: u32) -> Self {
         Self { code, detail: host.to_string(), limit, used }
     }
-}
-
-/// How far a migration is, for people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Not begun.
-    Queued,
-    /// The target prepares.
-    Preparing,
-    /// Pages move while the guest runs.
-    Copying,
-    /// The guest's memory is hashed.
-    Verifying,
-    /// The guest stops here and starts there.
-    Switching,
-    /// It runs at the target; the source cleans up.
-    Announcing,
-    /// Moved.
-    Done,
-    /// It stops as asked.
-    Cancelling,
-    /// The VM stayed with its source.
-    RolledBack,
-    /// The VM is lost.
-    Failed,
-    /// Paused with a recorded owner, until an agent comes back.
-    PausedRecoverable,
-    /// Committed, and the source is silent; or somebody did what nobody told him.
-    OwnerUnknown,
 }
 
 /// A migration.
@@ -109,23 +47,6 @@ pub struct MigrationView<'a> {
     pub wait: Option<Wait>,
     /// Why it did not move its VM; empty if it did.
     pub reason: &'a str,
-}
-
-/// How far an evacuation is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EvacuationState {
-    /// VMs move.
-    Running,
-    /// No move starts; those under way finish.
-    Paused,
-    /// It stops as asked.
-    Cancelling,
-    /// Every VM moved.
-    Done,
-    /// It ended, and VMs were left.
-    Incomplete,
-    /// It was stopped, and VMs were left.
-    Cancelled,
 }
 
 /// An evacuation.
@@ -212,21 +133,6 @@ pub enum Listed {
     No,
     /// It is there, in another rack than its agent says.
     Elsewhere(RackName),
-}
-
-/// What a VM does, as far as its owner's agent says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Condition {
-    /// It runs.
-    Running,
-    /// Its user stopped it.
-    Paused,
-    /// It is paused for its switchover.
-    Switching,
-    /// Its QEMU is gone.
-    Dead,
-    /// Its owner's agent is away, or cannot reach its QEMU.
-    Unknown,
 }
 
 /// A VM.

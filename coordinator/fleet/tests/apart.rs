@@ -4,7 +4,7 @@ mod common;
 
 use common::{Desk, MIB, ended, request, vm};
 use rackferry_fleet::{
-    MigrationId, MigrationRequest, Options, Outcome, Phase, Refusal, RunState, Said, Topology,
+    MigrationId, MigrationRequest, MoveOptions, Outcome, Phase, Refusal, RunState, Said, Topology,
     WaitCode,
 };
 
@@ -35,7 +35,7 @@ fn migrate(desk: &mut Desk, vm: &str, target: &str) -> Result<MigrationId, Refus
         request: String::new(),
         vm: vm.into(),
         target: target.into(),
-        options: Options::default(),
+        options: MoveOptions::default(),
     };
     let mut out = Vec::new();
     let answer = desk.fleet.create_migration(&request, desk.now, &mut out);

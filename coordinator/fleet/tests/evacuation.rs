@@ -4,8 +4,8 @@ mod common;
 
 use common::{Desk, MIB, SECOND, ended, moving, progress, request, vm};
 use rackferry_fleet::{
-    Connection, EvacuationState, Generation, Limits, MigrationId, MigrationRequest, Options, Order,
-    Outcome, Phase, Refusal, RunState, Said, Standing, WaitCode,
+    Connection, EvacuationState, Generation, Limits, MigrationId, MigrationRequest, MoveOptions,
+    Order, Outcome, Phase, Refusal, RunState, Said, Standing, WaitCode,
 };
 
 const M1: MigrationId = MigrationId(1);
@@ -334,7 +334,7 @@ fn refusals_name_the_reason() {
         request: String::new(),
         vm: "nope".into(),
         target: "b1".into(),
-        options: Options::default(),
+        options: MoveOptions::default(),
     };
     let refused = desk.fleet.create_migration(&request, desk.now, &mut Vec::new());
     assert_eq!(refused, Err(Refusal::UnknownVm("nope".into())));

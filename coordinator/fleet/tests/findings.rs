@@ -4,12 +4,12 @@ mod common;
 
 use common::{Desk, moving, vm};
 use rackferry_fleet::{
-    Event, MigrationId, Order, Phase, Problem, ProblemKind, RunState, Said, Topology, VmReport,
+    Event, MigrationId, Order, Phase, Problem, ProblemCode, RunState, Said, Topology, VmReport,
 };
 
 const VERSION: &str = "0.1.0";
 
-fn told(problems: &[Problem]) -> Vec<(ProblemKind, String)> {
+fn told(problems: &[Problem]) -> Vec<(ProblemCode, String)> {
     let about = |one: &Problem| match &one.vm {
         Some(vm) => format!("{vm} on {}", one.host),
         None => one.host.to_string(),
@@ -17,13 +17,13 @@ fn told(problems: &[Problem]) -> Vec<(ProblemKind, String)> {
     problems.iter().map(|one| (one.kind, about(one))).collect()
 }
 
-fn found(desk: &Desk) -> Vec<(ProblemKind, String)> {
+fn found(desk: &Desk) -> Vec<(ProblemCode, String)> {
     let problems = desk.fleet.findings(VERSION);
     assert!(problems.iter().all(|one| !one.cause.is_empty() && !one.fix.is_empty()));
     told(&problems)
 }
 
-fn repair(desk: &mut Desk) -> Vec<(ProblemKind, String)> {
+fn repair(desk: &mut Desk) -> Vec<(ProblemCode, String)> {
     let mut out = Vec::new();
     let repaired = desk.fleet.repair(desk.now, &mut out);
     desk.take(out);
@@ -60,7 +60,7 @@ fn a_clean_fleet_has_no_problems() {
 fn leftovers_of_a_vm_that_runs_elsewhere_are_removed() {
     for state in [RunState::Incoming, RunState::Loaded, RunState::MovedOut] {
         let mut desk = beside(copy("web", state));
-        assert_eq!(found(&desk), [(ProblemKind::Leftover, "web on b1".to_owned())]);
+        assert_eq!(found(&desk), [(ProblemCode::Leftover, "web on b1".to_owned())]);
         assert!(desk.fleet.findings(VERSION)[0].repairable);
         assert_eq!(repair(&mut desk).len(), 1);
         let orders: Vec<Order> = desk.told().into_iter().map(|(_, order)| order).collect();
@@ -86,7 +86,7 @@ fn what_could_be_the_only_copy_is_left_alone() {
     };
     for state in [RunState::Incoming, RunState::Loaded, RunState::MovedOut] {
         let mut desk = only(state);
-        assert_eq!(found(&desk), [(ProblemKind::Leftover, "web on b1".to_owned())]);
+        assert_eq!(found(&desk), [(ProblemCode::Leftover, "web on b1".to_owned())]);
         assert!(!desk.fleet.findings(VERSION)[0].repairable);
         assert_eq!((repair(&mut desk), desk.told_of_moves()), (vec![], vec![]));
     }
@@ -120,8 +120,8 @@ fn a_vm_that_runs_twice_is_the_first_thing_told() {
     assert_eq!(
         found(&desk),
         [
-            (ProblemKind::Astray, "web on b1".to_owned()),
-            (ProblemKind::Leftover, "db on b1".to_owned()),
+            (ProblemCode::Astray, "web on b1".to_owned()),
+            (ProblemCode::Leftover, "db on b1".to_owned()),
         ]
     );
     assert_eq!(repair(&mut desk), [], "neither of two running copies is stopped");
@@ -139,11 +139,11 @@ fn an_owner_that_is_uncertain_and_a_vm_that_waits_are_told() {
     desk.say(a, Said::CommitRequest(id, generation));
     desk.handle(Event::Disconnected(a));
     assert_eq!(desk.phase(1), Phase::OwnerUnknown);
-    assert_eq!(found(&desk)[0], (ProblemKind::OwnerUncertain, "web on b1".to_owned()));
+    assert_eq!(found(&desk)[0], (ProblemCode::OwnerUncertain, "web on b1".to_owned()));
     let a = desk.connect("a1", "a", "boot-a", vec![moving("web", RunState::MovedOut, 1)]);
     desk.handle(Event::Disconnected(b));
     assert_eq!(desk.phase(1), Phase::PausedRecoverable);
-    assert_eq!(found(&desk)[0], (ProblemKind::Halted, "web on b1".to_owned()));
+    assert_eq!(found(&desk)[0], (ProblemCode::Halted, "web on b1".to_owned()));
     assert_eq!(repair(&mut desk), []);
     let _ = a;
 }
@@ -152,7 +152,7 @@ fn an_owner_that_is_uncertain_and_a_vm_that_waits_are_told() {
 fn a_qemu_that_does_not_answer_is_told() {
     let mut desk = Desk::new();
     desk.connect("a1", "a", "boot-a", vec![vm("web", RunState::Unknown)]);
-    assert_eq!(found(&desk), [(ProblemKind::QemuSilent, "web on a1".to_owned())]);
+    assert_eq!(found(&desk), [(ProblemCode::QemuSilent, "web on a1".to_owned())]);
 }
 
 #[test]
@@ -172,16 +172,16 @@ fn hosts_that_are_not_as_they_should_be_are_told() {
     assert_eq!(
         found(&desk),
         [
-            (ProblemKind::AgentAway, "a1".to_owned()),
-            (ProblemKind::HostMissing, "a2".to_owned()),
-            (ProblemKind::HostUnlisted, "b1".to_owned()),
-            (ProblemKind::HostElsewhere, "c1".to_owned()),
+            (ProblemCode::AgentAway, "a1".to_owned()),
+            (ProblemCode::HostMissing, "a2".to_owned()),
+            (ProblemCode::HostUnlisted, "b1".to_owned()),
+            (ProblemCode::HostElsewhere, "c1".to_owned()),
         ]
     );
     let newer = told(&desk.fleet.findings("0.2.0"));
-    assert!(newer.contains(&(ProblemKind::AgentVersion, "b1".to_owned())), "{newer:?}");
+    assert!(newer.contains(&(ProblemCode::AgentVersion, "b1".to_owned())), "{newer:?}");
     assert!(
-        !newer.contains(&(ProblemKind::AgentVersion, "a1".to_owned())),
+        !newer.contains(&(ProblemCode::AgentVersion, "a1".to_owned())),
         "who is away is not asked"
     );
 }

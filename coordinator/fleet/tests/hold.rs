@@ -4,8 +4,8 @@ mod common;
 
 use common::{Desk, request, vm};
 use rackferry_fleet::{
-    Connection, EvacuationId, EvacuationState, HostName, MigrationId, MigrationRequest, Options,
-    Order, Phase, Refusal, RunState, Said, WaitCode,
+    Connection, EvacuationId, EvacuationState, HostName, MigrationId, MigrationRequest,
+    MoveOptions, Order, Phase, Refusal, RunState, Said, WaitCode,
 };
 
 /// Rack a with a host and three VMs, rack b with two hosts.
@@ -88,7 +88,7 @@ fn a_cordoned_host_is_no_target() {
         request: String::new(),
         vm: "vm0".into(),
         target: "b1".into(),
-        options: Options::default(),
+        options: MoveOptions::default(),
     };
     let refused = desk.fleet.create_migration(&single, desk.now, &mut Vec::new());
     assert_eq!(refused, Err(Refusal::Cordoned(vec!["b1".into()])));

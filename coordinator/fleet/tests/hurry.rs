@@ -5,7 +5,7 @@ mod common;
 use common::{Desk, SECOND, ended, progress, request, vm};
 use rackferry_fleet::{
     Connection, Disruption, EvacuationId, EvacuationRequest, EvacuationState, Event, MigrationId,
-    Options, Order, Outcome, Refusal, RunState, Said,
+    MoveOptions, Order, Outcome, Refusal, RunState, Said,
 };
 
 const M1: MigrationId = MigrationId(1);
@@ -15,7 +15,7 @@ fn copying(disruption: Disruption, deadline: Option<u64>) -> (Desk, Connection, 
     let mut desk = Desk::new();
     let a = desk.connect("a1", "a", "a1", vec![vm("web", RunState::Running)]);
     let b = desk.connect("b1", "b", "b1", vec![]);
-    let options = Options { disruption, ..Options::default() };
+    let options = MoveOptions { disruption, ..MoveOptions::default() };
     let deadline_ns = deadline.map(|seconds| seconds * SECOND);
     let asked = EvacuationRequest { options, deadline_ns, ..request("a", "b") };
     let mut out = Vec::new();

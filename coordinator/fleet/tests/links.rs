@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use common::{Desk, SECOND, ended, progress, request, vm};
 use rackferry_fleet::{
-    Connection, Effect, Link, LinkLimit, LinkName, MigrationId, Options, Order, Outcome, Progress,
-    Refusal, RunState, Said, Topology, WaitCode,
+    Connection, Effect, Link, LinkLimit, LinkName, MigrationId, MoveOptions, Order, Outcome,
+    Progress, Refusal, RunState, Said, Topology, WaitCode,
 };
 
 const MB: u64 = 1_000_000;
@@ -255,7 +255,7 @@ fn logs_of_before_are_read() {
     let record: rackferry_fleet::Record = serde_json::from_str(text).expect("old logs are read");
     let rackferry_fleet::Record::Evacuation(record) = record else { panic!("not an evacuation") };
     assert!(record.link_limits.is_empty() && !record.paused);
-    assert_eq!(record.options, Options::default());
+    assert_eq!(record.options, MoveOptions::default());
     let text = r#"{"host.v1":{"name":"a1","id":1,"rack":"a","memory_bytes":1}}"#;
     let record: rackferry_fleet::Record = serde_json::from_str(text).expect("old logs are read");
     assert!(matches!(record, rackferry_fleet::Record::Host(host) if !host.cordoned));

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Desk, MIB, ended, moving, request, vm};
 use rackferry_fleet::{
-    Connection, EvacuationId, EvacuationState, Event, MigrationId, Options, Order, Outcome,
+    Connection, EvacuationId, EvacuationState, Event, MigrationId, MoveOptions, Order, Outcome,
     Refusal, RestoreRequest, RunState, Said, StayingVm,
 };
 
@@ -51,7 +51,7 @@ fn arrive(
 }
 
 fn wanted(id: &str) -> RestoreRequest {
-    RestoreRequest { request: id.to_owned(), evacuation: FIRST, options: Options::default() }
+    RestoreRequest { request: id.to_owned(), evacuation: FIRST, options: MoveOptions::default() }
 }
 
 fn restore(desk: &mut Desk, id: &str) -> Result<(EvacuationId, Vec<StayingVm>), Refusal> {

@@ -1,25 +1,20 @@
 //! What agents say.
 
 use rackferry_fleet::{
-    Activity, Counters, Generation, Hello, MigrationId, Outcome, Progress, RunState, Said,
-    SessionEnd, VmReport,
+    Activity, Generation, Hello, MigrationId, Phase, Progress, RunState, Said, SessionEnd, VmReport,
 };
-use rackferry_proto::v1::{self, connect_request::Message};
-use thiserror::Error;
+use rackferry_model::name::is_received_name;
+use rackferry_proto::{
+    door::{Invalid, word},
+    v1::{self, connect_request::Message},
+};
 
-/// The longest name of a host, rack or VM.
-const NAME_LIMIT: usize = 255;
 /// The most findings about a VM.
 const FINDINGS_LIMIT: usize = 64;
 /// The longest text of a finding.
 const TEXT_LIMIT: usize = 1000;
 /// The most VMs a host may list.
 const VMS_LIMIT: usize = 10_000;
-
-/// A message is malformed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("{0} is missing or malformed")]
-pub struct Invalid(pub &'static str);
 
 /// An agent's introduction.
 ///
@@ -75,10 +70,7 @@ pub fn said(message: Message) -> Result<Said, Invalid> {
 }
 
 fn name(text: String, field: &'static str) -> Result<String, Invalid> {
-    if text.is_empty() || text.len() > NAME_LIMIT || text.chars().any(char::is_control) {
-        return Err(Invalid(field));
-    }
-    Ok(text)
+    if is_received_name(&text) { Ok(text) } else { Err(Invalid(field)) }
 }
 
 fn migration(text: &str) -> Result<MigrationId, Invalid> {
@@ -93,16 +85,8 @@ fn vms(states: Vec<v1::VmState>) -> Result<Vec<VmReport>, Invalid> {
 }
 
 fn vm(state: v1::VmState) -> Result<VmReport, Invalid> {
-    let run_state = match state.run_state() {
-        v1::RunState::Unspecified => RunState::Unknown,
-        v1::RunState::Running => RunState::Running,
-        v1::RunState::Paused => RunState::Paused,
-        v1::RunState::Incoming => RunState::Incoming,
-        v1::RunState::Loaded => RunState::Loaded,
-        v1::RunState::MovedOut => RunState::MovedOut,
-        v1::RunState::Dead => RunState::Dead,
-        v1::RunState::Unknown => RunState::Unknown,
-    };
+    // Unspecified, or a state of a later version: there may be a process, and this version cannot tell what it does.
+    let run_state = word(state.run_state).unwrap_or(RunState::Unknown);
     let migration = match state.migration_id.as_str() {
         "" => None,
         id => Some(migration(id)?),
@@ -119,9 +103,9 @@ fn vm(state: v1::VmState) -> Result<VmReport, Invalid> {
 }
 
 fn progress(said: &v1::MigrationProgress) -> Progress {
-    let activity = match said.phase() {
-        v1::Phase::Switching | v1::Phase::Announcing => Activity::Switching,
-        v1::Phase::Verifying => Activity::Verifying,
+    let activity = match word(said.phase) {
+        Some(Phase::Switching | Phase::Announcing) => Activity::Switching,
+        Some(Phase::Verifying) => Activity::Verifying,
         _ => Activity::Copying,
     };
     Progress {
@@ -132,36 +116,18 @@ fn progress(said: &v1::MigrationProgress) -> Progress {
         remaining_bytes: said.remaining_bytes,
         dirty_bytes_per_second: said.dirty_bytes_per_second,
         send_bytes_per_second: said.send_bytes_per_second,
-        counters: counters(said.counters),
+        counters: said.counters.unwrap_or_default().into(),
         predicted_stop_ms: said.predicted_stop_ms,
         stop_limit_ms: said.stop_limit_ms,
     }
 }
 
-fn counters(counters: Option<v1::TransferCounters>) -> Counters {
-    let counters = counters.unwrap_or_default();
-    Counters {
-        logical: counters.logical_bytes,
-        zero: counters.zero_bytes,
-        duplicate: counters.duplicate_bytes,
-        raw: counters.raw_bytes,
-        wire: counters.wire_bytes,
-        supplied: counters.supplied_bytes,
-    }
-}
-
 fn session_end(ended: v1::MigrationEnded) -> Result<SessionEnd, Invalid> {
-    let outcome = match ended.outcome() {
-        v1::Outcome::Unspecified => return Err(Invalid("outcome")),
-        v1::Outcome::Moved => Outcome::Moved,
-        v1::Outcome::RolledBack => Outcome::RolledBack,
-        v1::Outcome::VmLost => Outcome::VmLost,
-        v1::Outcome::Stopped => Outcome::Stopped,
-    };
+    let outcome = word(ended.outcome).ok_or(Invalid("outcome"))?;
     Ok(SessionEnd {
         outcome,
         reason: ended.reason,
-        counters: counters(ended.counters),
+        counters: ended.counters.unwrap_or_default().into(),
         qemu_downtime_ms: ended.qemu_downtime_ms,
         blackout_ms: ended.blackout_ms,
         memory_digest: ended.memory_digest,
@@ -171,6 +137,8 @@ fn session_end(ended: v1::MigrationEnded) -> Result<SessionEnd, Invalid> {
 
 #[cfg(test)]
 mod tests {
+    use rackferry_model::name::RECEIVED_NAME_LIMIT;
+
     use super::*;
 
     fn state() -> v1::VmState {
@@ -183,7 +151,7 @@ mod tests {
 
     #[test]
     fn names_are_checked() {
-        for bad in ["", "a\nb", &"x".repeat(NAME_LIMIT + 1)] {
+        for bad in ["", "a\nb", &"x".repeat(RECEIVED_NAME_LIMIT + 1)] {
             let state = v1::VmState { name: bad.to_owned(), ..state() };
             assert_eq!(vm(state), Err(Invalid("vm name")), "{bad:?}");
         }

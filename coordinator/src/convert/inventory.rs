@@ -1,17 +1,15 @@
 //! The inventory, links and their limits.
 
-use rackferry_fleet::{Fleet, LaneView, Link, LinkLimit, LinkName, LinkView, Listed, Topology};
+use rackferry_fleet::{Fleet, LaneView, Link, LinkView, Listed, Topology};
 use rackferry_inventory::Inventory;
+use rackferry_model::name::RECEIVED_NAME_LIMIT;
 use rackferry_proto::{Reason, refuse, v1};
 use tonic::Status;
 
-use super::view::host;
+use super::{limit::limit, view::host};
 
 /// The label whose value is a group of VMs that never share a host.
 const ANTI_AFFINITY: &str = "anti_affinity";
-
-/// The longest name of a file.
-const NAME_LIMIT: usize = 255;
 
 /// Reads a file that is to be imported: its text, what the fleet decides by, and how much it is.
 ///
@@ -21,7 +19,8 @@ pub fn import(
     message: v1::ImportInventoryRequest,
 ) -> Result<(String, Topology, v1::InventorySummary), Status> {
     let v1::ImportInventoryRequest { name, text } = message;
-    let name = if name.is_empty() || name.len() > NAME_LIMIT { "inventory" } else { &name };
+    let name =
+        if name.is_empty() || name.len() > RECEIVED_NAME_LIMIT { "inventory" } else { &name };
     let inventory = rackferry_inventory::read(name, &text)
         .map_err(|mistakes| refuse(Reason::InvalidInventory, mistakes.to_string()))?;
     Ok((text, topology(&inventory), summary(&inventory)))
@@ -118,16 +117,6 @@ fn link(view: LinkView) -> v1::LinkStatus {
 
 fn lane(view: LaneView) -> v1::LaneStatus {
     v1::LaneStatus { moves: view.moves, allotted_bytes_per_second: view.allotted }
-}
-
-/// A limit as its message.
-pub fn limit(link: &LinkName, limit: LinkLimit) -> v1::LinkLimit {
-    use v1::link_limit::Limit;
-    let limit = match limit {
-        LinkLimit::Rate(rate) => Limit::BytesPerSecond(rate),
-        LinkLimit::Percent(percent) => Limit::Percent(percent.into()),
-    };
-    v1::LinkLimit { link: link.to_string(), limit: Some(limit) }
 }
 
 #[cfg(test)]

@@ -2,11 +2,12 @@
 
 mod incoming;
 mod inventory;
+mod limit;
 mod outgoing;
 mod request;
 mod view;
 
-pub use incoming::{Invalid, check_report, hello, said};
+pub use incoming::{check_report, hello, said};
 pub use inventory::{import, inventory, links, summary_of};
 pub use outgoing::order;
 pub use request::{

@@ -1,6 +1,6 @@
 //! What agents are told.
 
-use rackferry_fleet::{Compress, Dedup, Disruption, Member, MigrationId, Options, Order};
+use rackferry_fleet::{Member, MigrationId, Order};
 use rackferry_proto::v1::{self, ConnectResponse, connect_response::Message};
 
 use crate::key::DomainKey;
@@ -20,23 +20,18 @@ fn message(order: Order, key: &DomainKey) -> Message {
             members: members.into_iter().map(member).collect(),
             open_crossings: open.into_iter().map(|crossing| crossing.0).collect(),
         }),
-        Order::PrepareTarget {
-            migration,
-            vm,
-            generation,
-            spec_toml,
-            memory_bytes,
-            options: how,
-        } => Message::PrepareTarget(v1::PrepareTarget {
-            migration_id: migration.to_string(),
-            session: migration.0,
-            vm: vm.to_string(),
-            generation: generation.0,
-            spec_toml,
-            memory_bytes,
-            options: Some(options(how)),
-        }),
-        Order::StartSource { migration, vm, generation, crossing, target, options: how, rate } => {
+        Order::PrepareTarget { migration, vm, generation, spec_toml, memory_bytes, options } => {
+            Message::PrepareTarget(v1::PrepareTarget {
+                migration_id: migration.to_string(),
+                session: migration.0,
+                vm: vm.to_string(),
+                generation: generation.0,
+                spec_toml,
+                memory_bytes,
+                options: Some(options.into()),
+            })
+        }
+        Order::StartSource { migration, vm, generation, crossing, target, options, rate } => {
             Message::StartSource(v1::StartSource {
                 migration_id: migration.to_string(),
                 session: migration.0,
@@ -46,7 +41,7 @@ fn message(order: Order, key: &DomainKey) -> Message {
                 target_host_id: target.id.0,
                 target_host: target.host.to_string(),
                 target_page_addr: target.page_addr,
-                options: Some(options(how)),
+                options: Some(options.into()),
                 bytes_per_second: on_the_wire(rate),
             })
         }
@@ -104,30 +99,5 @@ fn member(member: Member) -> v1::RackMember {
         host_id: member.id.0,
         host: member.host.to_string(),
         page_addr: member.page_addr,
-    }
-}
-
-/// Options as their message.
-pub fn options(options: Options) -> v1::MigrationOptions {
-    let dedup = match options.dedup {
-        Dedup::Off => v1::DedupMode::Off,
-        Dedup::Host => v1::DedupMode::Host,
-        Dedup::Rack => v1::DedupMode::Rack,
-    };
-    let compress = match options.compress {
-        Compress::Off => v1::CompressMode::Off,
-        Compress::Zstd => v1::CompressMode::Zstd,
-    };
-    v1::MigrationOptions {
-        dedup: dedup.into(),
-        compress: compress.into(),
-        max_downtime_ms: options.max_downtime_ms,
-        verify: options.verify,
-        disruption: match options.disruption {
-            Disruption::None => v1::Disruption::None,
-            Disruption::Brief => v1::Disruption::Brief,
-            Disruption::Allow => v1::Disruption::Allow,
-        }
-        .into(),
     }
 }

@@ -3,16 +3,13 @@
 use std::collections::BTreeSet;
 
 use rackferry_fleet::{
-    Compress, Dedup, Disruption, EvacuationId, EvacuationRequest, LinkLimit, LinkName,
-    MigrationRequest, Move, Options, Refusal, RestoreRequest,
+    EvacuationId, EvacuationRequest, LinkLimit, LinkName, MigrationRequest, Move, MoveOptions,
+    Refusal, RestoreRequest,
 };
-use rackferry_proto::{Reason, refuse, v1};
+use rackferry_model::name::RECEIVED_NAME_LIMIT;
+use rackferry_proto::{Reason, door::Invalid, refuse, v1};
 use tonic::Status;
 
-use super::Invalid;
-
-/// The longest text in a request.
-const TEXT_LIMIT: usize = 255;
 /// The most racks or hosts in a request.
 const PLACES_LIMIT: usize = 1000;
 /// The most moves in a plan: as many as fit into a message.
@@ -130,7 +127,11 @@ pub fn check_request(message: v1::CheckVmsRequest) -> Result<(Vec<String>, Vec<S
 }
 
 fn text(text: String, field: &'static str, shortest: usize) -> Result<String, Invalid> {
-    if (shortest..=TEXT_LIMIT).contains(&text.len()) { Ok(text) } else { Err(Invalid(field)) }
+    if (shortest..=RECEIVED_NAME_LIMIT).contains(&text.len()) {
+        Ok(text)
+    } else {
+        Err(Invalid(field))
+    }
 }
 
 /// Checks names of racks and hosts.
@@ -144,38 +145,8 @@ pub fn places(places: Vec<String>, field: &'static str) -> Result<Vec<String>, I
     places.into_iter().map(|place| text(place, field, 1)).collect()
 }
 
-fn options(message: Option<v1::MigrationOptions>) -> Result<Options, Invalid> {
-    let message = message.unwrap_or_default();
-    let dedup = match v1::DedupMode::try_from(message.dedup) {
-        Ok(v1::DedupMode::Off) => Dedup::Off,
-        Ok(v1::DedupMode::Host) => Dedup::Host,
-        Ok(v1::DedupMode::Rack | v1::DedupMode::Unspecified) => Dedup::Rack,
-        Err(_) => return Err(Invalid("options.dedup")),
-    };
-    let compress = match v1::CompressMode::try_from(message.compress) {
-        Ok(v1::CompressMode::Off) => Compress::Off,
-        Ok(v1::CompressMode::Zstd | v1::CompressMode::Unspecified) => Compress::Zstd,
-        Err(_) => return Err(Invalid("options.compress")),
-    };
-    let disruption = match v1::Disruption::try_from(message.disruption) {
-        Ok(v1::Disruption::None) => Disruption::None,
-        Ok(v1::Disruption::Brief | v1::Disruption::Unspecified) => Disruption::Brief,
-        Ok(v1::Disruption::Allow) => Disruption::Allow,
-        Err(_) => return Err(Invalid("options.disruption")),
-    };
-    Ok(Options {
-        dedup,
-        compress,
-        max_downtime_ms: message.max_downtime_ms,
-        verify: message.verify,
-        disruption,
-    })
-}
-
-impl From<Invalid> for Status {
-    fn from(invalid: Invalid) -> Self {
-        refuse(Reason::InvalidArgument, invalid.to_string())
-    }
+fn options(message: Option<v1::MigrationOptions>) -> Result<MoveOptions, Invalid> {
+    message.unwrap_or_default().try_into()
 }
 
 /// A refusal as a status with its reason.
@@ -257,16 +228,5 @@ mod tests {
         for bad in [Limit::Percent(0), Limit::Percent(101), Limit::BytesPerSecond(0)] {
             assert_eq!(of(Some(bad)), Err(Invalid("limits.limit")));
         }
-    }
-
-    #[test]
-    fn options_have_defaults_and_refuse_the_unknown() {
-        assert_eq!(options(None), Ok(Options::default()));
-        let message = v1::MigrationOptions { dedup: 9, ..Default::default() };
-        assert_eq!(options(Some(message)), Err(Invalid("options.dedup")));
-        let message = v1::MigrationOptions { compress: 9, ..Default::default() };
-        assert_eq!(options(Some(message)), Err(Invalid("options.compress")));
-        let message = v1::MigrationOptions { disruption: 9, ..Default::default() };
-        assert_eq!(options(Some(message)), Err(Invalid("options.disruption")));
     }
 }

@@ -1,28 +1,20 @@
 //! What clients see.
 
 use rackferry_fleet::{
-    Condition, Counters, EvacuationId, EvacuationRequest, EvacuationState, EvacuationView, Fleet,
-    HostView, Listed, MigrationView, Move, Options, Phase, Problem, ProblemKind, Stage, Standing,
-    StayingVm, Totals, VmView, Wait, WaitCode,
+    EvacuationId, EvacuationRequest, EvacuationView, Fleet, HostView, Listed, MigrationView, Move,
+    MoveOptions, Phase, Problem, Stage, Standing, StayingVm, Totals, VmView, Wait,
 };
+use rackferry_model::ResultCode;
 use rackferry_proto::v1;
 
-use super::{inventory::limit, outgoing::options};
-
-/// Exit codes of the command line that an evacuation may end with.
-mod result {
-    pub const DONE: u32 = 0;
-    pub const INCOMPLETE: u32 = 4;
-    pub const CANCELLED: u32 = 5;
-    pub const OPERATOR_NEEDED: u32 = 8;
-}
+use super::limit::limit;
 
 /// A migration as its message.
 pub fn migration(view: &MigrationView<'_>) -> v1::Migration {
     let record = view.record;
-    let ended = match record.stage {
-        Stage::Ended { at, .. } => at.unix_ms(),
-        _ => 0,
+    let (end, ended_unix_ms) = match record.stage {
+        Stage::Ended { end, at, .. } => (end.into(), at.unix_ms()),
+        _ => (v1::MigrationEnd::Unspecified, 0),
     };
     v1::Migration {
         id: record.id.to_string(),
@@ -35,18 +27,18 @@ pub fn migration(view: &MigrationView<'_>) -> v1::Migration {
         memory_bytes: record.memory_bytes,
         generation: record.generation.0,
         attempt: record.attempt,
-        phase: phase(view.phase).into(),
+        phase: v1::Phase::from(view.phase).into(),
         pass1_ratio: if view.phase == Phase::Done { 1.0 } else { view.progress.pass1_ratio },
         round: view.progress.round,
         remaining_bytes: view.progress.remaining_bytes,
         dirty_bytes_per_second: view.progress.dirty_bytes_per_second,
         send_bytes_per_second: view.progress.send_bytes_per_second,
-        counters: Some(counters(view.counters())),
+        counters: Some(view.counters().into()),
         wait_reason: view.wait.as_ref().map(wait),
         reason: view.reason.to_owned(),
         created_unix_ms: record.created.unix_ms(),
         started_unix_ms: record.started.map_or(0, |at| at.unix_ms()),
-        ended_unix_ms: ended,
+        ended_unix_ms,
         qemu_downtime_ms: record.result.qemu_downtime_ms,
         blackout_ms: record.result.blackout_ms,
         source_memory_digest: record.result.source_digest.clone(),
@@ -54,82 +46,32 @@ pub fn migration(view: &MigrationView<'_>) -> v1::Migration {
         predicted_stop_ms: view.progress.predicted_stop_ms,
         stop_limit_ms: view.progress.stop_limit_ms,
         forced: record.forced,
+        end: end.into(),
         not_before_unix_ms: record.not_before.map_or(0, |at| at.unix_ms()),
     }
 }
 
-fn phase(phase: Phase) -> v1::Phase {
-    match phase {
-        Phase::Queued => v1::Phase::Queued,
-        Phase::Preparing => v1::Phase::Preparing,
-        Phase::Copying => v1::Phase::Copying,
-        Phase::Verifying => v1::Phase::Verifying,
-        Phase::Switching => v1::Phase::Switching,
-        Phase::Announcing => v1::Phase::Announcing,
-        Phase::Done => v1::Phase::Done,
-        Phase::Cancelling => v1::Phase::Cancelling,
-        Phase::RolledBack => v1::Phase::RolledBack,
-        Phase::Failed => v1::Phase::Failed,
-        Phase::PausedRecoverable => v1::Phase::PausedRecoverable,
-        Phase::OwnerUnknown => v1::Phase::OwnerUnknown,
-    }
-}
-
 fn wait(wait: &Wait) -> v1::WaitReason {
-    let code = match wait.code {
-        WaitCode::SourceBusy => v1::WaitCode::SourceBusy,
-        WaitCode::FleetBusy => v1::WaitCode::FleetBusy,
-        WaitCode::TargetBusy => v1::WaitCode::TargetBusy,
-        WaitCode::SourceDisconnected => v1::WaitCode::SourceDisconnected,
-        WaitCode::TargetDisconnected => v1::WaitCode::TargetDisconnected,
-        WaitCode::SwitchoverSlot => v1::WaitCode::SwitchoverSlot,
-        WaitCode::TargetDiscard => v1::WaitCode::TargetDiscard,
-        WaitCode::NoRoom => v1::WaitCode::NoRoom,
-        WaitCode::VmNotRunning => v1::WaitCode::VmNotRunning,
-        WaitCode::LinkFull => v1::WaitCode::LinkFull,
-        WaitCode::EvacuationPaused => v1::WaitCode::EvacuationPaused,
-        WaitCode::TargetCordoned => v1::WaitCode::TargetCordoned,
-        WaitCode::RetryBackoff => v1::WaitCode::RetryBackoff,
-        WaitCode::AntiAffinity => v1::WaitCode::AntiAffinity,
-    };
-    let Wait { detail, limit, used, .. } = wait.clone();
-    v1::WaitReason { code: code.into(), detail, limit, used }
-}
-
-fn counters(counters: Counters) -> v1::TransferCounters {
-    v1::TransferCounters {
-        logical_bytes: counters.logical,
-        zero_bytes: counters.zero,
-        duplicate_bytes: counters.duplicate,
-        raw_bytes: counters.raw,
-        wire_bytes: counters.wire,
-        supplied_bytes: counters.supplied,
-    }
+    let Wait { code, detail, limit, used } = wait.clone();
+    v1::WaitReason { code: v1::WaitCode::from(code).into(), detail, limit, used }
 }
 
 /// An evacuation as its message.
 pub fn evacuation(view: &EvacuationView<'_>) -> v1::Evacuation {
     let record = view.record;
-    let (state, result_code) = match view.state {
-        EvacuationState::Running => (v1::EvacuationState::Running, result::DONE),
-        EvacuationState::Paused => (v1::EvacuationState::Paused, result::DONE),
-        EvacuationState::Cancelling => (v1::EvacuationState::Cancelling, result::DONE),
-        EvacuationState::Done => (v1::EvacuationState::Done, result::DONE),
-        EvacuationState::Incomplete => (v1::EvacuationState::Incomplete, result::INCOMPLETE),
-        EvacuationState::Cancelled => (v1::EvacuationState::Cancelled, result::CANCELLED),
-    };
     let uncertain = record.ended.is_some() && view.totals.uncertain > 0;
+    let result = if uncertain { ResultCode::OperatorNeeded } else { view.state.result() };
     v1::Evacuation {
         id: record.id.to_string(),
         sources: record.sources.clone(),
         targets: record.targets.clone(),
-        options: Some(options(record.options)),
-        state: state.into(),
+        options: Some(record.options.into()),
+        state: v1::EvacuationState::from(view.state).into(),
         created_unix_ms: record.created.unix_ms(),
         ended_unix_ms: record.ended.map_or(0, |at| at.unix_ms()),
         migrations: view.migrations.iter().map(migration).collect(),
         totals: Some(totals(&view.totals)),
-        result_code: if uncertain { result::OPERATOR_NEEDED } else { result_code },
+        result_code: result as u32,
         link_limits: record.link_limits.iter().map(|(link, of)| limit(link, *of)).collect(),
         deadline_unix_ms: record.deadline.map_or(0, |at| at.unix_ms()),
         overdue: view.overdue,
@@ -148,7 +90,7 @@ fn totals(totals: &Totals) -> v1::EvacuationTotals {
         uncertain: totals.uncertain,
         memory_bytes: totals.memory_bytes,
         memory_done_bytes: totals.memory_done_bytes,
-        counters: Some(counters(totals.counters)),
+        counters: Some(totals.counters.into()),
     }
 }
 
@@ -157,7 +99,7 @@ pub fn plan(fleet: &Fleet, request: EvacuationRequest, moves: &[Move]) -> v1::Ev
     v1::Evacuation {
         sources: request.sources,
         targets: request.targets,
-        options: Some(options(request.options)),
+        options: Some(request.options.into()),
         link_limits: request.link_limits.iter().map(|(link, of)| limit(link, *of)).collect(),
         ..planned(fleet, moves)
     }
@@ -167,7 +109,7 @@ pub fn plan(fleet: &Fleet, request: EvacuationRequest, moves: &[Move]) -> v1::Ev
 pub fn restore_plan(
     fleet: &Fleet,
     id: EvacuationId,
-    how: Options,
+    options: MoveOptions,
     moves: &[Move],
 ) -> v1::Evacuation {
     let names = |host: fn(&Move) -> &rackferry_fleet::HostName| -> Vec<String> {
@@ -177,7 +119,7 @@ pub fn restore_plan(
     v1::Evacuation {
         sources: names(|step| &step.source),
         targets: names(|step| &step.target),
-        options: Some(options(how)),
+        options: Some(options.into()),
         restores: id.to_string(),
         ..planned(fleet, moves)
     }
@@ -244,20 +186,8 @@ pub fn host(view: HostView) -> v1::Host {
 
 /// A problem as its message.
 pub fn problem(problem: Problem) -> v1::Problem {
-    use v1::ProblemCode as Code;
     let Problem { kind, host, vm, cause, fix, repairable } = problem;
-    let code = match kind {
-        ProblemKind::OwnerUncertain => Code::OwnerUncertain,
-        ProblemKind::Astray => Code::Astray,
-        ProblemKind::Halted => Code::Halted,
-        ProblemKind::QemuSilent => Code::QemuSilent,
-        ProblemKind::Leftover => Code::Leftover,
-        ProblemKind::AgentAway => Code::AgentAway,
-        ProblemKind::AgentVersion => Code::AgentVersion,
-        ProblemKind::HostMissing => Code::HostMissing,
-        ProblemKind::HostUnlisted => Code::HostUnlisted,
-        ProblemKind::HostElsewhere => Code::HostElsewhere,
-    };
+    let code = v1::ProblemCode::from(kind);
     let vm = vm.map(|vm| vm.to_string()).unwrap_or_default();
     v1::Problem { code: code.into(), host: host.to_string(), vm, cause, fix, repairable }
 }
@@ -269,13 +199,7 @@ pub fn vm(view: VmView) -> v1::Vm {
         Standing::Moving(_) => v1::Ownership::Moving,
         Standing::Committed { .. } => v1::Ownership::Committed,
     };
-    let condition = match view.condition {
-        Condition::Running => v1::VmCondition::Running,
-        Condition::Paused => v1::VmCondition::Paused,
-        Condition::Switching => v1::VmCondition::Switching,
-        Condition::Dead => v1::VmCondition::Dead,
-        Condition::Unknown => v1::VmCondition::Unknown,
-    };
+    let condition = v1::VmCondition::from(view.condition);
     v1::Vm {
         name: view.name.to_string(),
         host: view.owner.to_string(),

@@ -2,7 +2,7 @@
 
 use rackferry_fleet::{
     Disruption, Effect, EvacuationId, EvacuationRequest, EvacuationState, Fleet, Link, LinkLimit,
-    MigrationId, MigrationRequest, Moment, Options, Topology, WaitCode,
+    MigrationId, MigrationRequest, Moment, MoveOptions, Topology, WaitCode,
 };
 
 use crate::clock::{MS, SECOND};
@@ -215,7 +215,7 @@ impl World {
         any
     }
 
-    fn options(&mut self) -> Options {
+    fn options(&mut self) -> MoveOptions {
         // At rest every VM must arrive, restless ones too.
         let disruption = match self.dice.below(3) {
             _ if self.healing => Disruption::Allow,
@@ -223,7 +223,7 @@ impl World {
             1 => Disruption::Brief,
             _ => Disruption::Allow,
         };
-        Options { verify: self.plan.verify, disruption, ..Options::default() }
+        MoveOptions { verify: self.plan.verify, disruption, ..MoveOptions::default() }
     }
 
     /// Empties one of the two racks into the other.

@@ -3,7 +3,7 @@
 
 use rackferry_fleet::{
     BootId, Change, Connection, Counters, Effect, EvacuationId, EvacuationRequest, Event, Fleet,
-    Hello, Key, Limits, MigrationId, Moment, Notice, Options, Order, Outcome, Progress, Record,
+    Hello, Key, Limits, MigrationId, Moment, MoveOptions, Notice, Order, Outcome, Progress, Record,
     RunState, Said, SessionEnd, VmReport,
 };
 
@@ -155,7 +155,7 @@ pub fn request(source: &str, target: &str) -> EvacuationRequest {
         request: String::new(),
         sources: vec![source.to_owned()],
         targets: vec![target.to_owned()],
-        options: Options::default(),
+        options: MoveOptions::default(),
         link_limits: Default::default(),
         deadline_ns: None,
     }

@@ -1,7 +1,7 @@
 //! Orders, carried out in tasks of their own: each takes its time, and any may be overtaken by a later one.
 
 use rackferry_fleet::{
-    Counters, Generation, MigrationId, Options, Order, Outcome, Said, SessionEnd, VmName,
+    Counters, Generation, MigrationId, MoveOptions, Order, Outcome, Said, SessionEnd, VmName,
 };
 use rackferry_migrator_protocol::session::patience::Disruption;
 use rackferry_migrator_protocol::session::{source, target};
@@ -263,7 +263,7 @@ pub fn vm_number(name: &VmName) -> Option<usize> {
     name.as_str().strip_prefix('v')?.parse().ok()
 }
 
-fn disruption_of(options: &Options) -> Disruption {
+fn disruption_of(options: &MoveOptions) -> Disruption {
     match options.disruption {
         rackferry_fleet::Disruption::None => Disruption::None,
         rackferry_fleet::Disruption::Brief => Disruption::Brief,

@@ -1,0 +1,212 @@
+//! How far migrations and evacuations are, and what VMs do.
+
+use crate::{End, result::ResultCode, word::words};
+
+words! {
+    /// What a VM's QEMU does, as its agent sees it.
+    #[serde(rename_all = "snake_case")]
+    RunState {
+        /// The guest runs, or will by itself.
+        Running = "running",
+        /// Its user stopped it.
+        Paused = "paused",
+        /// Target side, not (or not known to be) loaded.
+        Incoming = "incoming",
+        /// Target side, everything loaded, paused.
+        Loaded = "loaded",
+        /// Source side after the switchover: never runs again by itself.
+        MovedOut = "moved_out",
+        /// The process is gone.
+        Dead = "dead",
+        /// The process does not answer a restarted agent: it may be in any of these states.
+        Unknown = "unknown",
+    }
+
+    /// A side of a migration.
+    #[serde(rename_all = "snake_case")]
+    Side {
+        /// The VM leaves.
+        Source = "source",
+        /// The VM arrives.
+        Target = "target",
+    }
+
+    /// How far a migration is.
+    #[serde(rename_all = "snake_case")]
+    Phase {
+        /// Not begun.
+        Queued = "queued",
+        /// The target prepares.
+        Preparing = "preparing",
+        /// Pages move while the guest runs.
+        Copying = "copying",
+        /// Both sides hash the guest's memory.
+        Verifying = "verifying",
+        /// The guest stops at the source and starts at the target.
+        Switching = "switching",
+        /// The guest runs at the target; the source cleans up.
+        Announcing = "announcing",
+        /// Moved.
+        Done = "done",
+        /// The migration stops as asked.
+        Cancelling = "cancelling",
+        /// The VM stayed with its source.
+        RolledBack = "rolled_back",
+        /// The VM is lost.
+        Failed = "failed",
+        /// Paused with a recorded owner, until its agent comes back.
+        PausedRecoverable = "paused_recoverable",
+        /// Committed while the source is silent, or a host did what no order told it.
+        OwnerUnknown = "owner_unknown",
+    }
+
+    /// How far an evacuation is.
+    #[serde(rename_all = "snake_case")]
+    EvacuationState {
+        /// VMs move.
+        Running = "running",
+        /// No migration starts; those under way finish.
+        Paused = "paused",
+        /// The evacuation stops as asked.
+        Cancelling = "cancelling",
+        /// Every VM moved.
+        Done = "done",
+        /// Ended, with VMs left behind.
+        Incomplete = "incomplete",
+        /// Cancelled, with VMs left behind.
+        Cancelled = "cancelled",
+    }
+
+    /// Why a migration waits.
+    #[serde(rename_all = "snake_case")]
+    WaitCode {
+        /// As many migrations are under way as may.
+        FleetBusy = "fleet_busy",
+        /// As many migrations leave the source as may.
+        SourceBusy = "source_busy",
+        /// As many migrations reach the target as may.
+        TargetBusy = "target_busy",
+        /// The source's agent is not connected.
+        SourceDisconnected = "source_disconnected",
+        /// The target's agent is not connected.
+        TargetDisconnected = "target_disconnected",
+        /// Every switchover slot is in use.
+        SwitchoverSlot = "switchover_slot",
+        /// The target has not yet confirmed that an earlier copy is gone.
+        TargetDiscard = "target_discard",
+        /// The target lacks the memory at the moment.
+        NoRoom = "no_room",
+        /// The VM does not run at the moment.
+        VmNotRunning = "vm_not_running",
+        /// As many migrations cross a link as its limit allows.
+        LinkFull = "link_full",
+        /// The evacuation is paused.
+        EvacuationPaused = "evacuation_paused",
+        /// The target is cordoned.
+        TargetCordoned = "target_cordoned",
+        /// An attempt was rolled back; the next one waits for a while.
+        RetryBackoff = "retry_backoff",
+        /// Another VM of its anti-affinity group is at the target.
+        AntiAffinity = "anti_affinity",
+    }
+
+    /// How sure the ownership of a VM is.
+    #[serde(rename_all = "snake_case")]
+    Ownership {
+        /// The owner alone may run the VM.
+        Stable = "stable",
+        /// The source owns the VM while it moves.
+        Moving = "moving",
+        /// The target owns the VM, and may not run it yet.
+        Committed = "committed",
+    }
+
+    /// What a VM does, as its owner's agent says.
+    #[serde(rename_all = "snake_case")]
+    Condition {
+        /// The guest runs.
+        Running = "running",
+        /// Its user stopped it.
+        Paused = "paused",
+        /// It is paused for its switchover.
+        Switching = "switching",
+        /// Its QEMU is gone.
+        Dead = "dead",
+        /// Its owner's agent is not connected, or cannot reach its QEMU.
+        Unknown = "unknown",
+    }
+
+    /// Whether the inventory lists a host.
+    #[serde(rename_all = "snake_case")]
+    Listed {
+        /// In the rack that its agent says.
+        Yes = "yes",
+        /// Not at all.
+        No = "no",
+        /// In another rack than its agent says.
+        Elsewhere = "elsewhere",
+    }
+
+    /// The part of a coordinator in its cluster.
+    #[serde(rename_all = "snake_case")]
+    NodeRole {
+        /// It leads.
+        Leader = "leader",
+        /// It follows and votes.
+        Follower = "follower",
+        /// It has the log and does not vote.
+        Learner = "learner",
+    }
+}
+
+impl Phase {
+    /// Whether the migration is over.
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::Done | Self::RolledBack | Self::Failed)
+    }
+
+    /// The exit code of a single migration in this phase, which ended like this if it is over.
+    pub fn result(self, end: Option<End>) -> ResultCode {
+        match self {
+            Self::Done => ResultCode::Done,
+            Self::RolledBack if end == Some(End::Cancelled) => ResultCode::Cancelled,
+            Self::RolledBack => ResultCode::Incomplete,
+            Self::Failed | Self::PausedRecoverable | Self::OwnerUnknown => {
+                ResultCode::OperatorNeeded
+            }
+            _ => ResultCode::StillRunning,
+        }
+    }
+}
+
+impl EvacuationState {
+    /// Whether the evacuation has ended.
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::Done | Self::Incomplete | Self::Cancelled)
+    }
+
+    /// The exit code of an evacuation in this state; meaningful once it has ended.
+    pub const fn result(self) -> ResultCode {
+        match self {
+            Self::Running | Self::Paused | Self::Cancelling | Self::Done => ResultCode::Done,
+            Self::Incomplete => ResultCode::Incomplete,
+            Self::Cancelled => ResultCode::Cancelled,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_migration_ends_with_its_code() {
+        assert_eq!(Phase::Done.result(Some(End::Moved)), ResultCode::Done);
+        let back = |end| Phase::RolledBack.result(end);
+        assert_eq!(back(Some(End::Cancelled)), ResultCode::Cancelled);
+        assert_eq!(back(Some(End::RolledBack)), ResultCode::Incomplete);
+        assert_eq!(back(None), ResultCode::Incomplete);
+        assert_eq!(Phase::Failed.result(Some(End::Lost)), ResultCode::OperatorNeeded);
+        assert_eq!(Phase::Copying.result(None), ResultCode::StillRunning);
+    }
+}
