@@ -24,6 +24,9 @@ use vm_memory::{FileOffset, VolatileMemory};
 
 pub use digest::MemoryDigest;
 
+/// QEMU's name of the block that is the guest memory, in all VMs that an agent starts.
+pub const RAM_BLOCK: &str = "pc.ram";
+
 /// Bytes of a page, whatever the host's pages are.
 pub const PAGE_BYTES: usize = 4096;
 /// Bytes mapped or reserved at a time; small enough that a thread holds nobody up.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rackferry_migrator::conn::{self, Framed};
-use rackferry_migrator::memory::GuestMemory;
+use rackferry_migrator::memory::{GuestMemory, RAM_BLOCK};
 use rackferry_migrator::rack::Rack;
 use rackferry_migrator::source::{self, Notice, SourceParts, SourceReport, SourceSpec};
 use rackferry_migrator::target::{self, Placed, TargetOutcome, TargetParts, TargetSpec};
@@ -21,9 +21,6 @@ use crate::wire;
 
 /// Commands and notices of one session that wait; there are never more than a handful.
 const SESSION_QUEUE: usize = 32;
-
-/// QEMU's name for the guest memory the agent owns.
-const RAM_BLOCK: &str = "pc.ram";
 
 /// Makes memory and an incoming QEMU ready, and says so.
 pub async fn prepare_target(agent: Agent, order: v1::PrepareTarget) {

@@ -38,6 +38,7 @@ pub mod shape;
 pub mod site;
 pub mod stream_bench;
 pub mod topology;
+pub mod trial;
 pub mod upgrade;
 pub mod vm;
 

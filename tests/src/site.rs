@@ -61,7 +61,7 @@ impl Default for Settings {
             moves_total: 64,
             switchovers_per_host: 2,
             switchovers_total: 4,
-            qemu: [Qemu::V7_2; 2],
+            qemu: [Qemu::V10_0; 2],
             log: "info".into(),
             tls: true,
             programs: programs(),

@@ -48,7 +48,7 @@ fn guests_move_byte_for_byte_between_qemu_versions_and_stay_when_cancelled() {
     let names = ["web-1", "busy-2", "foreign-3"];
     let defs = names.map(|name| {
         let profile = if name == "busy-2" { Profile::Busy } else { Profile::Idle };
-        VmDef::named(name).memory_mib(128).profile(profile)
+        VmDef::named(name).memory_mib(128).profile(profile).uneven()
     });
     let places: Vec<_> = lab.rack("a").cloned().zip(defs[..2].iter().cloned()).collect();
     site.boot(&places, 2, BOOT).unwrap();

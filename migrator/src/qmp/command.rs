@@ -31,6 +31,15 @@ pub(super) struct StatusInfo {
 }
 
 #[derive(Debug, Serialize)]
+pub(super) struct QueryKvm {}
+command!(QueryKvm, "query-kvm", KvmInfo);
+
+#[derive(Debug, Deserialize)]
+pub(super) struct KvmInfo {
+    pub(super) enabled: bool,
+}
+
+#[derive(Debug, Serialize)]
 pub(super) struct QueryCapabilities {}
 command!(QueryCapabilities, "query-migrate-capabilities", Vec<Capability>);
 
@@ -65,6 +74,8 @@ pub(super) struct SetParameters {
     pub(super) max_bandwidth: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) downtime_limit: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) avail_switchover_bandwidth: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) multifd_channels: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -141,6 +141,7 @@ impl Qmp {
         self.execute(SetParameters {
             max_bandwidth: Some(0),
             downtime_limit: Some(downtime_limit),
+            avail_switchover_bandwidth: None,
             multifd_channels: wanted.multifd_channels,
             multifd_compression: wanted.multifd_channels.map(|_| "none"),
             throttle_trigger_threshold: throttle(THROTTLE_FROM),

@@ -14,6 +14,7 @@ mod acks;
 pub mod emit;
 pub mod flow;
 pub mod pump;
+pub mod recorder;
 mod sampler;
 mod valve;
 
@@ -35,7 +36,7 @@ use tracing::{debug, info, warn};
 use crate::compress::Compressor;
 use crate::conn;
 use crate::limits::{CLAIMED_BATCHES, DECISION_PATIENCE, SESSION_EVENTS};
-use crate::memory::GuestMemory;
+use crate::memory::{GuestMemory, MemoryError};
 use crate::pace::Pace;
 use crate::qmp::{self, Qmp, QmpError, RunState, SourceCaps, Valve};
 use crate::rack::{Rack, Scope};
@@ -43,6 +44,7 @@ use crate::stats::{Counters, Totals};
 use emit::{Emitter, Order};
 use flow::Flow;
 use pump::{Claiming, Pump, Reading};
+use recorder::{Recorder, Recording};
 
 pub use sampler::Progress;
 
@@ -183,6 +185,8 @@ struct Session {
     flow: Arc<Flow>,
     counters: Arc<Counters>,
     reading: Arc<Reading>,
+    /// In verify mode.
+    recording: Recording,
     valve: Valve,
     /// QEMU's limit is no longer what holds it.
     valve_open: bool,
@@ -227,6 +231,7 @@ pub async fn run(
     let (inputs, mut queue) = mpsc::channel(SESSION_EVENTS);
     let (orders, orders_queue) = mpsc::channel(SESSION_EVENTS);
     let (parsed, parsed_queue) = mpsc::channel(CLAIMED_BATCHES);
+    let recording = spec.verify.then(|| Arc::new(Recorder::new(parts.rack.hasher.clone())));
     let mut session = Session {
         machine: Source::new(spec.verify),
         patience: Patience::new(spec.disruption, spec.max_downtime_ms),
@@ -239,6 +244,7 @@ pub async fn run(
         flow: Arc::default(),
         counters: Arc::default(),
         reading: Arc::default(),
+        recording,
         valve: Valve::DowntimeLimit,
         notices,
         inputs,
@@ -469,7 +475,8 @@ impl Session {
         let Some(out) = self.parsed.take() else { return Ok(()) };
         let (flow, counters, reading) =
             (self.flow.clone(), self.counters.clone(), self.reading.clone());
-        let pump = Pump::new(read, flow, self.claiming(), counters, reading);
+        let pump = Pump::new(read, flow, self.claiming(), counters, reading)
+            .recording(self.recording.clone());
         let inputs = self.inputs.clone();
         self.pump = Some(self.tasks.spawn(async move {
             if let Err(error) = pump.run(out).await {
@@ -489,6 +496,7 @@ impl Session {
 
     fn hash_memory(&mut self) {
         let (memory, rack) = (self.parts.memory.clone(), self.parts.rack.clone());
+        let recording = self.recording.clone();
         let inputs = self.inputs.clone();
         self.tasks.spawn(async move {
             let Some(memory) = memory else {
@@ -496,13 +504,22 @@ impl Session {
                 let _ = inputs.send(Input::Event(Event::Cancel(why))).await;
                 return;
             };
-            let hash = move || rack.digest_memories(&[memory]);
-            let event = match tokio::task::spawn_blocking(hash).await {
-                Ok(Ok(digest)) => Event::Hashed(digest),
-                Ok(Err(error)) => Event::Cancel(format!("cannot hash guest memory: {error}")),
-                Err(error) => Event::Cancel(format!("cannot hash guest memory: {error}")),
+            let hash = move || -> Result<_, MemoryError> {
+                let unsent = recording.map(|recorder| recorder.unsent(&memory)).transpose()?;
+                Ok((rack.digest_memories(&[memory])?, unsent))
             };
-            let _ = inputs.send(Input::Event(event)).await;
+            let events = match tokio::task::spawn_blocking(hash).await {
+                Ok(Ok((digest, unsent))) => {
+                    vec![Event::Recorded(unsent.unwrap_or_default()), Event::Hashed(digest)]
+                }
+                Ok(Err(error)) => {
+                    vec![Event::Cancel(format!("cannot hash guest memory: {error}"))]
+                }
+                Err(error) => vec![Event::Cancel(format!("cannot hash guest memory: {error}"))],
+            };
+            for event in events {
+                let _ = inputs.send(Input::Event(event)).await;
+            }
         });
     }
 

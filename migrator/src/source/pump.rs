@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::io::poll_read_buf;
 
 use super::flow::Flow;
+use super::recorder::Recording;
 use crate::limits::{GATHER, READ_BYTES, SOURCE_BUFFERS, STREAMING};
 use crate::rack::{PendingClaims, Rack, Scope};
 use crate::stats::{Counters, CpuMoment, lap, timed};
@@ -149,6 +150,7 @@ pub struct Pump<R> {
     claiming: Option<Claiming>,
     counters: Arc<Counters>,
     reading: Arc<Reading>,
+    recording: Recording,
     pool: Arc<BufPool>,
     parser: StreamParser,
     /// What the last piece left over.
@@ -167,7 +169,13 @@ impl<R: AsyncRead + Unpin> Pump<R> {
     ) -> Self {
         let (pool, parser) = (Arc::default(), StreamParser::new());
         let carry = Vec::with_capacity(MAX_LOOKAHEAD);
-        Self { socket, flow, claiming, counters, reading, pool, parser, carry }
+        let recording = None;
+        Self { socket, flow, claiming, counters, reading, recording, pool, parser, carry }
+    }
+
+    /// Records what the stream carries, for verify mode.
+    pub fn recording(self, recording: Recording) -> Self {
+        Self { recording, ..self }
     }
 
     /// Runs until QEMU closes its socket (it does after SHUT) or something fails.
@@ -194,7 +202,11 @@ impl<R: AsyncRead + Unpin> Pump<R> {
             self.carry.clear();
             self.carry.extend_from_slice(&buf.bytes[used..]);
             if !items.is_empty() {
-                return Ok(Some(self.digest_and_claim(Arc::new(buf), items).await));
+                let parsed = self.digest_and_claim(Arc::new(buf), items).await;
+                if let Some(recorder) = &self.recording {
+                    recorder.record(&parsed.buf, &parsed.items, &parsed.digests);
+                }
+                return Ok(Some(parsed));
             }
         }
     }

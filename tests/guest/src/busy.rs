@@ -9,10 +9,10 @@ use crate::region::Region;
 
 const TICK: Duration = Duration::from_millis(10);
 
-/// Starts rewriting `mib_per_second` of the region. Even pages get content that never was, odd ones
+/// Starts rewriting `kib_per_second` of the region. Even pages get content that never was, odd ones
 /// toggle between two contents.
-pub fn start(region: Arc<Region>, seed: u64, mib_per_second: usize) {
-    if region.pages() == 0 || mib_per_second == 0 {
+pub fn start(region: Arc<Region>, seed: u64, kib_per_second: usize) {
+    if region.pages() == 0 || kib_per_second == 0 {
         return;
     }
     thread::spawn(move || {
@@ -22,7 +22,7 @@ pub fn start(region: Arc<Region>, seed: u64, mib_per_second: usize) {
         loop {
             thread::sleep(TICK);
             // What a slow host made the guest miss is not made up for: the rate is an upper bound.
-            owed += last.elapsed().min(TICK * 4).as_secs_f64() * (mib_per_second << 20) as f64;
+            owed += last.elapsed().min(TICK * 4).as_secs_f64() * (kib_per_second << 10) as f64;
             last = Instant::now();
             while owed >= PAGE_BYTES as f64 {
                 owed -= PAGE_BYTES as f64;
@@ -33,7 +33,8 @@ pub fn start(region: Arc<Region>, seed: u64, mib_per_second: usize) {
     });
 }
 
-fn next_version(page: usize, version: u32) -> u32 {
+/// Even pages get content that never was, odd ones toggle between two contents.
+pub fn next_version(page: usize, version: u32) -> u32 {
     if page.is_multiple_of(2) { version.wrapping_add(1) } else { version ^ 1 }
 }
 

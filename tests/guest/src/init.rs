@@ -13,7 +13,7 @@ use crate::region::Region;
 use crate::serial::{self, Serial};
 use crate::service::Service;
 use crate::sweep::Memory;
-use crate::{boot, busy, heartbeat};
+use crate::{boot, busy, heartbeat, hot};
 
 /// Never returns: the kernel panics when PID 1 exits.
 pub fn run() -> ! {
@@ -49,7 +49,10 @@ fn work(serial: &Serial) -> io::Result<std::convert::Infallible> {
     let mut seeds = SplitMix(params.seed);
     let private = Arc::new(Region::filled(plan.content, seeds.next(), plan.private_mib));
     let working_set = Arc::new(Region::filled(Content::Heap, seeds.next(), plan.wss_mib));
-    busy::start(working_set.clone(), seeds.next(), params.rate_mib);
+    match params.profile {
+        Profile::Hot => hot::start(working_set.clone(), params.rate_kib, serial.clone()),
+        _ => busy::start(working_set.clone(), seeds.next(), params.rate_kib),
+    }
     let mut services = (0..plan.services)
         .map(|n| {
             Service::start(&format!("service{n}"), seeds.next(), SERVICE_MIB, SERVICE_SWEEP_KIB)
@@ -114,6 +117,7 @@ impl Plan {
             Profile::Idle => plan(fill, 0, Content::Heap, 4),
             Profile::Template => plan(fill, 1, Content::Heap, 0),
             Profile::Busy => Self { wss_mib: params.wss_mib, ..plan(fill, 0, Content::Heap, 4) },
+            Profile::Hot => Self { wss_mib: params.wss_mib, ..plan(fill, 0, Content::Heap, 0) },
             Profile::Mixed => plan(fill / 2, fill - fill / 2, Content::Heap, 4),
             Profile::Unique => plan(0, fill, Content::Random, 0),
             Profile::Zero => plan(0, fill, Content::Zero, 0),

@@ -18,6 +18,7 @@ mod busy;
 mod cache;
 mod content;
 mod heartbeat;
+mod hot;
 mod init;
 mod params;
 mod region;

@@ -18,6 +18,9 @@ pub enum Profile {
     Unique,
     /// Memory that was touched and holds zeros.
     Zero,
+    /// A working set rewritten and checked by PID 1 alone, which sleeps 2 ms at a time: few TLB flushes, timers on
+    /// kernel stacks. Made to notice writes that dirty tracking misses.
+    Hot,
 }
 
 impl FromStr for Profile {
@@ -31,6 +34,7 @@ impl FromStr for Profile {
             "mixed" => Self::Mixed,
             "unique" => Self::Unique,
             "zero" => Self::Zero,
+            "hot" => Self::Hot,
             other => return Err(format!("unknown profile {other}")),
         })
     }
@@ -43,10 +47,10 @@ pub struct Params {
     pub profile: Profile,
     /// `rf.fill`: MiB that the profile fills.
     pub fill_mib: usize,
-    /// `rf.wss`: MiB of the working set of `busy`.
+    /// `rf.wss`: MiB of the working set of `busy` and `hot`.
     pub wss_mib: usize,
-    /// `rf.rate`: MiB per second that `busy` rewrites.
-    pub rate_mib: usize,
+    /// `rf.rate`: KiB per second that `busy` and `hot` rewrite.
+    pub rate_kib: usize,
     /// `rf.seed`: what makes this guest's private data its own.
     pub seed: u64,
     /// `rf.hb`: milliseconds between heartbeats.
@@ -62,7 +66,7 @@ impl Params {
             profile: Profile::Idle,
             fill_mib: 128,
             wss_mib: 8,
-            rate_mib: 4,
+            rate_kib: 4096,
             seed: 1,
             heartbeat: Duration::from_millis(20),
             sweep_kib: 256,
@@ -76,7 +80,7 @@ impl Params {
                 "profile" => params.profile = value.parse()?,
                 "fill" => params.fill_mib = number(word, value)?,
                 "wss" => params.wss_mib = number(word, value)?,
-                "rate" => params.rate_mib = number(word, value)?,
+                "rate" => params.rate_kib = number(word, value)?,
                 "seed" => params.seed = number(word, value)?,
                 "hb" => params.heartbeat = Duration::from_millis(number(word, value)?),
                 "sweep" => params.sweep_kib = number(word, value)?,
@@ -103,7 +107,7 @@ mod tests {
         let params =
             Params::parse("console=ttyS0 quiet rf.profile=busy rf.fill=64 rf.seed=9").unwrap();
         assert_eq!((params.profile, params.fill_mib, params.seed), (Profile::Busy, 64, 9));
-        assert_eq!(params.rate_mib, 4);
+        assert_eq!(params.rate_kib, 4096);
     }
 
     #[test]

@@ -23,7 +23,7 @@ fn plan() -> Plan {
         memory_mib: 256,
         core: Rate::gbit(1),
         profile: Profile::Idle,
-        qemu: Qemu::V7_2,
+        qemu: Qemu::V10_0,
         methods: vec![Method::Rack, Method::Oc],
     }
 }

@@ -130,7 +130,7 @@ impl Plan {
             if self.profile == Profile::Mixed {
                 def.disk = number % DISKS;
             }
-            def.guest.rate_mib = BUSY_MIB;
+            def.guest.rate_kib = BUSY_MIB * 1024;
             def.memory_mib(self.memory_mib).profile(self.profile)
         };
         (0..self.vms()).map(def).collect()
@@ -159,7 +159,7 @@ mod tests {
             memory_mib: 256,
             core: Rate::gbit(1),
             profile: Profile::Mixed,
-            qemu: Qemu::V7_2,
+            qemu: Qemu::V10_0,
             methods: Method::ALL.into(),
         };
         let defs = plan.defs();

@@ -42,7 +42,7 @@ pub struct Evacuate {
     #[arg(long, default_value = "idle")]
     profile: Profile,
     /// Which QEMU runs them: 7.2 or 10.0.
-    #[arg(long, default_value = "7.2")]
+    #[arg(long, default_value = "10.0")]
     qemu: Qemu,
     /// Only some of the methods: rack, host, off (Rackferry by dedup mode), oc, multifd (stock QEMU).
     #[arg(long, value_delimiter = ',')]

@@ -13,7 +13,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(256..))]
     memory_mib: u32,
     /// Which QEMU runs the VM: 7.2 or 10.0.
-    #[arg(long, default_value = "7.2")]
+    #[arg(long, default_value = "10.0")]
     qemu: Qemu,
     /// Print the figures as JSON.
     #[arg(long)]

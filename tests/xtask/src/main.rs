@@ -10,6 +10,7 @@ mod run;
 mod setup;
 mod simulate;
 mod test;
+mod trial;
 mod upgrade;
 mod verify;
 
@@ -38,6 +39,8 @@ enum Command {
     Faults(faults::Arguments),
     /// Run a command in an emulated machine that has KVM; `lab-b -- COMMAND ARGS...`. Needs root.
     LabB(lab_b::Arguments),
+    /// Move guests to and fro with `--verify` and count memories that differ. Needs root.
+    Trial(trial::Arguments),
     /// Replace every daemon by a newer one while real guests move. Needs root.
     Upgrade(upgrade::Arguments),
     /// Play the control plane in simulated worlds where things break; `-- --help` says how.
@@ -54,6 +57,7 @@ fn main() -> Result<()> {
         Command::Bench(bench) => bench::run(&bench),
         Command::Faults(arguments) => faults::run(arguments),
         Command::LabB(arguments) => lab_b::run(&arguments),
+        Command::Trial(arguments) => trial::run(arguments),
         Command::Upgrade(arguments) => upgrade::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),

@@ -30,6 +30,9 @@ pub enum Event {
         /// Digest of the target's memory, in verify mode.
         digest: Option<[u8; 32]>,
     },
+    /// What QEMU's stream did not carry of the memory as it is now, in answer to [`Effect::HashMemory`], before
+    /// [`Event::Hashed`]. Optional: it only tells whose loss a difference is.
+    Recorded(Unsent),
     /// Digest of this side's memory, in answer to [`Effect::HashMemory`].
     Hashed([u8; 32]),
     /// The coordinator's answer to [`Effect::AskCommit`].
@@ -59,6 +62,25 @@ pub enum Event {
     PeerAbort(String),
     /// An operator or the coordinator wants the move off.
     Cancel(String),
+}
+
+/// Pages of the stopped VM's memory whose last content was never in QEMU's stream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unsent {
+    /// How many.
+    pub pages: u64,
+    /// The first of them by number, in ascending order.
+    pub first: Vec<u64>,
+}
+
+impl Unsent {
+    /// Counts a page; it is named if fewer than `named` are.
+    pub fn add(&mut self, page: u64, named: usize) {
+        self.pages += 1;
+        if self.first.len() < named {
+            self.first.push(page);
+        }
+    }
 }
 
 /// What the shell has to do, in order.
@@ -117,10 +139,12 @@ pub enum Phase {
     AwaitingSlot,
     /// The valve is open: QEMU stops the VM, sends the rest, the target loads it.
     Switching,
-    /// Verify mode: both digests are awaited.
+    /// Verify mode: the digest of this side is awaited.
     Verifying {
         /// The target's.
         theirs: [u8; 32],
+        /// What the recorder says, as soon as it is known.
+        unsent: Option<Unsent>,
     },
     /// The coordinator was asked.
     Committing {
@@ -219,7 +243,7 @@ impl Source {
             (Phase::Switching, Event::Loaded { digest }) => match digest {
                 Some(theirs) if self.verify => {
                     out.push(Effect::HashMemory);
-                    Phase::Verifying { theirs }
+                    Phase::Verifying { theirs, unsent: None }
                 }
                 None if self.verify => {
                     self.phase = Phase::Switching;
@@ -230,11 +254,13 @@ impl Source {
                     Phase::Committing { dead: false }
                 }
             },
-            (Phase::Verifying { theirs }, Event::Hashed(ours)) => {
+            (Phase::Verifying { theirs, .. }, Event::Recorded(unsent)) => {
+                Phase::Verifying { theirs, unsent: Some(unsent) }
+            }
+            (Phase::Verifying { theirs, unsent }, Event::Hashed(ours)) => {
                 if ours != theirs {
                     self.phase = Phase::Switching;
-                    return self
-                        .failed("guest memory differs between source and target".into(), out);
+                    return self.failed(difference(unsent), out);
                 }
                 out.push(Effect::AskCommit);
                 Phase::Committing { dead: false }
@@ -339,6 +365,25 @@ impl Source {
             }
         };
     }
+}
+
+/// What verify mode says of memories that differ: whose loss it is.
+fn difference(unsent: Option<Unsent>) -> String {
+    let whose = match unsent {
+        None => String::new(),
+        Some(Unsent { pages: 0, .. }) => {
+            ": QEMU sent the last content of every page, so a page changed on its way".into()
+        }
+        Some(Unsent { pages, first }) => {
+            let named: Vec<String> = first.iter().map(|page| format!("{page:#x}")).collect();
+            format!(
+                ": QEMU never sent the last content of {pages} pages of the VM's memory ({}{})",
+                named.join(", "),
+                if first.len() as u64 == pages { "" } else { ", ..." }
+            )
+        }
+    };
+    format!("guest memory differs between source and target{whose}")
 }
 
 /// The source cannot run the VM any more; if the target cannot be told, the coordinator will.
