@@ -169,7 +169,8 @@ fn said_since(lab: &Lab, read: &mut [usize]) -> Vec<String> {
     for (host, read) in lab.hosts().iter().zip(read) {
         let printed = lab.printed(&format!("agent-{}", host.name()));
         let new = printed.get(*read..).unwrap_or_default();
-        let lines = new.lines().filter(|line| line.contains(DIFFERS) && line.contains("session over"));
+        let lines =
+            new.lines().filter(|line| line.contains(DIFFERS) && line.contains("session over"));
         said.extend(lines.map(|line| format!("{}: {line}", host.name())));
         *read = printed.len();
     }
@@ -179,7 +180,8 @@ fn said_since(lab: &Lab, read: &mut [usize]) -> Vec<String> {
 fn boot(site: &Site<'_>, options: &Options) -> Result<BTreeSet<String>> {
     let hosts = site.lab().rack(RACKS[0]).cloned();
     let mut places: Vec<(Host, VmDef)> = Vec::new();
-    for (host, n) in hosts.flat_map(|host| (1..=options.vms_per_host).map(move |n| (host.clone(), n)))
+    for (host, n) in
+        hosts.flat_map(|host| (1..=options.vms_per_host).map(move |n| (host.clone(), n)))
     {
         let name = format!("vm-{}-{n}", host.number);
         let mut def = VmDef::named(&name).memory_mib(options.memory_mib).profile(Profile::Hot);

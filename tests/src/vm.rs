@@ -44,15 +44,8 @@ pub enum Profile {
 
 impl Profile {
     /// Every profile.
-    pub const ALL: [Self; 7] = [
-        Self::Idle,
-        Self::Template,
-        Self::Busy,
-        Self::Mixed,
-        Self::Unique,
-        Self::Zero,
-        Self::Hot,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Idle, Self::Template, Self::Busy, Self::Mixed, Self::Unique, Self::Zero, Self::Hot];
 }
 
 impl fmt::Display for Profile {
@@ -152,7 +145,14 @@ impl VmDef {
             seed,
             heartbeat: HEARTBEAT,
         };
-        Self { name: name.into(), qemu: Qemu::V10_0, memory_mib: 256, uneven: false, disk: 0, guest }
+        Self {
+            name: name.into(),
+            qemu: Qemu::V10_0,
+            memory_mib: 256,
+            uneven: false,
+            disk: 0,
+            guest,
+        }
     }
 
     /// With another profile, filling half of its memory.

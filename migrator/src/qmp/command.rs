@@ -65,6 +65,9 @@ command!(QueryParameters, "query-migrate-parameters", Parameters);
 pub(super) struct Parameters {
     pub(super) mode: Option<String>,
     pub(super) tls_creds: Option<String>,
+    pub(super) max_bandwidth: Option<u64>,
+    pub(super) downtime_limit: Option<u64>,
+    pub(super) avail_switchover_bandwidth: Option<u64>,
 }
 
 #[derive(Debug, Default, Serialize)]

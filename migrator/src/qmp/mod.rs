@@ -12,6 +12,7 @@ mod command;
 mod connection;
 mod error;
 mod event;
+mod hold;
 mod source;
 mod target;
 mod types;
@@ -28,6 +29,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 pub use error::QmpError;
 pub use event::{Event, TimedEvent};
+pub use hold::{Accelerator, Rest, SavedParameters};
 pub use source::{SourceCaps, SourceFacts};
 pub use types::{MigrationInfo, MigrationStatus, QemuVersion, RamInfo, RunState, Valve};
 

@@ -7,7 +7,10 @@ use super::command::{
     Capabilities, Capability, QomGet, QueryCapabilities, QueryMemorySize, QueryMigrate,
     QueryParameters, QueryStatus, SetCapabilities, SetParameters,
 };
-use super::{MigrationInfo, MigrationStatus, QemuVersion, Qmp, QmpError, RunState, Valve};
+use super::{
+    Accelerator, MigrationInfo, MigrationStatus, QemuVersion, Qmp, QmpError, Rest, RunState,
+    SavedParameters, Valve,
+};
 
 /// Capabilities that change the stream in ways we cannot carry, or are not ours to use: always off.
 const ALWAYS_OFF: [&str; 15] = [
@@ -32,8 +35,9 @@ const ALWAYS_OFF: [&str; 15] = [
 /// pass without looking for dirty pages again, and sends all of them while it is stopped.
 const HOLDING_LIMIT_MS: u64 = 1;
 
-/// The longest stop QEMU takes as a limit: 2000 s.
-const LIMIT_MAX_MS: u64 = 2_000_000;
+/// Holds a QEMU that counts bytes, under KVM: devices with data of their own (VFIO) seldom have nothing at all to send,
+/// and passes over less than this are not worth telling apart.
+const HOLDING_BYTES: u64 = 64 << 10;
 
 /// A guest is slowed down only if it writes as much as is sent, percent: with less its passes get shorter by themselves.
 const THROTTLE_FROM: u8 = 100;
@@ -54,9 +58,8 @@ const SOCKET_PATH_MAX: usize = 107;
 pub struct SourceCaps {
     /// What holds the switchover; [`SourceFacts::valve`] says which one this QEMU has.
     pub valve: Valve,
-    /// Milliseconds a stop may last by QEMU's estimate; with [`Valve::DowntimeLimit`] it stays at 1
-    /// until raised.
-    pub downtime_limit_ms: u64,
+    /// What may be left to send at the stop, until [`Qmp::allow_rest`]; [`SourceFacts::holding`] is a good beginning.
+    pub rest: Rest,
     /// Extra connections for pages; `None`: all in the main stream.
     pub multifd_channels: Option<u8>,
     /// QEMU may come to slow down a guest that dirties faster than the link, see [`Qmp::slow_guest_down`].
@@ -74,8 +77,29 @@ pub struct SourceFacts {
     pub memory_bytes: u64,
     /// The better valve this QEMU offers.
     pub valve: Valve,
+    /// What runs its CPUs.
+    pub accelerator: Accelerator,
+    /// What [`Qmp::restore`] takes after a move that was undone.
+    pub saved: SavedParameters,
     /// Run state at the time of the check.
     pub run_state: RunState,
+}
+
+impl SourceFacts {
+    /// Whether this QEMU takes [`Rest::Bytes`].
+    pub fn counts_bytes(&self) -> bool {
+        self.version.at_least(8, 2)
+    }
+
+    /// What holds this QEMU until its VM may stop. `limit_ms` is what the VM may be stopped.
+    pub fn holding(&self, limit_ms: u64) -> Rest {
+        match (self.counts_bytes(), self.accelerator, self.valve) {
+            (true, Accelerator::Emulation, _) => Rest::LESS_THAN_A_PAGE,
+            (true, Accelerator::Kvm, _) => Rest::Bytes(HOLDING_BYTES),
+            (false, _, Valve::SwitchoverAck) => Rest::Millis(limit_ms),
+            (false, _, Valve::DowntimeLimit) => Rest::Millis(HOLDING_LIMIT_MS),
+        }
+    }
 }
 
 impl Qmp {
@@ -99,7 +123,7 @@ impl Qmp {
             None | Some("normal") => {}
             Some(mode) => reasons.push(format!("migration mode is {mode}, set it to normal")),
         }
-        if parameters.tls_creds.is_some_and(|creds| !creds.is_empty()) {
+        if parameters.tls_creds.as_ref().is_some_and(|creds| !creds.is_empty()) {
             reasons.push("migration parameter tls-creds is set, unset it".to_owned());
         }
         if matches!(run_state, RunState::InMigrate | RunState::PostMigrate) {
@@ -113,6 +137,8 @@ impl Qmp {
             machine: self.machine_type().await?,
             memory_bytes: self.memory_bytes().await?,
             valve: valve_of(self.version(), &caps),
+            accelerator: self.accelerator().await?,
+            saved: SavedParameters::from(&parameters),
             run_state,
         })
     }
@@ -132,16 +158,13 @@ impl Qmp {
             ("switchover-ack", wanted.valve == Valve::SwitchoverAck),
         ]);
         self.set_capabilities(&known, &states).await?;
-        let downtime_limit = match wanted.valve {
-            Valve::SwitchoverAck => wanted.downtime_limit_ms.min(LIMIT_MAX_MS),
-            Valve::DowntimeLimit => HOLDING_LIMIT_MS,
-        };
+        let (downtime_limit, avail_switchover_bandwidth) = wanted.rest.parameters();
         // The capability cannot be set later, so what it does is held down until it is wanted.
         let throttle = |percent: u8| wanted.auto_converge.then_some(percent);
         self.execute(SetParameters {
             max_bandwidth: Some(0),
             downtime_limit: Some(downtime_limit),
-            avail_switchover_bandwidth: None,
+            avail_switchover_bandwidth,
             multifd_channels: wanted.multifd_channels,
             multifd_compression: wanted.multifd_channels.map(|_| "none"),
             throttle_trigger_threshold: throttle(THROTTLE_FROM),
@@ -161,16 +184,6 @@ impl Qmp {
         let uri = Some(unix_uri(socket)?);
         let command = qapi::qmp::migrate { channels: None, detach: None, resume: None, uri };
         self.execute(command).await.map(drop)
-    }
-
-    /// Opens [`Valve::DowntimeLimit`], or changes what a stop may last by QEMU's estimate; acts within about 100 ms.
-    /// QEMU takes no more than 2000 s.
-    ///
-    /// # Errors
-    /// Trouble with QMP.
-    pub async fn raise_downtime_limit(&self, limit_ms: u64) -> Result<(), QmpError> {
-        let downtime_limit = Some(limit_ms.min(LIMIT_MAX_MS));
-        self.execute(SetParameters { downtime_limit, ..Default::default() }).await.map(drop)
     }
 
     /// Lets QEMU take up to half of a guest's time, in steps, as long as it writes faster than is sent. Does nothing without

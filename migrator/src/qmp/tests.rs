@@ -194,7 +194,7 @@ async fn a_guest_is_slowed_down_only_when_it_is_wanted() {
         let (qmp, mut monitor) = Monitor::connected().await;
         let caps = SourceCaps {
             valve: Valve::DowntimeLimit,
-            downtime_limit_ms: 300,
+            rest: Rest::Millis(1),
             multifd_channels: None,
             auto_converge,
         };
@@ -216,6 +216,24 @@ async fn a_guest_is_slowed_down_only_when_it_is_wanted() {
     }
 }
 
+#[tokio::test]
+async fn a_rest_of_bytes_is_no_matter_of_measured_rates() {
+    let (qmp, mut monitor) = Monitor::connected().await;
+    for (rest, set) in [
+        (Rest::LESS_THAN_A_PAGE, (1, Some(1000))),
+        (Rest::Bytes(1 << 20), (1, Some(1_048_576_000))),
+        (Rest::Bytes(u64::MAX), (1, Some(u64::MAX))),
+        (Rest::Millis(5_000_000), (2_000_000, None)),
+    ] {
+        let asked = qmp.clone();
+        let allowed = tokio::spawn(async move { asked.allow_rest(rest).await });
+        let got = monitor.arguments("migrate-set-parameters").await;
+        assert_eq!(got["downtime-limit"].as_u64(), Some(set.0));
+        assert_eq!(got["avail-switchover-bandwidth"].as_u64(), set.1, "{rest:?}");
+        allowed.await.unwrap().unwrap();
+    }
+}
+
 /// Sessions run in tasks; an async fn stops being `Send` without a word.
 #[test]
 fn futures_can_be_spawned() {
@@ -223,7 +241,7 @@ fn futures_can_be_spawned() {
     fn check(qmp: &Qmp) {
         let caps = SourceCaps {
             valve: Valve::DowntimeLimit,
-            downtime_limit_ms: 0,
+            rest: Rest::LESS_THAN_A_PAGE,
             multifd_channels: None,
             auto_converge: false,
         };

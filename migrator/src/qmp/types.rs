@@ -144,8 +144,8 @@ pub enum Valve {
     /// Capability `switchover-ack`: QEMU waits for SWITCHOVER_ACK, which the session puts on the return
     /// path.
     SwitchoverAck,
-    /// `downtime-limit` 1 ms, raised by [`super::Qmp::raise_downtime_limit`]. Not a hard hold: with nothing
-    /// dirty QEMU completes by itself.
+    /// What may be left at the stop ([`super::Rest`]) is next to nothing, until [`super::Qmp::allow_rest`] raises it.
+    /// Not a hard hold: with nothing dirty QEMU completes by itself.
     DowntimeLimit,
 }
 

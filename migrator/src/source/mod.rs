@@ -38,7 +38,7 @@ use crate::conn;
 use crate::limits::{CLAIMED_BATCHES, DECISION_PATIENCE, SESSION_EVENTS};
 use crate::memory::{GuestMemory, MemoryError};
 use crate::pace::Pace;
-use crate::qmp::{self, Qmp, QmpError, RunState, SourceCaps, Valve};
+use crate::qmp::{self, Accelerator, Qmp, QmpError, RunState, SourceCaps, SourceFacts};
 use crate::rack::{Rack, Scope};
 use crate::stats::{Counters, Totals};
 use emit::{Emitter, Order};
@@ -50,8 +50,6 @@ pub use sampler::Progress;
 
 /// SHUT(0): the target has loaded everything.
 const SHUT_OK: [u8; 8] = [0, 1, 0, 4, 0, 0, 0, 0];
-/// SWITCHOVER_ACK: QEMU may stop the VM.
-const SWITCHOVER_ACK: [u8; 4] = [0, 7, 0, 0];
 /// QEMU connects to our socket at once when it is told to migrate.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// How long Go or Abort may take to leave.
@@ -187,13 +185,18 @@ struct Session {
     reading: Arc<Reading>,
     /// In verify mode.
     recording: Recording,
-    valve: Valve,
-    /// QEMU's limit is no longer what holds it.
+    /// What QEMU said of itself and of the VM, once the migration begins.
+    facts: Option<SourceFacts>,
+    /// QEMU is no longer held.
     valve_open: bool,
+    /// QEMU can be told to slow the guest down.
+    auto_converge: bool,
     patience: Patience,
     not_converged: bool,
     /// The latest forecast of the stop, milliseconds.
     forecast_ms: u32,
+    /// Guest bytes per second at which the last pass would go.
+    last_pass_rate: u64,
     began: Instant,
     notices: mpsc::Sender<Notice>,
     inputs: mpsc::Sender<Input>,
@@ -237,6 +240,7 @@ pub async fn run(
         patience: Patience::new(spec.disruption, spec.max_downtime_ms),
         not_converged: false,
         forecast_ms: 0,
+        last_pass_rate: 0,
         began: Instant::now(),
         valve_open: false,
         spec,
@@ -245,7 +249,8 @@ pub async fn run(
         counters: Arc::default(),
         reading: Arc::default(),
         recording,
-        valve: Valve::DowntimeLimit,
+        facts: None,
+        auto_converge: false,
         notices,
         inputs,
         orders,
@@ -429,10 +434,7 @@ impl Session {
                     let _ = self.notices.send(Notice::AskSlot { predicted_ms }).await;
                 }
             }
-            Effect::OpenValve => match self.valve {
-                Valve::SwitchoverAck => self.write_return_path(&SWITCHOVER_ACK).await,
-                Valve::DowntimeLimit => self.open_by_limit().await?,
-            },
+            Effect::OpenValve => self.open_valve().await?,
             Effect::HashMemory => self.hash_memory(),
             Effect::AskCommit => {
                 let _ = self.notices.send(Notice::AskCommit).await;
@@ -455,18 +457,21 @@ impl Session {
 
     async fn start_migrate(&mut self) -> Result<(), QmpError> {
         let qmp = self.parts.qmp.clone();
-        self.valve = qmp.check_can_migrate().await?.valve;
+        let facts = self.facts.insert(qmp.check_can_migrate().await?);
+        // Auto-converge looks for dirty pages every few seconds, also in the middle of a pass.
+        self.auto_converge =
+            self.spec.disruption != Disruption::None && facts.accelerator == Accelerator::Kvm;
+        let caps = SourceCaps {
+            valve: facts.valve,
+            rest: facts.holding(self.patience.limit_ms().into()),
+            multifd_channels: None,
+            auto_converge: self.auto_converge,
+        };
         let _ = std::fs::remove_file(&self.spec.socket);
         let path = || self.spec.socket.clone();
         let failed = |source| QmpError::Connect { path: path(), source };
         let listener = UnixListener::bind(&self.spec.socket).map_err(failed)?;
-        qmp.prepare_source(SourceCaps {
-            valve: self.valve,
-            downtime_limit_ms: self.patience.limit_ms().into(),
-            multifd_channels: None,
-            auto_converge: self.spec.disruption != Disruption::None,
-        })
-        .await?;
+        qmp.prepare_source(caps).await?;
         qmp.migrate(&self.spec.socket).await?;
         let accepted = tokio::time::timeout(CONNECT_LIMIT, listener.accept()).await;
         let (socket, _) = accepted.unwrap_or_else(|e| Err(e.into())).map_err(failed)?;
@@ -601,6 +606,10 @@ impl Session {
             }
             _ => None,
         };
+        if let (Outcome::RolledBack(_), Some(facts)) = (&outcome, &self.facts) {
+            // Nothing depends on it: the next session sets them anew.
+            let _ = self.parts.qmp.within(Duration::from_secs(1)).restore(facts.saved).await;
+        }
         self.tasks.abort_all();
         let report = SourceReport {
             not_converged: self.not_converged && matches!(outcome, Outcome::RolledBack(_)),

@@ -110,14 +110,14 @@ pub struct Claiming {
 /// How the stream is to be read at the moment.
 #[derive(Debug, Default)]
 pub struct Reading {
-    /// Microseconds to pause before each small read: holds QEMU back while the session waits for its turn.
+    /// Microseconds to pause before each read between passes: holds QEMU back while the session waits for its turn.
     brake: AtomicU64,
     /// The VM is stopped.
     straight: AtomicBool,
 }
 
 impl Reading {
-    /// Reads are this far apart, and small; zero lets the stream run.
+    /// Between passes, reads are this far apart, and small; zero lets the stream run.
     pub fn brake(&self, pause: Duration) {
         self.brake.store(pause.as_micros() as u64, Ordering::Relaxed);
     }
@@ -140,8 +140,10 @@ impl Reading {
     }
 }
 
-/// One small read while the brake is on: a few empty sections, or a page.
-const BRAKED_READ: usize = 8 << 10;
+/// One read while the brake is on and nothing is dirty: four empty sections, each of a pass in which QEMU found nothing.
+/// QEMU is blocked until there is room for more. Pages are always read at full speed, for a pass that is held up in the
+/// middle only grows.
+const BRAKED_READ: usize = 72;
 
 /// Reads QEMU's stream, takes it apart and claims what is in it.
 pub struct Pump<R> {
@@ -155,6 +157,8 @@ pub struct Pump<R> {
     parser: StreamParser,
     /// What the last piece left over.
     carry: Vec<u8>,
+    /// The last piece had no pages.
+    idle: bool,
 }
 
 impl<R: AsyncRead + Unpin> Pump<R> {
@@ -170,7 +174,18 @@ impl<R: AsyncRead + Unpin> Pump<R> {
         let (pool, parser) = (Arc::default(), StreamParser::new());
         let carry = Vec::with_capacity(MAX_LOOKAHEAD);
         let recording = None;
-        Self { socket, flow, claiming, counters, reading, recording, pool, parser, carry }
+        Self {
+            socket,
+            flow,
+            claiming,
+            counters,
+            reading,
+            recording,
+            pool,
+            parser,
+            carry,
+            idle: false,
+        }
     }
 
     /// Records what the stream carries, for verify mode.
@@ -201,7 +216,10 @@ impl<R: AsyncRead + Unpin> Pump<R> {
             lap(&self.counters.parse_ns, start);
             self.carry.clear();
             self.carry.extend_from_slice(&buf.bytes[used..]);
-            if !items.is_empty() {
+            let has_pages =
+                items.iter().any(|i| matches!(i, Item::Page { .. } | Item::Zero { .. }));
+            self.idle = !has_pages && self.carry.is_empty();
+            if items.iter().any(|item| !matches!(item, Item::SectionEnd | Item::MultifdFlush)) {
                 let parsed = self.digest_and_claim(Arc::new(buf), items).await;
                 if let Some(recorder) = &self.recording {
                     recorder.record(&parsed.buf, &parsed.items, &parsed.digests);
@@ -214,7 +232,9 @@ impl<R: AsyncRead + Unpin> Pump<R> {
     /// Reads what is there, up to a batch; false at the end of the stream.
     async fn fill(&mut self, bytes: &mut Vec<u8>) -> std::io::Result<bool> {
         let mut room = READ_BYTES;
-        if let Some(pause) = self.reading.pause() {
+        if let Some(pause) = self.reading.pause()
+            && self.idle
+        {
             room = BRAKED_READ;
             tokio::time::sleep(pause).await;
         }

@@ -36,6 +36,8 @@ pub struct Progress {
     pub send_rate: u64,
     /// How long the VM would be stopped now, milliseconds.
     pub predicted_stop_ms: u32,
+    /// Guest bytes per second at which the last pass would go; 0 if that is not known.
+    pub last_pass_rate: u64,
     /// How long it may be stopped, milliseconds; `u32::MAX`: as long as it takes.
     pub limit_ms: u32,
     /// The first full pass is over.
@@ -116,6 +118,7 @@ impl Sampler {
             dirty_rate: ram.dirty_pages_rate * 4096,
             send_rate: trend.wire_rate as u64,
             predicted_stop_ms: predict::stop_ms(&sample),
+            last_pass_rate: predict::last_pass_rate(&sample),
             first_pass_done,
             // These two are the session's to say.
             limit_ms: 0,

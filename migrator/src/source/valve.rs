@@ -8,7 +8,13 @@ use tracing::info;
 
 use super::{Input, Notice, Progress, Session};
 use crate::limits::{LOAD_FORECASTS, LOAD_PATIENCE, LOAD_PATIENCE_MAX, LOAD_PATIENCE_VERIFY};
-use crate::qmp::{QmpError, Valve};
+use crate::qmp::{Accelerator, QmpError, Rest, Valve};
+
+/// SWITCHOVER_ACK: QEMU may stop the VM.
+const SWITCHOVER_ACK: [u8; 4] = [0, 7, 0, 0];
+
+/// A rest that is never worth another pass.
+const LAST_REST_LEAST: u64 = 64 << 10;
 
 /// The part of the VM's limit that its last pages may take at first.
 const PAGES_SHARE: u64 = 4;
@@ -27,6 +33,7 @@ impl Session {
         progress.switching = !matches!(phase, Phase::Copying | Phase::AwaitingSlot);
         let (at, stop_ms) = (self.began.elapsed(), progress.predicted_stop_ms);
         self.forecast_ms = stop_ms;
+        self.last_pass_rate = progress.last_pass_rate;
         let advice = if copies && progress.first_pass_done {
             self.patience.look(&Look { at, round: progress.round, stop_ms })
         } else {
@@ -59,6 +66,9 @@ impl Session {
         let limit_ms = self.patience.limit_ms();
         info!(id = %self.spec.migration_id, limit_ms, forecast_ms = self.forecast_ms, "longer stop");
         self.let_qemu_know();
+        if !self.auto_converge {
+            return;
+        }
         let qmp = self.parts.qmp.clone();
         self.tasks.spawn(async move {
             // Nothing depends on it.
@@ -66,15 +76,30 @@ impl Session {
         });
     }
 
-    /// Gives QEMU the limit as it is now, unless its limit is what holds the VM. After the stop it changes nothing.
+    /// Gives QEMU the limit as it is now, unless it is still held. After the stop it changes nothing.
     pub(super) fn let_qemu_know(&mut self) {
-        if self.valve == Valve::DowntimeLimit && !self.valve_open {
+        let (true, Some(rest)) = (self.valve_open, self.last_rest(PAGES_SHARE_LATER)) else {
             return;
-        }
-        let (qmp, limit) = (self.parts.qmp.clone(), self.pages_limit(PAGES_SHARE_LATER));
+        };
+        let qmp = self.parts.qmp.clone();
         self.tasks.spawn(async move {
-            let _ = qmp.raise_downtime_limit(limit).await;
+            let _ = qmp.allow_rest(rest).await;
         });
+    }
+
+    /// What QEMU may have left when it stops the VM now, by the session's own forecast where QEMU takes that.
+    fn last_rest(&self, share: u64) -> Option<Rest> {
+        let facts = self.facts.as_ref()?;
+        let limit_ms = self.pages_limit(share);
+        Some(match (facts.counts_bytes(), facts.accelerator) {
+            (false, _) => Rest::Millis(limit_ms),
+            // Anything: QEMU must not look for dirty pages, find too many, and go on with a pass that was begun.
+            (true, Accelerator::Emulation) => Rest::Bytes(facts.memory_bytes),
+            (true, Accelerator::Kvm) => {
+                let bytes = limit_ms.saturating_mul(self.last_pass_rate / 1000);
+                Rest::Bytes(bytes.clamp(LAST_REST_LEAST, facts.memory_bytes.max(LAST_REST_LEAST)))
+            }
+        })
     }
 
     /// What QEMU is told of the limit: a part of it, until it is raised because the VM does not converge.
@@ -84,12 +109,18 @@ impl Session {
         if raised { limit } else { (limit / share).max(1) }
     }
 
-    /// Lets QEMU stop the VM. It counts the last pages alone, and they share the VM's limit with device state, commit and
-    /// load: so a part first, a larger one if the VM does not come to that, and all of it if the limit was raised.
-    pub(super) async fn open_by_limit(&mut self) -> Result<(), QmpError> {
+    /// Lets QEMU stop the VM. The limit on what is left is for the last pages alone, and they share the VM's limit with
+    /// device state, commit and load: so a part first, a larger one if the VM does not come to that, and all of it if
+    /// the limit was raised.
+    pub(super) async fn open_valve(&mut self) -> Result<(), QmpError> {
+        let Some(rest) = self.last_rest(PAGES_SHARE) else { return Ok(()) };
         self.valve_open = true;
+        if self.facts.as_ref().is_some_and(|facts| facts.valve == Valve::SwitchoverAck) {
+            // Before the limit: a QEMU that waits for it would look for dirty pages within the limit, again and again.
+            self.write_return_path(&SWITCHOVER_ACK).await;
+        }
         self.later(PAGES_SHARE_PATIENCE, Input::LargerShare);
-        self.parts.qmp.raise_downtime_limit(self.pages_limit(PAGES_SHARE)).await
+        self.parts.qmp.allow_rest(rest).await
     }
 
     /// How long a stopped VM may take to be loaded.

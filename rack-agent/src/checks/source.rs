@@ -3,7 +3,7 @@
 use rackferry_migrator::qmp::QmpError;
 use rackferry_proto::v1::{self, FindingCode};
 
-use super::{blocks, host};
+use super::{blocks, host, warns};
 use crate::agent::Agent;
 use crate::vm::VmRunState;
 
@@ -32,6 +32,14 @@ pub async fn findings(agent: &Agent, name: &str) -> (Vec<v1::Finding>, Vec<Strin
             let fix = "look at its qemu.log";
             let cause = format!("its QEMU does not answer: {error}");
             findings.push(blocks(FindingCode::QemuBlocks, cause, fix));
+        }
+        Ok(facts) if facts.accelerator.loses_writes(facts.version) => {
+            let cause = format!(
+                "QEMU {} without KVM loses writes of its guest during migrations (mended in 9.0)",
+                facts.version
+            );
+            let fix = "restart the VM under QEMU 9.0 or later, or move it with --verify";
+            findings.push(warns(FindingCode::DirtyTracking, cause, fix));
         }
         _ => {}
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use host::{Host, eventually, guest_pages, qemus, spec};
 use rackferry_agent::vm::{MigrationMark, Role, Side, VmError, VmRunState, VmSpec};
 use rackferry_migrator::memory::MemoryDigest;
-use rackferry_migrator::qmp::{Event, Qmp, QmpError, SourceCaps, Valve};
+use rackferry_migrator::qmp::{Event, Qmp, QmpError, Rest, SourceCaps, Valve};
 use rustix::process::Signal;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -211,14 +211,14 @@ async fn migrate(source: &Host, target: &mut Host) {
     let arrival = target.vms.prepare_incoming(vm.spec().clone(), "m", 2).await.unwrap();
     let caps = SourceCaps {
         valve: Valve::DowntimeLimit,
-        downtime_limit_ms: 300,
+        rest: Rest::Millis(1),
         multifd_channels: None,
         auto_converge: false,
     };
     qmp.prepare_source(caps).await.unwrap();
     let mut events = qmp.events();
     qmp.migrate(&arrival.migrate_socket()).await.unwrap();
-    qmp.raise_downtime_limit(2000).await.unwrap();
+    qmp.allow_rest(Rest::Millis(2000)).await.unwrap();
     arrival.qmp().wait_loaded(LIMIT).await.unwrap();
     qmp.wait_moved_out(LIMIT).await.unwrap();
     assert_eq!(vm.run_state().await, VmRunState::MovedOut);
@@ -285,7 +285,7 @@ async fn a_cut_migration_leaves_the_vm_running() {
         let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         let caps = SourceCaps {
             valve: Valve::DowntimeLimit,
-            downtime_limit_ms: 0,
+            rest: Rest::Millis(1),
             multifd_channels: None,
             auto_converge: false,
         };

@@ -10,6 +10,7 @@ mod run;
 mod setup;
 mod simulate;
 mod test;
+mod tracking;
 mod trial;
 mod upgrade;
 mod verify;
@@ -41,6 +42,8 @@ enum Command {
     LabB(lab_b::Arguments),
     /// Move guests to and fro with `--verify` and count memories that differ. Needs root.
     Trial(trial::Arguments),
+    /// Hold migrations of one VM in several ways, without Rackferry, and count the writes that QEMU loses.
+    Tracking(tracking::Arguments),
     /// Replace every daemon by a newer one while real guests move. Needs root.
     Upgrade(upgrade::Arguments),
     /// Play the control plane in simulated worlds where things break; `-- --help` says how.
@@ -58,6 +61,7 @@ fn main() -> Result<()> {
         Command::Faults(arguments) => faults::run(arguments),
         Command::LabB(arguments) => lab_b::run(&arguments),
         Command::Trial(arguments) => trial::run(arguments),
+        Command::Tracking(arguments) => tracking::run(&arguments),
         Command::Upgrade(arguments) => upgrade::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),

@@ -27,16 +27,30 @@ const FIXED_MS: f64 = 8.0;
 /// are mostly new content, whatever the passes before were.
 const WIRE_RATIO_FLOOR: f64 = 0.3;
 
+/// What is assumed of a host that was not measured, guest bytes per second.
+const LOCAL_RATE_LEAST: f64 = 1e6;
+
 /// Milliseconds the VM would be stopped.
 pub fn stop_ms(s: &Sample) -> u32 {
     if s.link_rate <= 0.0 {
         return u32::MAX;
     }
-    let wire =
-        s.in_flight_bytes as f64 + s.remaining_bytes as f64 * s.wire_ratio.max(WIRE_RATIO_FLOOR);
+    let wire = s.in_flight_bytes as f64 + s.remaining_bytes as f64 * s.last_wire_ratio();
     let link_ms = wire / s.link_rate * 1e3;
-    let local_ms = s.remaining_bytes as f64 / s.local_rate.max(1e6) * 1e3;
+    let local_ms = s.remaining_bytes as f64 / s.local_rate.max(LOCAL_RATE_LEAST) * 1e3;
     (FIXED_MS + link_ms.max(local_ms)).min(f64::from(u32::MAX)) as u32
+}
+
+/// Guest bytes per second at which a last pass would go; 0 if nothing is known of the link.
+pub fn last_pass_rate(s: &Sample) -> u64 {
+    let link = s.link_rate.max(0.0) / s.last_wire_ratio();
+    link.min(s.local_rate.max(LOCAL_RATE_LEAST)) as u64
+}
+
+impl Sample {
+    fn last_wire_ratio(&self) -> f64 {
+        self.wire_ratio.max(WIRE_RATIO_FLOOR)
+    }
 }
 
 /// Does a forecast fit into a limit? Half of that is kept for what no forecast knows. `u32::MAX` is no limit, and a
@@ -68,6 +82,13 @@ mod tests {
         assert!(!may(Sample { in_flight_bytes: 4 << 20, ..IDLE }));
         assert!(!may(Sample { remaining_bytes: 64 << 20, ..IDLE }));
         assert!(!may(Sample { link_rate: 0.0, ..IDLE }));
+    }
+
+    #[test]
+    fn a_last_pass_is_as_fast_as_the_slower_of_link_and_host() {
+        assert_eq!(last_pass_rate(&Sample { wire_ratio: 0.5, ..IDLE }), 20_000_000);
+        assert_eq!(last_pass_rate(&Sample { local_rate: 5e6, ..IDLE }), 5_000_000);
+        assert_eq!(last_pass_rate(&Sample { link_rate: 0.0, ..IDLE }), 0);
     }
 
     #[test]
