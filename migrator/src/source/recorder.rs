@@ -105,3 +105,54 @@ impl Sent {
 
 /// What a session in verify mode records into.
 pub type Recording = Option<Arc<Recorder>>;
+
+#[cfg(test)]
+mod tests {
+    use rackferry_dedup_index::DomainKey;
+
+    use super::*;
+
+    const PAGES: u64 = 1000;
+
+    /// A recorder that has seen the head of a stream whose only block is the memory.
+    fn recorder() -> Recorder {
+        let recorder = Recorder::new(PageHasher::new(&DomainKey([3; 32])));
+        let mut sent = recorder.sent.lock().unwrap();
+        sent.block = Some(2);
+        sent.last = vec![None; PAGES as usize];
+        drop(sent);
+        recorder
+    }
+
+    fn page(fill: u8) -> [u8; PAGE_SIZE] {
+        [fill; PAGE_SIZE]
+    }
+
+    #[test]
+    fn the_last_content_counts_and_other_blocks_do_not() {
+        let memory = GuestMemory::create("recorder-test", PAGES * PAGE_SIZE as u64, None).unwrap();
+        let recorder = recorder();
+        let note = |block, number, fill| {
+            let digest = recorder.hasher.digest(&page(fill));
+            recorder.sent.lock().unwrap().note(block, number, digest);
+        };
+        for (number, fill) in [(7, 1), (7, 2), (300, 5), (999, 9)] {
+            note(2, number, fill);
+            memory.write_page(number.into(), &page(fill)).unwrap();
+        }
+        note(1, 300, 6);
+        assert_eq!(recorder.unsent(&memory).unwrap(), Unsent::default());
+
+        memory.write_page(300, &page(6)).unwrap();
+        memory.write_page(600, &page(1)).unwrap();
+        let unsent = recorder.unsent(&memory).unwrap();
+        assert_eq!((unsent.pages, unsent.first), (2, vec![300, 600]));
+    }
+
+    #[test]
+    fn pages_beyond_the_block_are_left_out() {
+        let recorder = recorder();
+        recorder.sent.lock().unwrap().note(2, PAGES as u32, Digest::default());
+        assert!(recorder.sent.lock().unwrap().last.iter().all(Option::is_none));
+    }
+}

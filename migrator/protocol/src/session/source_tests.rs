@@ -187,3 +187,25 @@ proptest! {
         prop_assert!(ends <= 1);
     }
 }
+
+#[test]
+fn a_difference_tells_whose_loss_it_is() {
+    let told = |recorded: Option<Unsent>| {
+        let ready = Event::Ready { predicted_ms: 1 };
+        let mut events = vec![Event::Accepted, ready, Event::SlotGranted];
+        events.push(Event::Loaded { digest: Some([1; 32]) });
+        events.extend(recorded.map(Event::Recorded));
+        events.push(Event::Hashed([2; 32]));
+        match drive(true, &events).0.phase() {
+            Phase::RollingBack { reason } => reason.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(told(None), "guest memory differs between source and target");
+    assert!(told(Some(Unsent::default())).ends_with("so a page changed on its way"));
+    let mut unsent = Unsent::default();
+    (0x64c..0x64f).for_each(|page| unsent.add(page, 2));
+    let lost = told(Some(unsent));
+    assert!(lost.contains("QEMU never sent the last content of 3 pages"), "{lost}");
+    assert!(lost.ends_with("(0x64c, 0x64d, ...)"), "{lost}");
+}
