@@ -37,10 +37,12 @@ pub(super) fn arguments(options: &Options, console: &Path) -> Result<Vec<OsStrin
     Ok(arguments)
 }
 
-/// `no_timer_check`: on a busy machine the kernel's check of its timer panics. A panic ends QEMU, which does not
-/// reboot.
+/// `no_timer_check`: on a busy machine the kernel's check of its timer panics. `tsc=reliable`: reading any other clock
+/// is a device access, which stops the other virtual CPU. A panic ends QEMU, which does not reboot.
 fn kernel_arguments(results: &str) -> String {
-    format!("console=ttyS0 quiet mitigations=off no_timer_check panic=-1 lab_b.results={results}")
+    format!(
+        "console=ttyS0 quiet mitigations=off no_timer_check tsc=reliable panic=-1 lab_b.results={results}"
+    )
 }
 
 #[cfg(test)]
