@@ -2,16 +2,23 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use clap::{
+    ArgAction, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
+use rackferry_model::{Compress, DEFAULT_MAX_DOWNTIME_MS, Dedup, Disruption, MoveOptions, Word};
 use rackferry_proto::v1;
 
-use crate::{limit::LinkLimit, units};
+use crate::{
+    limit::LinkLimit,
+    units::{self, Millis},
+};
 
-/// Empties racks: moves their VMs elsewhere while they run.
+/// Rackferry empties racks: it moves their VMs to other racks while they run.
 #[derive(Debug, Parser)]
 #[command(name = "rackferry", version)]
 pub struct Args {
-    /// Addresses of coordinators; any one leads to the leader.
+    /// Addresses of coordinators; each coordinator names the leader.
     #[arg(
         long,
         global = true,
@@ -21,91 +28,91 @@ pub struct Args {
         default_value = "127.0.0.1:7400"
     )]
     pub coordinator: Vec<String>,
-    /// The folder of the own certificate, or `off` at a site without TLS; without it `~/.config/rackferry`.
+    /// Folder of the caller's certificate, default `~/.config/rackferry`; `off` at a site without TLS.
     #[arg(long, global = true, env = "RACKFERRY_TLS", value_name = "DIR|off")]
     pub tls: Option<String>,
-    /// How to print.
+    /// Form of the output.
     #[arg(long, short, global = true, value_enum, default_value_t)]
     pub output: Output,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// How to print.
+/// Form of the output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// For people.
+    /// Tables, for people.
     #[default]
     Table,
-    /// For programs.
+    /// JSON, for programs.
     Json,
-    /// The same, each answer and each snapshot of what is waited for in a line of its own.
+    /// JSON, one line per answer and per snapshot of what the command waits for.
     Ndjson,
 }
 
-/// What to do.
+/// The command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Move every VM off racks or hosts.
     #[command(visible_alias = "drain")]
     Evacuate(Evacuate),
-    /// Say what evacuate would do, and write it to a file for apply (exit code 3 if it cannot be done).
+    /// Show what evacuate would do, and write a plan file for apply (exit code 3 if a VM cannot move).
     Plan(Plan),
-    /// Start exactly what a plan file says; nothing, if anything has changed since.
+    /// Start exactly the migrations of a plan file, or none if the site has changed since.
     Apply(Apply),
-    /// Bring the VMs that an ended evacuation has moved back to the hosts they came from.
+    /// Move the VMs of an ended evacuation back to the hosts they came from.
     Restore(Restore),
     /// Move one VM.
     Migrate(Migrate),
-    /// Say what would keep VMs from moving; moves nothing (exit code 3 if something would).
+    /// Check what would keep VMs from moving, and move nothing (exit code 3 if a VM cannot move).
     Check(Check),
-    /// Show what is not as it should be: leftovers, doubtful owners, agents, clocks, certificates.
+    /// List problems of the site: leftovers, uncertain owners, agents, clocks, certificates.
     Doctor(Doctor),
     /// Show evacuations.
     Status(Status),
-    /// Stop an evacuation or a migration; what is not switched over stays where it runs.
+    /// Cancel an evacuation or a migration; VMs before their switchover stay where they run.
     Cancel(Cancel),
-    /// Stop the VM of a migration as soon as its first pass is over, for as long as it takes.
+    /// Stop the VM of a migration once its first pass is complete, for as long as the switchover takes.
     ForceSwitchover(ForceSwitchover),
-    /// Start no more moves of an evacuation for a while; those under way finish.
+    /// Pause an evacuation: no further migration starts, migrations under way finish.
     Pause(Evacuation),
-    /// Let a paused evacuation go on.
+    /// Resume a paused evacuation.
     Resume(Evacuation),
-    /// What moves may put on links.
+    /// Set or show how much migrations may send over links.
     #[command(subcommand)]
     Limit(Limit),
-    /// Let no more VMs come to hosts.
+    /// Cordon hosts: they take no further VMs.
     Cordon(Places),
-    /// Let VMs come to hosts again.
+    /// Uncordon hosts: they take VMs again.
     Uncordon(Places),
-    /// Racks, hosts and links, as a file says.
+    /// Import, show or check the inventory of racks, hosts and links.
     #[command(subcommand)]
     Inventory(Inventory),
-    /// VMs.
+    /// List VMs.
     #[command(subcommand)]
     Vm(Vm),
-    /// Hosts.
+    /// List hosts.
     #[command(subcommand)]
     Host(Host),
-    /// The coordinators themselves.
+    /// Show or change the cluster of coordinators.
     #[command(subcommand)]
     Cluster(Cluster),
-    /// Make the CA of a new site, and the certificates to begin with.
+    /// Create the CA of a new site and its first certificates.
     Init(Init),
-    /// Make a certificate for a person or a coordinator, where the CA is.
+    /// Issue a certificate to a person or a coordinator; runs where the CA is.
     Issue(Issue),
-    /// What lets hosts in.
+    /// Create tokens that admit hosts to the site.
     #[command(subcommand)]
     Token(Token),
-    /// Print what makes a shell complete this command.
+    /// Print the completion script of a shell.
     Completions {
-        /// Your shell.
+        /// The shell.
         shell: clap_complete::Shell,
     },
-    /// Print the man page, or write it and those of all commands.
+    /// Print the man page, or write the pages of all commands.
     Man {
-        /// A folder that exists, such as /usr/local/share/man/man1.
+        /// Existing folder for the pages, such as /usr/local/share/man/man1.
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
@@ -117,7 +124,7 @@ pub struct Evacuate {
     /// What to move.
     #[command(flatten)]
     pub what: What,
-    /// Do not ask.
+    /// Start without asking.
     #[arg(long, short)]
     pub yes: bool,
     /// How to wait.
@@ -125,21 +132,21 @@ pub struct Evacuate {
     pub wait: WaitFor,
 }
 
-/// Say what evacuate would do.
+/// Show what evacuate would do.
 #[derive(Debug, clap::Args)]
 pub struct Plan {
     /// What to move.
     #[command(flatten)]
     pub what: What,
-    /// The plan file; a new plan-ID.json in this folder without it.
+    /// The plan file; default: a new plan-ID.json in this folder.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
 }
 
-/// Start exactly what a plan file says.
+/// Start exactly the migrations of a plan file.
 #[derive(Debug, clap::Args)]
 pub struct Apply {
-    /// As `rackferry plan` wrote it.
+    /// The plan file, as `rackferry plan` wrote it.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// How to wait.
@@ -147,15 +154,15 @@ pub struct Apply {
     pub patience: Patience,
 }
 
-/// Bring VMs back.
+/// Move VMs back.
 #[derive(Debug, clap::Args)]
 pub struct Restore {
-    /// evac-N.
+    /// The evacuation: evac-N.
     pub evacuation: String,
     /// How to move.
     #[command(flatten)]
     pub how: How,
-    /// Do not ask.
+    /// Start without asking.
     #[arg(long, short)]
     pub yes: bool,
     /// How to wait.
@@ -172,11 +179,11 @@ pub struct What {
     /// Racks or hosts to move to.
     #[arg(long, required = true, value_delimiter = ',', value_name = "RACK|HOST,...")]
     pub to: Vec<String>,
-    /// What its moves may put on links, all together, beside the limits of the links.
+    /// How much the evacuation's migrations together may send over links, beside the limits of the links.
     #[arg(long, value_delimiter = ',', value_name = "LINK=RATE|PERCENT,...")]
     pub link_limit: Vec<LinkLimit>,
-    /// When it should be over. After that it goes on, and nobody waits for it (exit code 6); with --disruption allow VMs
-    /// that still copy are then stopped.
+    /// When the evacuation should have ended. It goes on after that, and the command stops waiting (exit code 6); with
+    /// --disruption allow, VMs that still copy are then stopped.
     #[arg(long, value_name = "DURATION", value_parser = units::parse_duration)]
     pub deadline: Option<Duration>,
     /// How to move.
@@ -189,7 +196,7 @@ pub struct What {
 pub struct Migrate {
     /// The VM.
     pub vm: String,
-    /// Host to move to.
+    /// The target host.
     #[arg(long, value_name = "HOST")]
     pub to: String,
     /// How to move.
@@ -200,21 +207,21 @@ pub struct Migrate {
     pub wait: WaitFor,
 }
 
-/// Say what would keep VMs from moving.
+/// Check what would keep VMs from moving.
 #[derive(Debug, clap::Args)]
 pub struct Check {
-    /// VMs, or hosts and racks with all theirs.
+    /// VMs, or hosts and racks with all their VMs.
     #[arg(required = true, value_name = "VM|HOST|RACK")]
     pub places: Vec<String>,
-    /// Racks or hosts they shall move to; without, only whether they could leave.
+    /// Racks or hosts to move to; without it, the check covers the sources alone.
     #[arg(long, value_delimiter = ',', value_name = "RACK|HOST,...")]
     pub to: Vec<String>,
 }
 
-/// Show what is not as it should be.
+/// List problems of the site.
 #[derive(Debug, clap::Args)]
 pub struct Doctor {
-    /// First remove leftovers of VMs that run elsewhere for certain.
+    /// Remove leftovers first, if their VM certainly runs elsewhere.
     #[arg(long)]
     pub repair: bool,
 }
@@ -223,20 +230,28 @@ pub struct Doctor {
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct How {
     /// Where to look for content that need not be sent again.
-    #[arg(long, value_enum, default_value_t = Dedup::Rack)]
+    #[arg(long, value_parser = word::<Dedup>(), default_value_t)]
     pub dedup: Dedup,
-    /// What to do with unique content.
-    #[arg(long, value_enum, default_value_t = Compress::Zstd)]
+    /// How to compress content.
+    #[arg(long, value_parser = word::<Compress>(), default_value_t)]
     pub compress: Compress,
     /// Compare the whole memory of each VM before it runs at its target.
     #[arg(long)]
     pub verify: bool,
     /// The longest pause of a VM.
-    #[arg(long, default_value = "300ms", value_parser = units::parse_duration)]
-    pub max_downtime: Duration,
-    /// What may be done to a VM that writes faster than is sent.
-    #[arg(long, value_enum, default_value_t = Disruption::Brief)]
+    #[arg(long, value_name = "DURATION", default_value_t = Millis(DEFAULT_MAX_DOWNTIME_MS))]
+    pub max_downtime: Millis,
+    /// What a VM that does not converge may be subjected to.
+    #[arg(long, value_parser = word::<Disruption>(), default_value_t)]
     pub disruption: Disruption,
+}
+
+/// One of the words of the model, with what each means.
+fn word<T: Word + Send + Sync>() -> impl TypedValueParser<Value = T> {
+    let words = T::ALL
+        .iter()
+        .map(|word| PossibleValue::new(word.as_str()).help(word.about().trim_end_matches('.')));
+    PossibleValuesParser::new(words).try_map(|text| T::from_word(&text))
 }
 
 /// How to wait.
@@ -245,7 +260,7 @@ pub struct WaitFor {
     /// How long.
     #[command(flatten)]
     pub patience: Patience,
-    /// The same id starts the same work only once.
+    /// Id of the request: the same id starts the same work only once.
     #[arg(long, value_name = "ID")]
     pub request_id: Option<String>,
 }
@@ -253,32 +268,12 @@ pub struct WaitFor {
 /// How long to wait.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Patience {
-    /// Start it and do not wait.
+    /// Start the work and do not wait.
     #[arg(long)]
     pub detach: bool,
     /// Wait at most this long; the work goes on (exit code 6).
     #[arg(long, value_name = "DURATION", value_parser = units::parse_duration)]
     pub timeout: Option<Duration>,
-}
-
-/// Where to look for content that need not be sent again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Dedup {
-    /// In the whole rack.
-    Rack,
-    /// On the host.
-    Host,
-    /// Nowhere.
-    Off,
-}
-
-/// What to do with unique content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Compress {
-    /// zstd.
-    Zstd,
-    /// Nothing.
-    Off,
 }
 
 impl What {
@@ -287,7 +282,7 @@ impl What {
         v1::CreateEvacuationRequest {
             sources: self.sources,
             targets: self.to,
-            options: Some(self.how.options()),
+            options: Some(self.how.options().into()),
             request_id,
             validate_only: false,
             link_limits: self.link_limit.into_iter().map(Into::into).collect(),
@@ -299,73 +294,44 @@ impl What {
     }
 }
 
-/// What may be done to a VM that writes faster than is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Disruption {
-    /// Nothing: it stays where it is.
-    None,
-    /// Stop it for up to a second, and slow it down; if that does not help it stays.
-    Brief,
-    /// The same; if that does not help, stop it for as long as it takes.
-    Allow,
-}
-
 impl How {
-    /// As the coordinator takes it.
-    pub fn options(self) -> v1::MigrationOptions {
-        let dedup = match self.dedup {
-            Dedup::Rack => v1::DedupMode::Rack,
-            Dedup::Host => v1::DedupMode::Host,
-            Dedup::Off => v1::DedupMode::Off,
-        };
-        let compress = match self.compress {
-            Compress::Zstd => v1::CompressMode::Zstd,
-            Compress::Off => v1::CompressMode::Off,
-        };
-        v1::MigrationOptions {
-            dedup: dedup.into(),
-            compress: compress.into(),
-            max_downtime_ms: u32::try_from(self.max_downtime.as_millis()).unwrap_or(u32::MAX),
-            verify: self.verify,
-            disruption: match self.disruption {
-                Disruption::None => v1::Disruption::None,
-                Disruption::Brief => v1::Disruption::Brief,
-                Disruption::Allow => v1::Disruption::Allow,
-            }
-            .into(),
-        }
+    /// As the model has it.
+    pub fn options(self) -> MoveOptions {
+        let Self { dedup, compress, verify, max_downtime: Millis(max_downtime_ms), disruption } =
+            self;
+        MoveOptions { dedup, compress, max_downtime_ms, verify, disruption }
     }
 }
 
 /// Show evacuations.
 #[derive(Debug, clap::Args)]
 pub struct Status {
-    /// The evacuation; without it, all of them.
+    /// The evacuation; default: all evacuations.
     pub evacuation: Option<String>,
-    /// Go on until it has ended.
+    /// Show snapshots until the evacuation has ended.
     #[arg(long, short, action = ArgAction::SetTrue)]
     pub watch: bool,
 }
 
-/// Stop an evacuation or a migration.
+/// Cancel an evacuation or a migration.
 #[derive(Debug, clap::Args)]
 pub struct Cancel {
-    /// evac-N or mig-N.
+    /// The evacuation (evac-N) or the migration (mig-N).
     #[arg(value_name = "EVACUATION|MIGRATION")]
     pub id: String,
 }
 
-/// Stop the VM of a migration for as long as it takes.
+/// Stop the VM of a migration for as long as the switchover takes.
 #[derive(Debug, clap::Args)]
 pub struct ForceSwitchover {
-    /// mig-N.
+    /// The migration: mig-N.
     pub migration: String,
 }
 
 /// An evacuation.
 #[derive(Debug, clap::Args)]
 pub struct Evacuation {
-    /// evac-N.
+    /// The evacuation: evac-N.
     pub evacuation: String,
 }
 
@@ -377,32 +343,32 @@ pub struct Places {
     pub places: Vec<String>,
 }
 
-/// What moves may put on links.
+/// How much migrations may send over links.
 #[derive(Debug, Subcommand)]
 pub enum Limit {
-    /// Change limits; moves under way follow at once.
+    /// Set limits; migrations under way follow at once.
     Set {
-        /// As in core0=200Mbit, core0=40% (of what it can carry) or core0=off.
+        /// Limits such as core0=200Mbit, core0=40% (of the link's rate) or core0=off.
         #[arg(required = true, value_delimiter = ',', value_name = "LINK=RATE|PERCENT|off")]
         limits: Vec<LinkLimit>,
     },
-    /// Show links, their limits and who crosses them.
+    /// Show links, their limits and the migrations that cross them.
     Show,
 }
 
-/// Racks, hosts and links, as a file says.
+/// The inventory of racks, hosts and links.
 #[derive(Debug, Subcommand)]
 pub enum Inventory {
-    /// Put a file in the place of the inventory.
+    /// Replace the inventory by a file.
     Import {
-        /// YAML; see docs/inventory.md.
+        /// The file: YAML as in docs/inventory.md.
         file: PathBuf,
     },
-    /// Show what there should be, and what is missing.
+    /// Show the inventory, and hosts that differ from it.
     Show,
-    /// Look for mistakes in a file; needs no coordinator.
+    /// Check a file for mistakes; needs no coordinator.
     Check {
-        /// YAML; see docs/inventory.md.
+        /// The file: YAML as in docs/inventory.md.
         file: PathBuf,
     },
 }
@@ -410,12 +376,12 @@ pub enum Inventory {
 /// VMs.
 #[derive(Debug, Subcommand)]
 pub enum Vm {
-    /// List VMs and who owns them.
+    /// List VMs and their owners.
     List {
-        /// Only of this rack.
+        /// Rack to list; default: all racks.
         #[arg(long, default_value = "")]
         rack: String,
-        /// Only of this host.
+        /// Host to list; default: all hosts.
         #[arg(long, default_value = "")]
         host: String,
     },
@@ -426,80 +392,80 @@ pub enum Vm {
 pub enum Host {
     /// List hosts and whether their agents are connected.
     List {
-        /// Only of this rack.
+        /// Rack to list; default: all racks.
         #[arg(long, default_value = "")]
         rack: String,
     },
 }
 
-/// The coordinators themselves.
+/// The cluster of coordinators.
 #[derive(Debug, Subcommand)]
 pub enum Cluster {
-    /// Who they are, who leads, and how far behind the others are.
+    /// Show the coordinators, the leader, and how far the others are behind.
     Status,
-    /// Take in a coordinator that runs with `cluster.join`.
+    /// Add a coordinator that runs with `cluster.join`.
     Add {
-        /// Its number, one that nobody had before.
+        /// Number of the coordinator; a number is never used twice.
         id: u64,
-        /// Where it is reached.
+        /// Address of the coordinator.
         #[arg(value_name = "HOST:PORT")]
         addr: String,
     },
-    /// Take a coordinator out, also one that is gone for good.
+    /// Remove a coordinator, also one that is lost for good.
     Remove {
-        /// Its number.
+        /// Number of the coordinator.
         id: u64,
     },
 }
 
-/// Make the CA of a new site, and the certificates to begin with.
+/// Create the CA of a new site and its first certificates.
 #[derive(Debug, clap::Args)]
 pub struct Init {
-    /// An empty folder, or one to make. It holds the CA's key: keep it where only admins get.
+    /// Folder to create, or an empty one. It holds the CA's key: only admins should reach it.
     pub dir: PathBuf,
 }
 
-/// Make a certificate for a person or a coordinator, where the CA is.
+/// Issue a certificate to a person or a coordinator.
 #[derive(Debug, clap::Args)]
 pub struct Issue {
-    /// What it allows.
+    /// Role of the certificate.
     #[arg(value_enum)]
     pub role: IssuedRole,
-    /// Who has it.
+    /// Name of the holder.
     pub name: String,
-    /// The folder of the CA, as `rackferry init` made it.
+    /// Folder of the CA, as `rackferry init` created it.
     #[arg(long, value_name = "DIR")]
     pub ca: PathBuf,
-    /// The folder for the certificate; `NAME` beside the CA without it.
+    /// Folder for the certificate; default: `NAME` beside the CA.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// How long it is good.
+    /// Days until the certificate expires.
     #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
     pub days: u32,
 }
 
-/// What a certificate of `rackferry issue` allows.
+/// Role of a certificate that `rackferry issue` makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum IssuedRole {
-    /// To look.
+    /// May look.
     Viewer,
-    /// To move VMs, too.
+    /// May move VMs, too.
     Operator,
-    /// To change the site, too.
+    /// May change the site, too.
     Admin,
-    /// To be a coordinator.
+    /// Is a coordinator.
     Coordinator,
 }
 
-/// What lets hosts in.
+/// Tokens that admit hosts to the site.
 #[derive(Debug, Subcommand)]
 pub enum Token {
-    /// Make a token with which `rackferry-agent join` on that host gets its certificate, once.
+    /// Create a token; `rackferry-agent join` on that host exchanges it for a certificate, once.
     Create {
-        /// The host, as its agent's settings call it.
+        /// The host, as named in its agent's settings.
         host: String,
-        /// How long it is good.
-        #[arg(long, default_value = "1h", value_parser = units::parse_duration)]
+        /// Time until the token expires.
+        #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = units::parse_duration)]
         ttl: Duration,
     },
 }

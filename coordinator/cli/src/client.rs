@@ -17,7 +17,7 @@ use crate::exit::Failure;
 
 /// How long connecting may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
-/// How long a coordinator may take to say who leads.
+/// How long a coordinator may take to name the leader.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// How often a silent coordinator is asked whether it is there.
 const KEEPALIVE: Duration = Duration::from_secs(5);
@@ -26,7 +26,7 @@ const FIND_WITHIN: Duration = Duration::from_secs(10);
 /// The pause between two rounds.
 const RETRY: Duration = Duration::from_millis(300);
 
-/// Where coordinators are, and how to show who calls.
+/// Addresses of coordinators, and the caller's certificate.
 pub struct Coordinators {
     /// At least one.
     pub addresses: Vec<String>,
@@ -44,7 +44,7 @@ pub struct Client {
 enum Found {
     /// The leader, or a coordinator that knows of no others.
     Leader(Client),
-    /// One that says who leads; empty if it does not know.
+    /// A coordinator that names the leader; empty if it knows none.
     Follower(Client, String),
 }
 
@@ -52,7 +52,7 @@ impl Client {
     /// Connects to the coordinator that leads, whichever of the addresses answers. Cancel safe.
     ///
     /// # Errors
-    /// If an address is none, nobody answers, or nobody leads for too long.
+    /// If an address is none, no coordinator answers, or none leads for too long.
     pub async fn connect(known: &Coordinators) -> Result<Self, Failure> {
         let begin = Instant::now();
         loop {
@@ -66,16 +66,16 @@ impl Client {
         }
     }
 
-    /// Connects to the leader, or to whoever else answers. Cancel safe.
+    /// Connects to the leader, or to another coordinator that answers. Cancel safe.
     ///
     /// # Errors
-    /// If an address is none or nobody answers.
+    /// If an address is none or no coordinator answers.
     pub async fn connect_any(known: &Coordinators) -> Result<Self, Failure> {
         let (leader, other) = Self::look(known).await?;
         leader.or(other).ok_or_else(|| Failure::NoLeader(known.addresses.join(", ")))
     }
 
-    /// One round of the addresses: the leader, and somebody else.
+    /// One round of the addresses: the leader, and another coordinator.
     async fn look(known: &Coordinators) -> Result<(Option<Self>, Option<Self>), Failure> {
         let (mut other, mut failure) = (None, None);
         for address in &known.addresses {

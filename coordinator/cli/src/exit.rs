@@ -1,127 +1,41 @@
 //! How the program ends.
 
-use std::process::ExitCode;
-
-use rackferry_proto::{Reason, reason_of, v1};
+use rackferry_model::{Phase, ProblemCode};
+use rackferry_proto::{Reason, door::word, reason_of, v1};
 use rackferry_tls::authority::AuthorityError;
 use thiserror::Error;
 use tonic::Status;
 
-/// Exit codes; the same numbers are `result_code` in JSON.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Code {
-    /// Done; of an evacuation: every VM moved.
-    Done = 0,
-    /// Something nobody expected.
-    Unexpected = 1,
-    /// The command is wrong, or names what is not there.
-    Usage = 2,
-    /// It cannot be done now.
-    NotFeasible = 3,
-    /// Finished, with VMs left behind; all of them run somewhere.
-    Incomplete = 4,
-    /// Cancelled.
-    Cancelled = 5,
-    /// No longer waited for; the work goes on.
-    StillRunning = 6,
-    /// No coordinator can be reached, or it does not let us in.
-    Unreachable = 7,
-    /// A VM is paused, lost, or its owner is uncertain.
-    OperatorNeeded = 8,
+pub use rackferry_model::ResultCode as Code;
+
+use crate::plan_file::PlanFileError;
+
+/// How an evacuation ended.
+pub fn of_evacuation(evacuation: &v1::Evacuation) -> Code {
+    Code::from_number(evacuation.result_code)
 }
 
-impl From<Code> for ExitCode {
-    fn from(code: Code) -> Self {
-        Self::from(code as u8)
-    }
+/// Whether VMs can move.
+pub fn of_checks(vms: &[v1::VmCheck]) -> Code {
+    if vms.iter().all(|vm| vm.can_move) { Code::Done } else { Code::NotFeasible }
 }
 
-impl Code {
-    /// Every code, in order of the numbers.
-    pub const ALL: [Self; 9] = [
-        Self::Done,
-        Self::Unexpected,
-        Self::Usage,
-        Self::NotFeasible,
-        Self::Incomplete,
-        Self::Cancelled,
-        Self::StillRunning,
-        Self::Unreachable,
-        Self::OperatorNeeded,
-    ];
-
-    /// What it means, for the man page and for docs/operations.md; Markdown without blocks.
-    pub const fn meaning(self) -> &'static str {
-        match self {
-            Self::Done => "done; of an evacuation: every VM moved, or there was nothing to move",
-            Self::Unexpected => "unexpected error",
-            Self::Usage => {
-                "wrong usage, a name that does not exist, an inventory file with mistakes, or a plan file that was changed"
-            }
-            Self::NotFeasible => {
-                "it cannot be done now: VM busy or not movable, agent not connected, does not fit, target cordoned, \
-                 evacuation ended or not yet, another change of the cluster under way, not as in the plan any more; of \
-                 `check` and `plan`: a VM cannot move"
-            }
-            Self::Incomplete => {
-                "finished with VMs left behind; all of them run somewhere; of `doctor`: there are problems"
-            }
-            Self::Cancelled => "cancelled, or declined at the prompt",
-            Self::StillRunning => "`--timeout` or `--deadline` is over; the work goes on",
-            Self::Unreachable => {
-                "no coordinator can be reached, none leads for 10 s, or it does not let us in: no certificate, one \
-                 that is no good, or one that does not allow this"
-            }
-            Self::OperatorNeeded => {
-                "operator needed: a VM is lost, paused, or its owner is uncertain"
-            }
-        }
-    }
-
-    /// How an evacuation ended.
-    pub fn of_evacuation(evacuation: &v1::Evacuation) -> Self {
-        match evacuation.result_code {
-            0 => Self::Done,
-            4 => Self::Incomplete,
-            5 => Self::Cancelled,
-            8 => Self::OperatorNeeded,
-            _ => Self::Unexpected,
-        }
-    }
-
-    /// Whether VMs can move.
-    pub fn of_checks(vms: &[v1::VmCheck]) -> Self {
-        if vms.iter().all(|vm| vm.can_move) { Self::Done } else { Self::NotFeasible }
-    }
-
-    /// Whether something is not as it should be.
-    pub fn of_problems(problems: &[v1::Problem]) -> Self {
-        match problems {
-            [] => Self::Done,
-            all if all.iter().any(needs_operator) => Self::OperatorNeeded,
-            _ => Self::Incomplete,
-        }
-    }
-
-    /// How a single move ended.
-    pub fn of_migration(migration: &v1::Migration) -> Self {
-        match migration.phase() {
-            v1::Phase::Done => Self::Done,
-            v1::Phase::RolledBack if migration.reason == "cancelled" => Self::Cancelled,
-            v1::Phase::RolledBack => Self::Incomplete,
-            v1::Phase::Failed | v1::Phase::PausedRecoverable | v1::Phase::OwnerUnknown => {
-                Self::OperatorNeeded
-            }
-            _ => Self::StillRunning,
-        }
-    }
+/// Whether the site has problems.
+pub fn of_problems(problems: &[v1::Problem]) -> Code {
+    // A problem of a later version is one, too.
+    let code = |problem: &v1::Problem| word(problem.code).unwrap_or(ProblemCode::Leftover);
+    ProblemCode::result(problems.iter().map(code))
 }
 
-/// Whether a VM is stopped, or nobody knows for certain who may run it.
+/// How a single migration ended.
+pub fn of_migration(migration: &v1::Migration) -> Code {
+    let phase: Option<Phase> = word(migration.phase);
+    phase.map_or(Code::StillRunning, |phase| phase.result(word(migration.end)))
+}
+
+/// Whether a VM is stopped, or it is uncertain which host may run it.
 pub fn needs_operator(problem: &v1::Problem) -> bool {
-    use v1::ProblemCode::{Astray, Halted, OwnerUncertain};
-    matches!(problem.code(), OwnerUncertain | Astray | Halted)
+    word(problem.code).is_some_and(ProblemCode::needs_operator)
 }
 
 /// Why a command did not do what it should.
@@ -160,14 +74,9 @@ pub enum Failure {
     /// The inventory file has mistakes.
     #[error("{0}")]
     Inventory(Box<rackferry_inventory::Mistakes>),
-    /// What is in a plan file cannot be what was written.
-    #[error("{} is no plan to apply: {why}", path.display())]
-    PlanFile {
-        /// The file.
-        path: std::path::PathBuf,
-        /// Why.
-        why: crate::plan_file::PlanError,
-    },
+    /// A plan file cannot be read or written, or is not as it was written.
+    #[error(transparent)]
+    PlanFile(#[from] PlanFileError),
     /// A file cannot be read.
     #[error("cannot read {}", path.display())]
     File {
@@ -227,11 +136,11 @@ impl Failure {
             | Self::Evacuation(_)
             | Self::Migration(_)
             | Self::Inventory(_)
-            | Self::PlanFile { .. }
+            | Self::PlanFile(_)
             | Self::File { .. }
             | Self::Write { .. } => Code::Usage,
             Self::Refused(status) => match self.reason() {
-                Some(reason) => code_of(reason),
+                Some(reason) => reason.result(),
                 None => code_of_grpc(status.code()),
             },
             Self::Answer(_) | Self::Io(_) | Self::Certificates(_) => Code::Unexpected,
@@ -257,38 +166,6 @@ impl Failure {
             cause = error.source();
         }
         text
-    }
-}
-
-fn code_of(reason: Reason) -> Code {
-    match reason {
-        Reason::InvalidArgument
-        | Reason::UnknownHost
-        | Reason::UnknownPlace
-        | Reason::UnknownVm
-        | Reason::UnknownEvacuation
-        | Reason::UnknownMigration
-        | Reason::UnknownNode
-        | Reason::UnknownLink
-        | Reason::InvalidInventory
-        | Reason::SameHost
-        | Reason::RequestIdReused => Code::Usage,
-        Reason::VmBusy
-        | Reason::VmNotMovable
-        | Reason::HostDisconnected
-        | Reason::DoesNotFit
-        | Reason::KeptApart
-        | Reason::HostCordoned
-        | Reason::EvacuationEnded
-        | Reason::EvacuationRunning
-        | Reason::PlanChanged
-        | Reason::NoAuthority
-        | Reason::TooManyTokens
-        | Reason::MembershipBusy => Code::NotFeasible,
-        Reason::NothingToMove => Code::Done,
-        Reason::ShuttingDown | Reason::NotLeader | Reason::NotPermitted | Reason::TokenRefused => {
-            Code::Unreachable
-        }
     }
 }
 
@@ -364,42 +241,40 @@ mod tests {
             (77, Code::Unexpected),
         ] {
             let evacuation = v1::Evacuation { result_code: number, ..Default::default() };
-            assert_eq!(Code::of_evacuation(&evacuation), code);
+            assert_eq!(of_evacuation(&evacuation), code);
         }
     }
 
     #[test]
     fn a_vm_that_cannot_move_has_its_code() {
         let vm = |can_move| v1::VmCheck { can_move, ..Default::default() };
-        assert_eq!(Code::of_checks(&[vm(true), vm(false)]), Code::NotFeasible);
-        assert_eq!(Code::of_checks(&[vm(true)]), Code::Done);
+        assert_eq!(of_checks(&[vm(true), vm(false)]), Code::NotFeasible);
+        assert_eq!(of_checks(&[vm(true)]), Code::Done);
     }
 
     #[test]
     fn problems_have_their_codes() {
-        let of =
-            |code: v1::ProblemCode| v1::Problem { code: code.into(), ..v1::Problem::default() };
-        let leftover = of(v1::ProblemCode::Leftover);
-        assert_eq!(Code::of_problems(&[]), Code::Done);
-        assert_eq!(Code::of_problems(std::slice::from_ref(&leftover)), Code::Incomplete);
-        for code in
-            [v1::ProblemCode::OwnerUncertain, v1::ProblemCode::Astray, v1::ProblemCode::Halted]
-        {
-            assert_eq!(Code::of_problems(&[leftover.clone(), of(code)]), Code::OperatorNeeded);
-        }
+        let of = |code: i32| v1::Problem { code, ..v1::Problem::default() };
+        let leftover = of(v1::ProblemCode::Leftover.into());
+        let later = of(1000);
+        assert_eq!(of_problems(&[]), Code::Done);
+        assert_eq!(of_problems(&[leftover.clone(), later]), Code::Incomplete);
+        let halted = of(v1::ProblemCode::Halted.into());
+        assert!(needs_operator(&halted) && !needs_operator(&leftover));
+        assert_eq!(of_problems(&[leftover, halted]), Code::OperatorNeeded);
     }
 
     #[test]
-    fn a_move_ends_with_its_code() {
-        let ended = |phase: v1::Phase, reason: &str| {
-            let reason = reason.to_owned();
-            let one = v1::Migration { phase: phase.into(), reason, ..Default::default() };
-            Code::of_migration(&one)
+    fn a_migration_ends_with_its_code() {
+        let ended = |phase: v1::Phase, end: v1::MigrationEnd| {
+            let one = v1::Migration { phase: phase.into(), end: end.into(), ..Default::default() };
+            of_migration(&one)
         };
-        assert_eq!(ended(v1::Phase::Done, ""), Code::Done);
-        assert_eq!(ended(v1::Phase::RolledBack, "cancelled"), Code::Cancelled);
-        assert_eq!(ended(v1::Phase::RolledBack, "no memory"), Code::Incomplete);
-        assert_eq!(ended(v1::Phase::Failed, "its QEMU died"), Code::OperatorNeeded);
-        assert_eq!(ended(v1::Phase::Copying, ""), Code::StillRunning);
+        let back = v1::Phase::RolledBack;
+        assert_eq!(ended(v1::Phase::Done, v1::MigrationEnd::Moved), Code::Done);
+        assert_eq!(ended(back, v1::MigrationEnd::Cancelled), Code::Cancelled);
+        assert_eq!(ended(back, v1::MigrationEnd::RolledBack), Code::Incomplete);
+        assert_eq!(ended(back, v1::MigrationEnd::Unspecified), Code::Incomplete);
+        assert_eq!(ended(v1::Phase::Copying, v1::MigrationEnd::Unspecified), Code::StillRunning);
     }
 }

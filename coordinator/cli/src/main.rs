@@ -20,12 +20,16 @@ fn main() -> ExitCode {
     let output = args.output;
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return report(&Failure::Io(error), output).into(),
+        Err(error) => return exit(report(&Failure::Io(error), output)),
     };
     match runtime.block_on(command::run(args)) {
-        Ok(code) => code.into(),
-        Err(failure) => report(&failure, output).into(),
+        Ok(code) => exit(code),
+        Err(failure) => exit(report(&failure, output)),
     }
+}
+
+fn exit(code: Code) -> ExitCode {
+    ExitCode::from(code as u8)
 }
 
 /// Says what went wrong, the way the output is read.

@@ -1,15 +1,18 @@
-//! Plan files: what `plan` writes and `apply` starts, with a digest that shows whether somebody touched them.
+//! Plan files: what `plan` writes and `apply` starts, with a digest that shows whether the file was changed.
 
-use std::{fs, io::Read, path::Path};
+use std::{
+    fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
 
-use rackferry_proto::v1::{self, link_limit};
+use rackferry_model::{MoveOptions, view};
+use rackferry_proto::v1;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::exit::Failure;
-
 /// The version of the format that is written and read.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// The largest file: 300 bytes for each of 20,000 moves, and room.
 const SIZE_LIMIT: u64 = 8 << 20;
 
@@ -20,7 +23,7 @@ pub enum PlanError {
     #[error("{0}")]
     Format(#[from] serde_json::Error),
     /// It is of another version.
-    #[error("it is of version {0}, and this program reads version {VERSION}")]
+    #[error("it is of version {0}, and this program reads version {VERSION}; make a new plan")]
     Version(u32),
     /// It is larger than any plan.
     #[error("it is larger than {} MiB", SIZE_LIMIT >> 20)]
@@ -28,7 +31,7 @@ pub enum PlanError {
     /// It moves nothing: the coordinator would take that for a wish to plan.
     #[error("it moves no VM")]
     Empty,
-    /// Somebody changed it.
+    /// It was changed.
     #[error(
         "it was changed after it was written: its digest is {found}, and it says {told}; make a new plan"
     )]
@@ -37,6 +40,37 @@ pub enum PlanError {
         found: String,
         /// What stands in it.
         told: String,
+    },
+}
+
+/// A file that cannot be read or written as a plan.
+#[derive(Debug, Error)]
+pub enum PlanFileError {
+    /// It cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Its content is no plan.
+    #[error("{} is no plan to apply: {why}", path.display())]
+    NoPlan {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: PlanError,
     },
 }
 
@@ -56,79 +90,44 @@ pub struct Plan {
     request_id: String,
     sources: Vec<String>,
     targets: Vec<String>,
-    options: Options,
-    link_limits: Vec<Limit>,
+    options: MoveOptions,
+    link_limits: Vec<view::Limit>,
     deadline_ms: u64,
-    moves: Vec<Move>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Options {
-    dedup: String,
-    compress: String,
-    max_downtime_ms: u32,
-    verify: bool,
-    disruption: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Limit {
-    link: String,
-    bytes_per_second: Option<u64>,
-    percent: Option<u32>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Move {
-    vm: String,
-    source_host: String,
-    target_host: String,
-    memory_bytes: u64,
+    moves: Vec<view::PlannedMove>,
 }
 
 impl Plan {
     /// What was asked for, with the moves of the answer.
-    pub fn new(request: v1::CreateEvacuationRequest, answer: &v1::Evacuation) -> Self {
-        // Whoever adds a field must decide what a plan says of it.
+    pub fn new(
+        request: v1::CreateEvacuationRequest,
+        options: MoveOptions,
+        answer: &v1::Evacuation,
+    ) -> Self {
+        // A new field must be decided here, too.
         let v1::CreateEvacuationRequest {
             sources,
             targets,
-            options,
+            options: _,
             request_id,
             validate_only: _,
             link_limits,
             deadline_ms,
             moves: _,
         } = request;
-        let moves = answer.migrations.iter().map(|one| Move {
-            vm: one.vm.clone(),
-            source_host: one.source_host.clone(),
-            target_host: one.target_host.clone(),
-            memory_bytes: one.memory_bytes,
-        });
         Self {
             version: VERSION,
             request_id,
             sources,
             targets,
-            options: options.unwrap_or_default().into(),
-            link_limits: link_limits.into_iter().map(Limit::from).collect(),
+            options,
+            link_limits: link_limits.into_iter().map(Into::into).collect(),
             deadline_ms,
-            moves: moves.collect(),
+            moves: answer.migrations.iter().cloned().map(Into::into).collect(),
         }
     }
 
     /// As the coordinator takes it.
     pub fn request(self) -> v1::CreateEvacuationRequest {
-        let moves = self.moves.into_iter().map(|step| v1::PlannedMove {
-            vm: step.vm,
-            source_host: step.source_host,
-            target_host: step.target_host,
-            memory_bytes: step.memory_bytes,
-        });
         v1::CreateEvacuationRequest {
             sources: self.sources,
             targets: self.targets,
@@ -137,7 +136,7 @@ impl Plan {
             validate_only: false,
             link_limits: self.link_limits.into_iter().map(Into::into).collect(),
             deadline_ms: self.deadline_ms,
-            moves: moves.collect(),
+            moves: self.moves.into_iter().map(Into::into).collect(),
         }
     }
 
@@ -145,23 +144,23 @@ impl Plan {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn write(&self, path: &Path) -> Result<(), Failure> {
+    pub fn write(&self, path: &Path) -> Result<(), PlanFileError> {
         let file = File { plan: self.clone(), digest: self.digest() };
         let text = serde_json::to_string_pretty(&file).expect("plain structs can be written");
         fs::write(path, text + "\n")
-            .map_err(|source| Failure::Write { path: path.to_owned(), source })
+            .map_err(|source| PlanFileError::Write { path: path.to_owned(), source })
     }
 
     /// Reads one that was not changed.
     ///
     /// # Errors
     /// If it cannot be read, or is not as it was written.
-    pub fn read(path: &Path) -> Result<Self, Failure> {
+    pub fn read(path: &Path) -> Result<Self, PlanFileError> {
         let mut text = Vec::new();
         fs::File::open(path)
             .and_then(|file| file.take(SIZE_LIMIT + 1).read_to_end(&mut text))
-            .map_err(|source| Failure::File { path: path.to_owned(), source })?;
-        Self::parse(&text).map_err(|why| Failure::PlanFile { path: path.to_owned(), why })
+            .map_err(|source| PlanFileError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text).map_err(|why| PlanFileError::NoPlan { path: path.to_owned(), why })
     }
 
     fn parse(text: &[u8]) -> Result<Self, PlanError> {
@@ -195,68 +194,29 @@ impl Plan {
     }
 }
 
-impl From<v1::MigrationOptions> for Options {
-    fn from(options: v1::MigrationOptions) -> Self {
-        // Whoever adds a field must decide what a plan says of it.
-        let v1::MigrationOptions { dedup: _, compress: _, max_downtime_ms, verify, disruption: _ } =
-            options;
-        Self {
-            dedup: options.dedup().as_str_name().to_owned(),
-            compress: options.compress().as_str_name().to_owned(),
-            max_downtime_ms,
-            verify,
-            disruption: options.disruption().as_str_name().to_owned(),
-        }
-    }
-}
-
-impl From<Options> for v1::MigrationOptions {
-    fn from(options: Options) -> Self {
-        let Options { dedup, compress, max_downtime_ms, verify, disruption } = options;
-        // The digest has shown that they are as they were written.
-        let dedup = v1::DedupMode::from_str_name(&dedup).unwrap_or_default();
-        let compress = v1::CompressMode::from_str_name(&compress).unwrap_or_default();
-        let disruption = v1::Disruption::from_str_name(&disruption).unwrap_or_default().into();
-        let (dedup, compress) = (dedup.into(), compress.into());
-        Self { dedup, compress, max_downtime_ms, verify, disruption }
-    }
-}
-
-impl From<v1::LinkLimit> for Limit {
-    fn from(limit: v1::LinkLimit) -> Self {
-        let (bytes_per_second, percent) = match limit.limit {
-            None => (None, None),
-            Some(link_limit::Limit::BytesPerSecond(rate)) => (Some(rate), None),
-            Some(link_limit::Limit::Percent(percent)) => (None, Some(percent)),
-        };
-        Self { link: limit.link, bytes_per_second, percent }
-    }
-}
-
-impl From<Limit> for v1::LinkLimit {
-    fn from(limit: Limit) -> Self {
-        let Limit { link, bytes_per_second, percent } = limit;
-        let rate = bytes_per_second.map(link_limit::Limit::BytesPerSecond);
-        Self { link, limit: rate.or(percent.map(link_limit::Limit::Percent)) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use rackferry_model::{Compress, Dedup, Disruption};
+    use rackferry_proto::v1::link_limit;
+
     use super::*;
+
+    fn options() -> MoveOptions {
+        MoveOptions {
+            dedup: Dedup::Host,
+            compress: Compress::Off,
+            max_downtime_ms: 250,
+            verify: true,
+            disruption: Disruption::Allow,
+        }
+    }
 
     fn request() -> v1::CreateEvacuationRequest {
         let limit = |limit| v1::LinkLimit { link: "core0".to_owned(), limit };
         v1::CreateEvacuationRequest {
             sources: vec!["r1".to_owned()],
             targets: vec!["r2".to_owned(), "r3-h1".to_owned()],
-            options: Some(v1::MigrationOptions {
-                dedup: v1::DedupMode::Host.into(),
-                compress: v1::CompressMode::Off.into(),
-                max_downtime_ms: 250,
-                verify: true,
-                disruption: v1::Disruption::Allow.into(),
-            }),
+            options: Some(options().into()),
             request_id: "7f3a".to_owned(),
             deadline_ms: 1_800_000,
             link_limits: vec![
@@ -276,7 +236,7 @@ mod tests {
             ..v1::Migration::default()
         };
         let answer = v1::Evacuation { migrations: vec![one], ..v1::Evacuation::default() };
-        Plan::new(request(), &answer)
+        Plan::new(request(), options(), &answer)
     }
 
     fn written() -> String {
@@ -325,9 +285,14 @@ mod tests {
         assert!(matches!(why, PlanError::Digest { .. }), "{why}");
         let more = written().replacen("\"version\"", "\"more\": 1, \"version\"", 1);
         assert!(matches!(Plan::parse(more.as_bytes()), Err(PlanError::Format(_))));
-        let newer = written().replacen("\"version\": 1", "\"version\": 2", 1);
-        assert!(matches!(Plan::parse(newer.as_bytes()), Err(PlanError::Version(2))));
-        let nothing = Plan::new(request(), &v1::Evacuation::default());
+        for other in [1, 3] {
+            let other_version = format!("\"version\": {other}");
+            let text = written().replacen("\"version\": 2", &other_version, 1);
+            assert!(
+                matches!(Plan::parse(text.as_bytes()), Err(PlanError::Version(v)) if v == other)
+            );
+        }
+        let nothing = Plan::new(request(), options(), &v1::Evacuation::default());
         let text = File { digest: nothing.digest(), plan: nothing };
         let text = serde_json::to_vec(&text).unwrap();
         assert!(matches!(Plan::parse(&text), Err(PlanError::Empty)));

@@ -1,6 +1,6 @@
 //! Bytes and times for people.
 
-use std::time::Duration;
+use std::{fmt, str::FromStr, time::Duration};
 
 use thiserror::Error;
 
@@ -27,6 +27,25 @@ pub fn parse_duration(text: &str) -> Result<Duration, NotADuration> {
     match number.checked_mul(scale) {
         None | Some(0) => Err(NotADuration),
         Some(ms) => Ok(Duration::from_millis(ms)),
+    }
+}
+
+/// Milliseconds, as in `300ms` and `2s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Millis(pub u32);
+
+impl FromStr for Millis {
+    type Err = NotADuration;
+
+    fn from_str(text: &str) -> Result<Self, NotADuration> {
+        let duration = parse_duration(text)?;
+        Ok(Self(u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)))
+    }
+}
+
+impl fmt::Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}ms", self.0)
     }
 }
 

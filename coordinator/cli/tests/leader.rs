@@ -213,7 +213,7 @@ async fn nobody_leads_is_7_and_yet_there_is_a_status() {
     assert!(text.contains("no coordinator leads"), "{text}");
     let output = rackferry(&leaderless, &["cluster", "status"]).await;
     assert_eq!(output.status.code(), Some(0));
-    assert!(String::from_utf8_lossy(&output.stdout).starts_with("Nobody leads"));
+    assert!(String::from_utf8_lossy(&output.stdout).starts_with("No coordinator leads"));
 }
 
 #[tokio::test]

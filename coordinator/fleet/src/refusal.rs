@@ -71,7 +71,7 @@ pub enum Refusal {
     NothingToMove,
     /// The token was used, has expired, was replaced, or never was.
     #[error(
-        "this token lets nobody in: it was used, has expired, was replaced by a newer one, or is another host's"
+        "the token is not valid: it was used, has expired, was replaced by a newer one, or belongs to another host"
     )]
     Token,
     /// More tokens wait to be used than are kept.

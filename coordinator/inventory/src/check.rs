@@ -4,10 +4,11 @@ mod hosts;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use rackferry_model::name::{WRITTEN_NAME_LIMIT, is_written_name};
 use serde_saphyr::{Location, Spanned};
 
 use crate::{
-    Disruption, Inventory, Link, Policy, VmLabels,
+    Inventory, Link, Policy, VmLabels,
     expand::expand,
     file::{self, File, Text},
     mistake::Mistake,
@@ -16,8 +17,6 @@ use crate::{
 
 /// The version of the file that is understood.
 const VERSION: u32 = 1;
-/// The longest name.
-const NAME_LIMIT: usize = 63;
 /// The largest cost of a link, so that a route's stays a number.
 const COST_LIMIT: u32 = 1_000_000;
 /// The most hosts, and the most labelled VMs, of a site.
@@ -95,10 +94,10 @@ impl Check {
     }
 
     fn take(&mut self, place: &Text, name: String, kind: Kind) -> bool {
-        if !is_name(&name) {
+        if !is_written_name(&name) {
             let what = format!("{name:?} is not a name");
             let advice = format!(
-                "use 1 to {NAME_LIMIT} of a-z A-Z 0-9 - _ . : and begin with one of the first"
+                "use 1 to {WRITTEN_NAME_LIMIT} of a-z A-Z 0-9 - _ . : and begin with one of the first"
             );
             self.found(Mistake::of(place, what, advice));
             return false;
@@ -206,15 +205,13 @@ impl Check {
             let what = format!("policy {} matches nothing", policy.name.value);
             self.found(Mistake::of(&policy.name, what, "add match: {label: value}"));
         }
-        let disruption = policy.disruption.as_ref().and_then(|text| match text.value.as_str() {
-            "none" => Some(Disruption::None),
-            "brief" => Some(Disruption::Brief),
-            "allow" => Some(Disruption::Allow),
-            other => {
-                let what = format!("{other:?} is no disruption");
+        let disruption = policy.disruption.as_ref().and_then(|text| {
+            let read = text.value.parse().ok();
+            if read.is_none() {
+                let what = format!("{:?} is no disruption", text.value);
                 self.found(Mistake::of(text, what, "choose none, brief or allow"));
-                None
             }
+            read
         });
         let priority = policy.priority.as_ref();
         Policy {
@@ -226,11 +223,4 @@ impl Check {
             disruption,
         }
     }
-}
-
-fn is_name(name: &str) -> bool {
-    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':');
-    (1..=NAME_LIMIT).contains(&name.len())
-        && name.chars().all(inner)
-        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
 }

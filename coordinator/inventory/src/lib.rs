@@ -15,7 +15,9 @@ mod model;
 pub mod unit;
 
 pub use mistake::{Mistake, Mistakes};
-pub use model::{Disruption, Host, Inventory, Labels, Link, Policy, Rack, VmLabels};
+pub use rackferry_model::Disruption;
+
+pub use model::{Host, Inventory, Labels, Link, Policy, Rack, VmLabels};
 
 /// The largest file.
 pub const SIZE_LIMIT: usize = 4 << 20;

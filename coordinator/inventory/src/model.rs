@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use rackferry_model::Disruption;
+
 /// Names and values that VMs and hosts are chosen by.
 pub type Labels = BTreeMap<String, String>;
 
@@ -82,19 +84,8 @@ pub struct Policy {
     pub priority: Option<u8>,
     /// Whether pages may follow after the VM.
     pub post_copy: bool,
-    /// What may be done to a VM that does not converge.
+    /// What a VM that does not converge may be subjected to.
     pub disruption: Option<Disruption>,
-}
-
-/// What may be done to a VM that does not converge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Disruption {
-    /// Nothing: it stays.
-    None,
-    /// A longer pause, and a slower guest.
-    Brief,
-    /// Whatever it takes.
-    Allow,
 }
 
 /// Labels of a VM.

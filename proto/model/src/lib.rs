@@ -10,6 +10,7 @@
 //! * [`outcome`]: how sessions and migrations ended.
 //! * [`counters`]: bytes by kind.
 //! * [`reason`]: why requests are refused; [`result`]: what programs return.
+//! * [`view`]: what clients see; its serde form is the JSON of the command line.
 //! * [`finding`]: what keeps VMs from moving, and what is wrong at a site.
 
 mod word;
@@ -23,6 +24,7 @@ pub mod outcome;
 pub mod reason;
 pub mod result;
 pub mod state;
+pub mod view;
 
 pub use counters::{ByteKind, Counters};
 pub use finding::{FindingCode, ProblemCode, Severity};

@@ -4,6 +4,7 @@
 //! ([`Invalid`]) or none, as the type says: programs of the next version may send it.
 
 mod options;
+mod view;
 mod words;
 
 use thiserror::Error;

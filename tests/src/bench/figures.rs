@@ -178,7 +178,7 @@ pub struct Transfer {
     /// Of these, sent as references.
     pub duplicate: u64,
     /// Of these, sent as content, before compression.
-    pub unique: u64,
+    pub raw: u64,
     /// Content sent in spite of a reference, because the target could not find it.
     pub supplied: u64,
     /// Written to the connections of the moves.
@@ -193,7 +193,7 @@ impl Transfer {
             logical: bytes("logical"),
             zero: bytes("zero"),
             duplicate: bytes("duplicate"),
-            unique: bytes("unique"),
+            raw: bytes("raw"),
             supplied: bytes("supplied"),
             wire: bytes("wire"),
         }

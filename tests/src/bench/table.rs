@@ -74,7 +74,7 @@ impl Report {
         };
         sent("pages: zeros", |transfer| transfer.zero);
         sent("pages: references", |transfer| transfer.duplicate);
-        sent("pages: content", |transfer| transfer.unique);
+        sent("pages: content", |transfer| transfer.raw);
         sent("pages: content asked for again", |transfer| transfer.supplied);
         row("VMs that did not move", &|one| one.failures().to_string());
         table

@@ -1,18 +1,19 @@
 //! cancel: an evacuation or a migration.
 
+use rackferry_model::{EvacuationId, MigrationId};
 use rackferry_proto::v1::{CancelEvacuationRequest, CancelMigrationRequest};
 
 use super::Context;
 use crate::{
     args::Cancel,
     client::Client,
-    exit::{Code, Failure},
+    exit::{self, Code, Failure},
     render,
 };
 
 pub async fn run(context: &Context, args: Cancel) -> Result<Code, Failure> {
     let id = args.id;
-    if id.starts_with("evac-") {
+    if id.parse::<EvacuationId>().is_ok() {
         let request = CancelEvacuationRequest { id };
         let cancel =
             async |client: Client| client.evacuations().cancel_evacuation(request.clone()).await;
@@ -22,7 +23,7 @@ pub async fn run(context: &Context, args: Cancel) -> Result<Code, Failure> {
             || render::evacuation::cancelled(&evacuation),
             || render::json::evacuation(&evacuation, &[]),
         );
-    } else if id.starts_with("mig-") {
+    } else if id.parse::<MigrationId>().is_ok() {
         let request = CancelMigrationRequest { id };
         let cancel =
             async |client: Client| client.migrations().cancel_migration(request.clone()).await;
@@ -30,7 +31,7 @@ pub async fn run(context: &Context, args: Cancel) -> Result<Code, Failure> {
         let migration = answer.into_inner().migration.ok_or(Failure::Answer("migration"))?;
         context.print(
             || render::migration::cancelled(&migration),
-            || render::json::migration(&migration, Code::of_migration(&migration)),
+            || render::json::migration(&migration, exit::of_migration(&migration)),
         );
     } else {
         return Err(Failure::Name(id));

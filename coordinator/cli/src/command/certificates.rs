@@ -48,7 +48,7 @@ pub fn init(args: &Init) -> Result<Code, Failure> {
     issue_coordinator(&authority, &coordinator, COORDINATOR, LIFE)?;
     authority.issue(&admin, &Identity::new(Role::Admin, ADMIN), LIFE)?;
     println!(
-        "{0}: the CA of the site. Whoever has ca.key decides who belongs to it.\n\
+        "{0}: the CA of the site. The holder of ca.key decides which programs and people belong to it.\n\
          {1}: for the coordinator; set `dir` in its [tls] to a copy that it owns.\n\
          {2}: for you; copy it to ~/.config/rackferry, or name it by --tls.",
         dir.display(),

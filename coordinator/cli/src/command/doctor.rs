@@ -8,7 +8,7 @@ use super::Context;
 use crate::{
     args::Doctor,
     client::Client,
-    exit::{Code, Failure},
+    exit::{self, Code, Failure},
     render,
 };
 
@@ -27,9 +27,9 @@ pub async fn run(context: &Context, args: Doctor) -> Result<Code, Failure> {
     }
     context.print(
         || render::doctor::problems(&problems, &repaired),
-        || render::json_site::problems(&problems, &repaired),
+        || render::json::problems(&problems, &repaired),
     );
-    Ok(Code::of_problems(&problems))
+    Ok(exit::of_problems(&problems))
 }
 
 fn is_among(one: &Problem, problems: &[Problem]) -> bool {

@@ -80,7 +80,7 @@ pub async fn create(
     }
 }
 
-/// Whether the plan is shown first: it is for somebody who can still say no.
+/// Whether the plan is shown first: only an interactive user can still decline.
 pub fn asks(context: &Context, yes: bool) -> bool {
     !yes && context.is_interactive() && std::io::stdin().is_terminal()
 }

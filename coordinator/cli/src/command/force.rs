@@ -1,5 +1,6 @@
 //! force-switchover: one migration.
 
+use rackferry_model::MigrationId;
 use rackferry_proto::v1::ForceSwitchoverRequest;
 
 use super::Context;
@@ -10,7 +11,7 @@ use crate::{
 };
 
 pub async fn run(context: &Context, id: String) -> Result<Code, Failure> {
-    if !id.starts_with("mig-") {
+    if id.parse::<MigrationId>().is_err() {
         return Err(Failure::Migration(id));
     }
     let request = ForceSwitchoverRequest { id };

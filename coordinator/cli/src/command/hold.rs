@@ -1,5 +1,6 @@
 //! pause, resume, cordon, uncordon.
 
+use rackferry_model::EvacuationId;
 use rackferry_proto::v1::{
     CordonHostsRequest, PauseEvacuationRequest, ResumeEvacuationRequest, UncordonHostsRequest,
 };
@@ -12,7 +13,7 @@ use crate::{
 };
 
 pub async fn pause(context: &Context, id: String, paused: bool) -> Result<Code, Failure> {
-    if !id.starts_with("evac-") {
+    if id.parse::<EvacuationId>().is_err() {
         return Err(Failure::Evacuation(id));
     }
     let evacuation = if paused {

@@ -28,7 +28,7 @@ pub async fn run(context: &Context, args: Inventory) -> Result<Code, Failure> {
 pub fn check(path: &Path, output: Output) -> Result<Code, Failure> {
     let (name, _, summary) = load(path)?;
     let table = || render::site::checked(&name, &summary);
-    super::print(output, table, || render::json_site::checked(&summary));
+    super::print(output, table, || render::json::checked(&summary));
     Ok(Code::Done)
 }
 
@@ -41,7 +41,7 @@ async fn import(context: &Context, path: &Path) -> Result<Code, Failure> {
     let summary = answer.summary.ok_or(Failure::Answer("summary"))?;
     context.print(
         || render::site::imported(answer.changed, &summary),
-        || render::json_site::imported(answer.changed, &summary),
+        || render::json::imported(answer.changed, &summary),
     );
     Ok(Code::Done)
 }
@@ -49,8 +49,7 @@ async fn import(context: &Context, path: &Path) -> Result<Code, Failure> {
 async fn show(context: &Context) -> Result<Code, Failure> {
     let get = async |client: Client| client.inventory().get_inventory(GetInventoryRequest {}).await;
     let inventory = context.call(get).await?.into_inner();
-    context
-        .print(|| render::site::inventory(&inventory), || render::json_site::inventory(&inventory));
+    context.print(|| render::site::inventory(&inventory), || render::json::inventory(&inventory));
     Ok(Code::Done)
 }
 

@@ -25,6 +25,6 @@ pub async fn run(context: &Context, args: Limit) -> Result<Code, Failure> {
             context.call(list).await?.into_inner().links
         }
     };
-    context.print(|| render::site::links(&links), || render::json_site::links(&links));
+    context.print(|| render::site::links(&links), || render::json::links(&links));
     Ok(Code::Done)
 }

@@ -18,7 +18,7 @@ use crate::{
 /// Prints what makes a shell complete the command.
 ///
 /// # Errors
-/// If nobody reads it.
+/// If standard output is closed.
 pub fn completions(shell: Shell) -> Result<Code, Failure> {
     // Into memory first: a shell that reads no further is no reason to panic.
     let mut script = Vec::new();
@@ -30,7 +30,7 @@ pub fn completions(shell: Shell) -> Result<Code, Failure> {
 /// Prints the man page of the whole, or writes it and those of all commands into a folder.
 ///
 /// # Errors
-/// If nobody reads it, or a file cannot be written.
+/// If standard output is closed, or a file cannot be written.
 pub fn pages(out: Option<&Path>) -> Result<Code, Failure> {
     let mut whole = Args::command().disable_help_subcommand(true);
     whole.build();

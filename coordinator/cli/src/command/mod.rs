@@ -6,6 +6,7 @@ mod check;
 mod cluster;
 mod doctor;
 mod evacuate;
+mod follow;
 mod force;
 mod hold;
 mod inventory;
@@ -45,7 +46,7 @@ pub struct Context {
 /// Why it could not be done.
 pub async fn run(args: Args) -> Result<Code, Failure> {
     let Args { coordinator: addresses, tls, output, command } = args;
-    // A file can be looked at without anybody, and certificates are made before there is anybody.
+    // These need no coordinator; certificates are made before there is one.
     match &command {
         Command::Inventory(Inventory::Check { file }) => return inventory::check(file, output),
         Command::Init(init) => return certificates::init(init),
@@ -55,7 +56,7 @@ pub async fn run(args: Args) -> Result<Code, Failure> {
         _ => {}
     }
     let coordinators = Coordinators { addresses, tls: certificates::own(tls.as_deref())? };
-    // Who leads is worth asking also when nobody does.
+    // The cluster can be shown without a leader, too.
     let client = match command {
         Command::Cluster(Cluster::Status) => Client::connect_any(&coordinators).await?,
         _ => Client::connect(&coordinators).await?,
@@ -147,7 +148,7 @@ fn print(output: Output, table: impl FnOnce() -> String, json: impl FnOnce() -> 
     }
 }
 
-/// An id that nobody had before, unless the user gives one.
+/// The user's id, or a new one.
 fn request_id(given: Option<String>) -> String {
     given.unwrap_or_else(|| uuid::Uuid::new_v4().to_string())
 }

@@ -14,13 +14,14 @@ use crate::{
 pub async fn plan(context: &Context, args: Plan) -> Result<Code, Failure> {
     let id = request_id(None);
     let path = args.out.unwrap_or_else(|| PathBuf::from(format!("plan-{}.json", &id[..8])));
+    let options = args.what.how.options();
     let request = args.what.request(id);
     let ask = CreateEvacuationRequest { validate_only: true, ..request.clone() };
     let Some(answer) = evacuate::create(context, ask).await? else { return Ok(Code::Done) };
     let evacuation = answer.evacuation.ok_or(Failure::Answer("evacuation"))?;
     let blocked = answer.blocked;
     let file = if blocked.is_empty() {
-        plan_file::Plan::new(request, &evacuation).write(&path)?;
+        plan_file::Plan::new(request, options, &evacuation).write(&path)?;
         Some(path.display().to_string())
     } else {
         None
@@ -32,7 +33,7 @@ pub async fn plan(context: &Context, args: Plan) -> Result<Code, Failure> {
     let code = if file.is_some() { Code::Done } else { Code::NotFeasible };
     context.print(
         || render::plan::screen(&evacuation, &blocked, &[]) + &saved(),
-        || render::json_plan::plan(&evacuation, &blocked, file.as_deref(), code),
+        || render::json::plan(&evacuation, &blocked, file.as_deref(), code),
     );
     Ok(code)
 }

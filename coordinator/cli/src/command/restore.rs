@@ -1,5 +1,6 @@
 //! restore: bring VMs back.
 
+use rackferry_model::EvacuationId;
 use rackferry_proto::v1::{RestoreEvacuationRequest, RestoreEvacuationResponse};
 
 use super::{Context, evacuate, request_id};
@@ -11,12 +12,12 @@ use crate::{
 };
 
 pub async fn run(context: &Context, args: Restore) -> Result<Code, Failure> {
-    if !args.evacuation.starts_with("evac-") {
+    if args.evacuation.parse::<EvacuationId>().is_err() {
         return Err(Failure::Evacuation(args.evacuation));
     }
     let request = RestoreEvacuationRequest {
         id: args.evacuation,
-        options: Some(args.how.options()),
+        options: Some(args.how.options().into()),
         request_id: request_id(args.wait.request_id),
         validate_only: false,
     };

@@ -6,7 +6,7 @@ use super::{Context, watch};
 use crate::{
     args::Status,
     client::Client,
-    exit::{Code, Failure},
+    exit::{self, Code, Failure},
     render,
 };
 
@@ -23,7 +23,7 @@ pub async fn run(context: &Context, args: Status) -> Result<Code, Failure> {
         || render::evacuation::detail(&evacuation),
         || render::json::evacuation(&evacuation, &[]),
     );
-    Ok(Code::of_evacuation(&evacuation))
+    Ok(exit::of_evacuation(&evacuation))
 }
 
 async fn all(context: &Context, watch_latest: bool) -> Result<Code, Failure> {

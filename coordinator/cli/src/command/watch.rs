@@ -1,27 +1,22 @@
-//! Waits for an evacuation, whatever becomes of the coordinator meanwhile.
+//! Shows an evacuation until it has ended.
 
-use std::{
-    pin::Pin,
-    time::{Duration, Instant},
+use std::time::Duration;
+
+use rackferry_model::EvacuationState;
+use rackferry_proto::{
+    door::word,
+    v1::{Evacuation, StayingVm},
 };
 
-use rackferry_proto::v1::{
-    Evacuation, EvacuationState, StayingVm, WatchEvacuationRequest, WatchEvacuationResponse,
+use super::{
+    Context,
+    follow::{EvacuationWork, follow},
 };
-use tonic::Streaming;
-
-use super::Context;
 use crate::{
-    client::Client,
-    exit::{Code, Failure},
+    exit::{self, Code, Failure},
     progress::Progress,
     render,
 };
-
-/// How long a coordinator may be away.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How often it is looked for.
-const RETRY: Duration = Duration::from_millis(500);
 
 /// Shows an evacuation until it has ended, then what became of it. `staying` were left out of it.
 ///
@@ -60,34 +55,21 @@ async fn show(
     timeout: Option<Duration>,
     to_the_deadline: bool,
 ) -> Result<Code, Failure> {
-    let mut watch = Watch::new(context, id);
     let mut progress = Progress::new(context.is_interactive());
-    let mut expired: Pin<Box<dyn Future<Output = ()>>> = match timeout {
-        Some(timeout) => Box::pin(tokio::time::sleep(timeout)),
-        None => Box::pin(std::future::pending()),
-    };
-    let mut last = None;
-    loop {
-        let snapshot = tokio::select! {
-            snapshot = watch.next() => snapshot?,
-            () = &mut expired => break,
-            interrupt = tokio::signal::ctrl_c() => { interrupt?; break }
-        };
-        progress.show(&snapshot);
-        let over = is_over(&snapshot);
-        let enough = over || to_the_deadline && snapshot.overdue;
-        if !enough {
-            context.print_snapshot(|| render::json::evacuation(&snapshot, staying));
+    let work = EvacuationWork(id);
+    let last = follow(context, &work, timeout, |snapshot| {
+        progress.show(snapshot);
+        let is_last = is_over(snapshot) || to_the_deadline && snapshot.overdue;
+        if !is_last {
+            context.print_snapshot(|| render::json::evacuation(snapshot, staying));
         }
-        last = Some(snapshot);
-        if enough {
-            break;
-        }
-    }
+        is_last
+    });
+    let last = last.await?;
     progress.finish();
     match last {
         Some(mut evacuation) if is_over(&evacuation) => {
-            // Whoever was left out is left behind.
+            // VMs that were left out are left behind.
             if !staying.is_empty() && evacuation.result_code == Code::Done as u32 {
                 evacuation.result_code = Code::Incomplete as u32;
             }
@@ -95,7 +77,7 @@ async fn show(
                 || render::evacuation::outcome(&evacuation),
                 || render::json::evacuation(&evacuation, staying),
             );
-            Ok(Code::of_evacuation(&evacuation))
+            Ok(exit::of_evacuation(&evacuation))
         }
         last => {
             let evacuation =
@@ -110,73 +92,5 @@ async fn show(
 
 /// Whether it has ended.
 pub fn is_over(evacuation: &Evacuation) -> bool {
-    use EvacuationState::{Cancelling, Paused, Running};
-    !matches!(evacuation.state(), Running | Paused | Cancelling)
-}
-
-/// Snapshots of an evacuation, from whichever stream is open.
-struct Watch<'a> {
-    context: &'a Context,
-    client: Client,
-    id: &'a str,
-    stream: Option<Streaming<WatchEvacuationResponse>>,
-    away_since: Option<Instant>,
-}
-
-impl<'a> Watch<'a> {
-    fn new(context: &'a Context, id: &'a str) -> Self {
-        Self { context, client: context.client.clone(), id, stream: None, away_since: None }
-    }
-
-    /// The next snapshot. Cancel safe: what is lost comes again with the next.
-    async fn next(&mut self) -> Result<Evacuation, Failure> {
-        loop {
-            match self.try_next().await {
-                Ok(Some(evacuation)) => {
-                    self.away_since = None;
-                    return Ok(evacuation);
-                }
-                // Ended without an end: the coordinator goes away.
-                Ok(None) => self.stream = None,
-                Err(failure) => {
-                    self.stream = None;
-                    let since = *self.away_since.get_or_insert_with(Instant::now);
-                    if failure.code() != Code::Unreachable || since.elapsed() > PATIENCE {
-                        return Err(failure);
-                    }
-                }
-            }
-            tokio::time::sleep(RETRY).await;
-            if let Ok(client) = Client::connect(&self.context.coordinators).await {
-                self.client = client;
-            }
-        }
-    }
-
-    async fn try_next(&mut self) -> Result<Option<Evacuation>, Failure> {
-        let stream = match &mut self.stream {
-            Some(stream) => stream,
-            none => {
-                let request = WatchEvacuationRequest { id: self.id.to_owned() };
-                let opened = self.client.evacuations().watch_evacuation(request).await;
-                none.insert(opened.map_err(severed)?.into_inner())
-            }
-        };
-        let message = stream.message().await.map_err(severed)?;
-        Ok(message.and_then(|message| message.evacuation))
-    }
-}
-
-/// A coordinator that dies in the middle of a stream is away, whatever the transport calls it.
-fn severed(status: tonic::Status) -> Failure {
-    let ours = rackferry_proto::reason_of(&status).is_some();
-    if !ours
-        && matches!(
-            status.code(),
-            tonic::Code::Unknown | tonic::Code::Internal | tonic::Code::Cancelled
-        )
-    {
-        return Failure::from(tonic::Status::unavailable(status.message()));
-    }
-    Failure::from(status)
+    word(evacuation.state).is_none_or(EvacuationState::is_over)
 }

@@ -4,7 +4,7 @@ use rackferry_proto::v1::Cluster;
 
 use super::{table, word};
 
-/// Who they are, who leads, and how far behind the others are.
+/// The coordinators, the leader, and how far the others are behind.
 pub fn status(cluster: &Cluster) -> String {
     let rows = cluster.nodes.iter().map(|node| {
         let behind = match node.matched_index {
@@ -15,7 +15,7 @@ pub fn status(cluster: &Cluster) -> String {
     });
     let table = table(&["id", "address", "role", "behind"], &["id", "behind"], rows);
     let leader = match cluster.leader_id {
-        0 => "Nobody leads".to_owned(),
+        0 => "No coordinator leads".to_owned(),
         id => format!("Coordinator {id} leads"),
     };
     format!(

@@ -8,7 +8,7 @@ use rackferry_proto::v1::{
 use super::{table, word};
 use crate::units::{bytes, millis, saved_percent};
 
-/// Nobody waits any more.
+/// What goes on while the command no longer waits.
 pub fn detached(id: &str) -> String {
     let stop = format!("rackferry cancel {id}");
     if id.starts_with("evac-") {
@@ -180,7 +180,7 @@ pub fn transfer(counters: &TransferCounters) -> String {
     let mut text = line("logical", counters.logical_bytes);
     text += &line("zero", counters.zero_bytes);
     text += &line("duplicate", counters.duplicate_bytes);
-    text += &line("unique", counters.raw_bytes);
+    text += &line("raw", counters.raw_bytes);
     text += &line("on the wire", counters.wire_bytes);
     text += &format!("  {:<12}{:>11}", "saved", saved(counters).unwrap_or_else(|| "-".to_owned()));
     text
@@ -241,7 +241,7 @@ pub fn wait(reason: &WaitReason) -> String {
         WaitCode::EvacuationPaused => format!("{detail} is paused ({used} moves under way)"),
         WaitCode::TargetCordoned => format!("{detail} is cordoned"),
         WaitCode::RetryBackoff => {
-            format!("tries again soon, {used} of {limit} attempts undone: {detail}")
+            format!("tries again soon, {used} of {limit} attempts rolled back: {detail}")
         }
         WaitCode::AntiAffinity => format!("kept apart, group {detail}"),
         WaitCode::Unspecified => detail.clone(),

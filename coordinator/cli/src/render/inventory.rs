@@ -5,7 +5,7 @@ use rackferry_proto::v1::{Host, Listed, Ownership, Vm};
 use super::{table, word};
 use crate::units::bytes;
 
-/// VMs and who owns them.
+/// VMs and their owners.
 pub fn vms(vms: &[Vm]) -> String {
     if vms.is_empty() {
         return "No VMs.".to_owned();

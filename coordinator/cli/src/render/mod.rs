@@ -6,8 +6,6 @@ pub mod doctor;
 pub mod evacuation;
 pub mod inventory;
 pub mod json;
-pub mod json_plan;
-pub mod json_site;
 pub mod migration;
 pub mod plan;
 pub mod site;

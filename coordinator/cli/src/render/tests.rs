@@ -3,10 +3,7 @@
 use insta::assert_snapshot;
 use rackferry_proto::v1;
 
-use super::{
-    check, cluster, doctor, evacuation, inventory, json, json_plan, json_site, migration, plan,
-    site,
-};
+use super::{check, cluster, doctor, evacuation, inventory, json, migration, plan, site};
 use crate::exit::{Code, Failure};
 
 const GIB: u64 = 1 << 30;
@@ -36,6 +33,7 @@ fn moved() -> v1::Migration {
         ended_unix_ms: 1_013_400,
         blackout_ms: 42,
         qemu_downtime_ms: 35,
+        end: v1::MigrationEnd::Moved.into(),
         counters: Some(v1::TransferCounters {
             logical_bytes: 2 * GIB,
             zero_bytes: GIB,
@@ -77,6 +75,7 @@ fn failed() -> v1::Migration {
         started_unix_ms: 1_001_000,
         ended_unix_ms: 1_002_000,
         reason: "the agent of r2-h1 was restarted".to_owned(),
+        end: v1::MigrationEnd::RolledBack.into(),
         ..one("api-12", v1::Phase::RolledBack)
     }
 }
@@ -242,7 +241,7 @@ fn the_coordinators() {
     assert_snapshot!("cluster", cluster::status(&coordinators()));
     assert_snapshot!("json_cluster", json::cluster(&coordinators()));
     let leaderless = v1::Cluster { leader_id: 0, ..coordinators() };
-    assert!(cluster::status(&leaderless).starts_with("Nobody leads"));
+    assert!(cluster::status(&leaderless).starts_with("No coordinator leads"));
 }
 
 #[test]
@@ -286,7 +285,7 @@ fn links() -> Vec<v1::LinkStatus> {
 #[test]
 fn links_and_limits() {
     assert_snapshot!("links", site::links(&links()));
-    assert_snapshot!("json_links", json_site::links(&links()));
+    assert_snapshot!("json_links", json::links(&links()));
     assert_eq!(site::links(&[]), "No links. Import an inventory first.");
     let limited =
         v1::Evacuation { link_limits: vec![links()[0].limit.clone().unwrap()], ..running() };
@@ -311,14 +310,14 @@ fn the_inventory() {
         strangers: vec![hosts()[2].clone(), hosts()[3].clone()],
     };
     assert_snapshot!("inventory", site::inventory(&inventory));
-    assert_snapshot!("json_inventory", json_site::inventory(&inventory));
+    assert_snapshot!("json_inventory", json::inventory(&inventory));
     let none = v1::GetInventoryResponse::default();
     assert_eq!(
         site::inventory(&none),
         "No inventory. Import one with: rackferry inventory import FILE"
     );
     assert_snapshot!("imported", site::imported(true, &summary));
-    assert_snapshot!("json_imported", json_site::imported(true, &summary));
+    assert_snapshot!("json_imported", json::imported(true, &summary));
     assert!(site::imported(false, &summary).starts_with("unchanged"));
     assert!(site::checked("f.yaml", &summary).starts_with("f.yaml: no mistakes"));
 }
@@ -406,7 +405,7 @@ fn checks() -> Vec<v1::VmCheck> {
 #[test]
 fn what_keeps_vms_from_moving() {
     assert_snapshot!("checks", check::vms(&checks()));
-    assert_snapshot!("json_checks", json_plan::checks(&checks()));
+    assert_snapshot!("json_checks", json::checks(&checks()));
     assert_snapshot!("no_checks", check::vms(&[]));
 }
 
@@ -445,11 +444,8 @@ fn plans() {
     assert_snapshot!("plan_restore", plan::screen(&way, &[], &staying));
     assert_snapshot!("staying", plan::staying(&staying));
     let file = Some("plan-7f3a.json");
-    assert_snapshot!("json_plan", json_plan::plan(&running(), &[], file, Code::Done));
-    assert_snapshot!(
-        "json_plan_blocked",
-        json_plan::plan(&with_gpu, blocked, None, Code::NotFeasible)
-    );
+    assert_snapshot!("json_plan", json::plan(&running(), &[], file, Code::Done));
+    assert_snapshot!("json_plan_blocked", json::plan(&with_gpu, blocked, None, Code::NotFeasible));
     assert_snapshot!("json_restore", json::evacuation(&way, &staying));
 }
 
@@ -507,6 +503,6 @@ fn what_is_not_as_it_should_be() {
     ];
     assert_snapshot!("doctor", doctor::problems(&all, &[]));
     assert_snapshot!("doctor_repaired", doctor::problems(&[], &all[1..2]));
-    assert_snapshot!("json_doctor", json_site::problems(&all, &all[1..2]));
+    assert_snapshot!("json_doctor", json::problems(&all, &all[1..2]));
     assert_eq!(doctor::problems(&[], &[]), "No problems.");
 }
