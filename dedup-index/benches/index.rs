@@ -13,7 +13,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use dashmap::{DashMap, Entry};
 use hashbrown::{HashTable, hash_table};
 use rackferry_dedup_index::{
-    ClaimAnswer, Claimant, ContentMap, Digest, DigestBuildHasher, DomainKey, IndexShard, PAGE_SIZE,
+    ClaimAnswer, ContentMap, Digest, DigestBuildHasher, DomainKey, Holder, IndexShard, PAGE_SIZE,
     Page, PageHasher, Rendezvous, is_zero,
 };
 
@@ -55,7 +55,7 @@ const BATCH: usize = 256;
 /// Entries in the index before and during the measurement: far more than any cache holds of them.
 const ENTRIES: usize = 4_000_000;
 const CROSSING: u64 = 7;
-const CLAIMANT: Claimant = Claimant { holder: 3, session: 11 };
+const CLAIMANT: Holder = Holder { host: 3, session: 11 };
 
 fn random_digests(count: usize, seed: u64) -> Vec<Digest> {
     let mut stream = blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof();

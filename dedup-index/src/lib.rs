@@ -21,7 +21,7 @@ pub use batch::PageHasher;
 pub use content::{ContentMap, ContentStats, Location};
 pub use digest::{Digest, DigestBuildHasher, DigestHasher, DomainKey};
 pub use rendezvous::Rendezvous;
-pub use shard::{ClaimAnswer, Claimant, IndexShard, ShardStats};
+pub use shard::{ClaimAnswer, Holder, IndexShard, ShardStats};
 pub use zero::is_zero;
 
 /// Bytes in a page: QEMU's target page on every machine type we carry.

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use crate::Claimant;
+use crate::Holder;
 
 /// Who claims, and for which crossing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Owner {
     pub(crate) crossing: u64,
-    pub(crate) claimant: Claimant,
+    pub(crate) claimant: Holder,
 }
 
 /// The live owners and their numbers.
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     fn owner(session: u64) -> Owner {
-        Owner { crossing: session % 3, claimant: Claimant { holder: 1, session } }
+        Owner { crossing: session % 3, claimant: Holder { host: 1, session } }
     }
 
     #[test]

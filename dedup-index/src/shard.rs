@@ -7,12 +7,12 @@ use crate::Digest;
 use crate::owners::{Owner, Owners};
 use crate::table::{self, Offer, Table};
 
-/// Who sends a content: its session, and the host of the target rack that will hold it.
+/// A host of the target rack that has, or will have, a content, and the session that brings it there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Claimant {
-    /// Host id of the holder-to-be in the target rack.
-    pub holder: u32,
-    /// The claiming session.
+pub struct Holder {
+    /// Number of the host.
+    pub host: u32,
+    /// The session that brings or brought the content.
     pub session: u64,
 }
 
@@ -21,8 +21,8 @@ pub struct Claimant {
 pub enum ClaimAnswer {
     /// The claimer sends the content.
     Yours,
-    /// Somebody claimed it before, perhaps the claimer itself: send a reference.
-    Taken(Claimant),
+    /// It was claimed before, perhaps by the claimer itself: send a reference.
+    Taken(Holder),
 }
 
 /// Counters since the shard was built, and its size now.
@@ -87,7 +87,7 @@ impl IndexShard {
     pub fn claim(
         &self,
         crossing: u64,
-        claimant: Claimant,
+        claimant: Holder,
         digests: &[Digest],
         out: &mut Vec<ClaimAnswer>,
     ) {
@@ -125,7 +125,7 @@ impl IndexShard {
     }
 
     /// Appends who claimed each of `digests` for this crossing, in order.
-    pub fn resolve(&self, crossing: u64, digests: &[Digest], out: &mut Vec<Option<Claimant>>) {
+    pub fn resolve(&self, crossing: u64, digests: &[Digest], out: &mut Vec<Option<Holder>>) {
         let owners = self.read_owners();
         let start = out.len();
         out.resize(start + digests.len(), None);
@@ -142,7 +142,7 @@ impl IndexShard {
     }
 
     /// Undoes the claim of one digest if it is still this claimant's; says whether it was.
-    pub fn forget(&self, crossing: u64, digest: &Digest, claimant: Claimant) -> bool {
+    pub fn forget(&self, crossing: u64, digest: &Digest, claimant: Holder) -> bool {
         let owners = self.read_owners();
         let Some(number) = owners.number(&Owner { crossing, claimant }) else {
             return false;

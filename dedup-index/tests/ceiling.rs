@@ -4,7 +4,7 @@ mod support;
 
 use allocation_counter::measure;
 use proptest::prelude::*;
-use rackferry_dedup_index::{Claimant, ContentMap, Digest, IndexShard};
+use rackferry_dedup_index::{ContentMap, Digest, Holder, IndexShard};
 use support::digests;
 
 /// What a shard or map takes when its ceiling leaves no room for entries.
@@ -51,7 +51,7 @@ proptest! {
                 for (at, batch) in digests.chunks(claims).enumerate() {
                     let session = session + at as u64;
                     answers.clear();
-                    shard.claim(*crossing, Claimant { holder: 1, session }, batch, &mut answers);
+                    shard.claim(*crossing, Holder { host: 1, session }, batch, &mut answers);
                     reported = reported.max(shard.bytes());
                 }
                 match kind % 5 {
@@ -102,7 +102,7 @@ fn a_full_shard_keeps_what_its_entry_size_promises() {
         let mut answers = Vec::with_capacity(offered.len());
         let peak = peak(|| {
             let shard = IndexShard::with_ceiling(ceiling);
-            shard.claim(1, Claimant { holder: 1, session: 1 }, &offered, &mut answers);
+            shard.claim(1, Holder { host: 1, session: 1 }, &offered, &mut answers);
             let stats = shard.stats();
             assert!(stats.entries >= room, "{} entries of {room}", stats.entries);
             assert_eq!(stats.entries as u64 + stats.unentered, offered.len() as u64);
@@ -129,7 +129,7 @@ fn the_bytes_told_are_the_bytes_allocated() {
     let mut shard = None;
     let info = measure(|| {
         let made = shard.insert(IndexShard::with_ceiling(64 << 20));
-        made.claim(1, Claimant { holder: 1, session: 1 }, &offered, &mut answers);
+        made.claim(1, Holder { host: 1, session: 1 }, &offered, &mut answers);
     });
     let told = shard.expect("it was made").bytes() as i64;
     assert!((0..8_192).contains(&(told - info.bytes_current)), "{told}, {info:?}");

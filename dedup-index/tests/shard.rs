@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Barrier;
 
 use proptest::prelude::*;
-use rackferry_dedup_index::{ClaimAnswer, Claimant, Digest, IndexShard};
+use rackferry_dedup_index::{ClaimAnswer, Digest, Holder, IndexShard};
 use support::digests;
 
 const MEBIBYTE: usize = 1 << 20;
@@ -14,17 +14,17 @@ const MEBIBYTE: usize = 1 << 20;
 /// One call. Digests are positions in a fixed list, so that calls meet.
 #[derive(Clone, Debug)]
 enum Call {
-    Claim(u64, Claimant, Vec<usize>),
+    Claim(u64, Holder, Vec<usize>),
     Resolve(u64, Vec<usize>),
-    Forget(u64, usize, Claimant),
+    Forget(u64, usize, Holder),
     Revoke(u64),
     Close(u64),
 }
 
 const UNIVERSE: usize = 400;
 
-fn claimant() -> impl Strategy<Value = Claimant> {
-    (0u32..2, 0u64..4).prop_map(|(holder, session)| Claimant { holder, session })
+fn claimant() -> impl Strategy<Value = Holder> {
+    (0u32..2, 0u64..4).prop_map(|(host, session)| Holder { host, session })
 }
 
 fn call() -> impl Strategy<Value = Call> {
@@ -42,10 +42,10 @@ fn call() -> impl Strategy<Value = Call> {
 
 /// What the shard ought to be.
 #[derive(Default)]
-struct Model(HashMap<(u64, Digest), Claimant>);
+struct Model(HashMap<(u64, Digest), Holder>);
 
 impl Model {
-    fn claim(&mut self, crossing: u64, who: Claimant, digests: &[Digest]) -> Vec<ClaimAnswer> {
+    fn claim(&mut self, crossing: u64, who: Holder, digests: &[Digest]) -> Vec<ClaimAnswer> {
         let mut answer = |digest: &Digest| match self.0.get(&(crossing, *digest)) {
             Some(first) => ClaimAnswer::Taken(*first),
             None => {
@@ -56,7 +56,7 @@ impl Model {
         digests.iter().map(&mut answer).collect()
     }
 
-    fn drop_where(&mut self, gone: impl Fn(u64, Claimant) -> bool) -> usize {
+    fn drop_where(&mut self, gone: impl Fn(u64, Holder) -> bool) -> usize {
         let before = self.0.len();
         self.0.retain(|(crossing, _), who| !gone(*crossing, *who));
         before - self.0.len()
@@ -108,7 +108,7 @@ proptest! {
 #[test]
 fn the_same_digest_twice_in_a_batch_is_granted_once() {
     let (shard, digest) = (IndexShard::with_ceiling(MEBIBYTE), digests(1, 2)[0]);
-    let me = Claimant { holder: 1, session: 2 };
+    let me = Holder { host: 1, session: 2 };
     let mut answers = Vec::new();
     shard.claim(9, me, &[digest; 3], &mut answers);
     assert_eq!(answers, [ClaimAnswer::Yours, ClaimAnswer::Taken(me), ClaimAnswer::Taken(me)]);
@@ -120,7 +120,7 @@ fn the_same_digest_twice_in_a_batch_is_granted_once() {
 fn gives_its_memory_back() {
     let shard = IndexShard::with_ceiling(4 * MEBIBYTE);
     let empty = shard.bytes();
-    shard.claim(1, Claimant { holder: 1, session: 1 }, &digests(50_000, 3), &mut Vec::new());
+    shard.claim(1, Holder { host: 1, session: 1 }, &digests(50_000, 3), &mut Vec::new());
     assert!(shard.bytes() > MEBIBYTE);
     assert_eq!(shard.retain_crossings(&[2]), 50_000);
     assert!(shard.is_empty());
@@ -132,7 +132,7 @@ fn gives_its_memory_back() {
 fn churn_does_not_wear_the_table_out() {
     let room = 10_000;
     let shard = IndexShard::with_ceiling(room * IndexShard::ENTRY_BYTES);
-    let me = Claimant { holder: 1, session: 1 };
+    let me = Holder { host: 1, session: 1 };
     let all = digests(20 * room, 4);
     let kept = room * 3 / 4;
     for (at, digest) in all.iter().enumerate() {
@@ -151,7 +151,7 @@ fn of_many_threads_one_is_granted() {
     let all = digests(20_000, 5);
     let start = Barrier::new(THREADS);
     let granted = |session: u64| {
-        let me = Claimant { holder: 1, session };
+        let me = Holder { host: 1, session };
         let mut mine = Vec::new();
         start.wait();
         for batch in all.chunks(300) {
@@ -178,7 +178,7 @@ fn nobody_inherits_a_revoked_claim() {
     let all = digests(5_000, 6);
     let claim_and_revoke = |worker: u64| {
         for round in 0..200 {
-            let me = Claimant { holder: worker as u32, session: worker << 32 | round };
+            let me = Holder { host: worker as u32, session: worker << 32 | round };
             let part = &all[(round as usize * 17 % 4_000)..][..1_000];
             let mut answers = Vec::new();
             shard.claim(1, me, part, &mut answers);

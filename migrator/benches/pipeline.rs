@@ -21,7 +21,7 @@ use rackferry_migrator::source::flow::Flow;
 use rackferry_migrator::source::pump::{Claiming, Pump};
 use rackferry_migrator::target::Placed;
 use rackferry_migrator::target::receive::Receiver;
-use rackferry_migrator_protocol::frame::{Ack, HolderRef, Kind};
+use rackferry_migrator_protocol::frame::{Ack, Holder, Kind};
 use rackferry_migrator_protocol::stream::StreamWriter;
 use tokio::io::AsyncWrite;
 use tokio::runtime::Runtime;
@@ -67,8 +67,8 @@ const BYTES: u64 = PAGES as u64 * PAGE_SIZE as u64;
 const PART: u32 = 4096;
 const HOST: u32 = 1;
 const CROSSING: u64 = 7;
-const FIRST: HolderRef = HolderRef { host: 11, session: 1 };
-const SECOND: HolderRef = HolderRef { host: 11, session: 2 };
+const FIRST: Holder = Holder { host: 11, session: 1 };
+const SECOND: Holder = Holder { host: 11, session: 2 };
 
 fn random_pages() -> Vec<Page> {
     let mut stream = blake3::Hasher::new().finalize_xof();

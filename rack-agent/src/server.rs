@@ -104,8 +104,7 @@ impl Neighbour {
         match kind {
             Kind::Claim => {
                 let claim = ClaimRequest::decode(payload)?;
-                let digests: Vec<Digest> = claim.digests.iter().map(|d| Digest(*d)).collect();
-                let answers = self.rack.claim_here(claim.crossing, claim.claimant, &digests);
+                let answers = self.rack.claim_here(claim.crossing, claim.claimant, &claim.digests);
                 let mut out = Vec::new();
                 ClaimReply { request: claim.request, answers }.encode(&mut out);
                 self.writer.send(Kind::ClaimReply, &[&out]).await?;
@@ -122,7 +121,7 @@ impl Neighbour {
 
     /// Sends the contents that are here; says of the others whether somebody still brings them.
     async fn fetch(&mut self, request: &FetchRequest) -> Result<(), ConnError> {
-        let digests: Vec<Digest> = request.wanted.iter().map(|w| Digest(w.0)).collect();
+        let digests: Vec<Digest> = request.wanted.iter().map(|w| w.0).collect();
         let mut states: Vec<u8> = request
             .wanted
             .iter()

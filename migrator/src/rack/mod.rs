@@ -8,11 +8,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use rackferry_dedup_index::{
-    ClaimAnswer, Claimant, Digest, DomainKey, IndexShard, PageHasher, Rendezvous,
-};
+use rackferry_dedup_index::{ClaimAnswer, Digest, DomainKey, IndexShard, PageHasher, Rendezvous};
 use rackferry_migrator_protocol::frame::{
-    ClaimReply, ClaimRequest, FetchRequest, Forget, HolderRef, Kind, Revoke,
+    ClaimReply, ClaimRequest, FetchRequest, Forget, Holder, Kind, Revoke,
 };
 use rackferry_tls::Tls;
 use tokio::sync::oneshot;
@@ -80,7 +78,7 @@ pub enum Scope {
 /// Claims under way; the answers of the own shard are there already.
 #[derive(Debug)]
 pub struct PendingClaims {
-    answers: Vec<Option<HolderRef>>,
+    answers: Vec<Option<Holder>>,
     remote: Vec<(Vec<u32>, oneshot::Receiver<Answer>)>,
 }
 
@@ -164,7 +162,7 @@ impl Rack {
         &self,
         scope: Scope,
         crossing: u64,
-        claimant: HolderRef,
+        claimant: Holder,
         digests: &[Digest],
     ) -> PendingClaims {
         let mut pending = PendingClaims { answers: vec![None; digests.len()], remote: Vec::new() };
@@ -178,7 +176,7 @@ impl Rack {
                 }
             } else if let Some(link) = self.link(host) {
                 let request = self.next_request.fetch_add(1, Ordering::Relaxed);
-                let digests = theirs.map(|digest| digest.0).collect();
+                let digests = theirs.collect();
                 let mut payload = Vec::with_capacity(40 + positions.len() * 16);
                 ClaimRequest { request, crossing, claimant, digests }.encode(&mut payload);
                 pending.remote.push((positions, link.ask(Kind::Claim, request, payload).await));
@@ -220,27 +218,26 @@ impl Rack {
     pub fn claim_here(
         &self,
         crossing: u64,
-        claimant: HolderRef,
+        claimant: Holder,
         digests: &[Digest],
-    ) -> Vec<Option<HolderRef>> {
+    ) -> Vec<Option<Holder>> {
         let mut answers = Vec::with_capacity(digests.len());
-        self.shard.claim(crossing, into_claimant(claimant), digests, &mut answers);
+        self.shard.claim(crossing, claimant, digests, &mut answers);
         answers
             .into_iter()
             .map(|answer| match answer {
                 ClaimAnswer::Yours => None,
-                ClaimAnswer::Taken(c) => Some(HolderRef { host: c.holder, session: c.session }),
+                ClaimAnswer::Taken(holder) => Some(holder),
             })
             .collect()
     }
 
     /// A holder does not have what the index says it has.
-    pub fn forget(&self, scope: Scope, crossing: u64, claims: &[(Digest, HolderRef)]) {
+    pub fn forget(&self, scope: Scope, crossing: u64, claims: &[(Digest, Holder)]) {
         let digests: Vec<Digest> = claims.iter().map(|(digest, _)| *digest).collect();
         for (host, positions) in self.by_owner(scope, &digests) {
             let claims = positions.iter().map(|i| claims[*i as usize]);
-            let forget =
-                Forget { crossing, claims: claims.map(|(d, holder)| (d.0, holder)).collect() };
+            let forget = Forget { crossing, claims: claims.collect() };
             if host == self.own_host {
                 self.forget_here(&forget);
             } else if let Some(link) = self.link(host) {
@@ -254,7 +251,7 @@ impl Rack {
     /// Forgets at this host's shard.
     pub fn forget_here(&self, forget: &Forget) {
         for (digest, holder) in &forget.claims {
-            self.shard.forget(forget.crossing, &Digest(*digest), into_claimant(*holder));
+            self.shard.forget(forget.crossing, digest, *holder);
         }
     }
 
@@ -273,7 +270,7 @@ impl Rack {
     pub async fn fetch(
         &self,
         host: u32,
-        wanted: Vec<([u8; 16], u64)>,
+        wanted: Vec<(Digest, u64)>,
     ) -> Option<oneshot::Receiver<Answer>> {
         let link = self.link(host)?;
         let request = self.next_request.fetch_add(1, Ordering::Relaxed);
@@ -285,7 +282,7 @@ impl Rack {
 
 impl PendingClaims {
     /// Waits for the answers. A shard that does not answer in time grants everything: that costs bytes only.
-    pub async fn finish(self) -> Vec<Option<HolderRef>> {
+    pub async fn finish(self) -> Vec<Option<Holder>> {
         let Self { mut answers, remote } = self;
         let deadline = tokio::time::Instant::now() + CLAIM_PATIENCE;
         for (positions, receiver) in remote {
@@ -301,8 +298,4 @@ impl PendingClaims {
         }
         answers
     }
-}
-
-fn into_claimant(h: HolderRef) -> Claimant {
-    Claimant { holder: h.host, session: h.session }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rackferry_dedup_index::{Digest, PAGE_SIZE};
 use rackferry_migrator_protocol::frame::{
-    BatchHead, FromSource, HolderRef, Kind, Lost, MAX_BATCH_PAGES, encode_supply,
+    BatchHead, FromSource, Holder, Kind, Lost, MAX_BATCH_PAGES, encode_supply,
 };
 use rackferry_migrator_protocol::stream::Item;
 use tokio::io::AsyncWrite;
@@ -180,7 +180,7 @@ impl<W: AsyncWrite + Unpin> Emitter<W> {
             .claiming
             .as_ref()
             .filter(|_| !s.raw.is_empty())
-            .map(|claiming| claiming.rack.hasher.digest_of_digests(&s.raw_digests).0);
+            .map(|claiming| claiming.rack.hasher.digest_of_digests(&s.raw_digests));
         let start = CpuMoment::now();
         let compressed = match &mut self.compressor {
             Some(zstd) if !s.raw.is_empty() => {
@@ -229,8 +229,8 @@ impl<W: AsyncWrite + Unpin> Emitter<W> {
             })
             .collect();
         if let Some(claiming) = &self.claiming {
-            let stale: Vec<(Digest, HolderRef)> =
-                kept.iter().map(|(_, _, p)| (Digest(p.digest), p.holder)).collect();
+            let stale: Vec<(Digest, Holder)> =
+                kept.iter().map(|(_, _, p)| (p.digest, p.holder)).collect();
             claiming.rack.forget(claiming.scope, claiming.crossing, &stale);
         }
         let pages = || kept.iter().map(|(_, k, p)| k.buf.page(p.at as usize));
@@ -273,17 +273,11 @@ impl<W: AsyncWrite + Unpin> Emitter<W> {
 
 impl Scratch {
     /// Adds a page: by reference if somebody else has claimed its content, else as content.
-    fn page(
-        &mut self,
-        block: u16,
-        page: u32,
-        at: usize,
-        claim: Option<(Digest, Option<HolderRef>)>,
-    ) {
+    fn page(&mut self, block: u16, page: u32, at: usize, claim: Option<(Digest, Option<Holder>)>) {
         if let Some((digest, Some(holder))) = claim
-            && self.head.reference(block, page, digest.0, holder)
+            && self.head.reference(block, page, digest, holder)
         {
-            self.kept.push(KeptPage { at: at as u32, digest: digest.0, holder });
+            self.kept.push(KeptPage { at: at as u32, digest, holder });
             return;
         }
         self.head.raw(block, page);

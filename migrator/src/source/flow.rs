@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use rackferry_migrator_protocol::frame::{Ack, HolderRef};
+use rackferry_migrator_protocol::frame::{Ack, Digest, Holder};
 use rackferry_migrator_protocol::session::window::Window;
 use tokio::sync::Notify;
 
@@ -17,9 +17,9 @@ pub struct KeptPage {
     /// Position in the buffer.
     pub at: u32,
     /// Its digest.
-    pub digest: [u8; 16],
+    pub digest: Digest,
     /// Who was named as its holder.
-    pub holder: HolderRef,
+    pub holder: Holder,
 }
 
 /// The references of a batch and the buffer that has their contents.

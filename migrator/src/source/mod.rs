@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rackferry_migrator_protocol::frame::{FromSource, Hello, HolderRef, Role};
+use rackferry_migrator_protocol::frame::{FromSource, Hello, Holder, Role};
 use rackferry_migrator_protocol::session::patience::{Disruption, Patience};
 use rackferry_migrator_protocol::session::source::{Effect, Event, Outcome, Phase, Source};
 use tokio::io::AsyncWriteExt;
@@ -46,6 +46,7 @@ use flow::Flow;
 use pump::{Claiming, Pump, Reading};
 use recorder::{Recorder, Recording};
 
+pub use rackferry_model::Dedup;
 pub use sampler::Progress;
 
 /// SHUT(0): the target has loaded everything.
@@ -58,17 +59,6 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 const BRAKE: Duration = Duration::from_millis(20);
 /// A switchover slot is asked for again after this long.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
-
-/// Which copies are found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dedup {
-    /// None: every page is sent.
-    Off,
-    /// Those among the VMs of this host.
-    Host,
-    /// Those among all VMs of the rack.
-    Rack,
-}
 
 /// What a source session is to do.
 #[derive(Debug, Clone)]
@@ -345,7 +335,7 @@ impl Session {
             Dedup::Host => Scope::Host,
             Dedup::Rack => Scope::Rack,
         };
-        let claimant = HolderRef { host: self.spec.target_host, session: self.spec.session };
+        let claimant = Holder { host: self.spec.target_host, session: self.spec.session };
         Some(Claiming {
             rack: self.parts.rack.clone(),
             scope,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::BufMut;
 use rackferry_dedup_index::{Digest, PAGE_SIZE};
-use rackferry_migrator_protocol::frame::HolderRef;
+use rackferry_migrator_protocol::frame::Holder;
 use rackferry_migrator_protocol::stream::{Item, MAX_LOOKAHEAD, StreamError, StreamParser};
 use thiserror::Error;
 use tokio::io::AsyncRead;
@@ -104,7 +104,7 @@ pub struct Claiming {
     /// The crossing of this evacuation.
     pub crossing: u64,
     /// This session and its target host.
-    pub claimant: HolderRef,
+    pub claimant: Holder,
 }
 
 /// How the stream is to be read at the moment.

@@ -13,9 +13,9 @@ pub async fn fetch(
     rack: &Rack,
     counters: &Counters,
     host: u32,
-    wanted: Vec<([u8; 16], u64)>,
+    wanted: Vec<(Digest, u64)>,
 ) -> Fetched {
-    let digests: Vec<Digest> = wanted.iter().map(|w| Digest(w.0)).collect();
+    let digests: Vec<Digest> = wanted.iter().map(|w| w.0).collect();
     let nothing = || Fetched {
         wanted: digests.clone(),
         states: vec![FETCH_ABSENT; digests.len()],

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rackferry_dedup_index::{Digest, PAGE_SIZE};
 use rackferry_migrator_protocol::frame::{
-    BatchView, FrameError, FromSource, HolderRef, Kind, Lost, RunKind,
+    BatchView, FrameError, FromSource, Holder, Kind, Lost, RunKind,
 };
 use rackferry_migrator_protocol::session::outstanding::{Outstanding, PageId, ReferenceId};
 use rackferry_migrator_protocol::session::target::Event;
@@ -59,10 +59,10 @@ pub enum ReceiveError {
 }
 
 /// A reference of the batch at hand.
-type Reference = (PageId, ReferenceId, Digest, HolderRef);
+type Reference = (PageId, ReferenceId, Digest, Holder);
 
 /// Contents to ask of neighbours, by host: digest and the session that brings it.
-pub type Requests = Vec<(u32, Vec<([u8; 16], u64)>)>;
+pub type Requests = Vec<(u32, Vec<(Digest, u64)>)>;
 
 /// The receiving half of a target session.
 pub struct Receiver {
@@ -218,7 +218,7 @@ impl Receiver {
         self.rack.hasher.digest_batch(&pages, &mut self.digests);
         let ours = self.rack.hasher.digest_of_digests(&self.digests);
         lap(&self.counters.hash_ns, start);
-        if ours.0 == root { Ok(()) } else { Err(ReceiveError::Digest { seq: view.seq }) }
+        if ours == root { Ok(()) } else { Err(ReceiveError::Digest { seq: view.seq }) }
     }
 
     /// Puts zeros and raw pages in place and notes references, in the order of the records.
@@ -256,7 +256,7 @@ impl Receiver {
                         let (digest, holder) = view.reference(index);
                         let reference = ReferenceId { seq: view.seq, index: index as u32 };
                         self.outstanding.wait(id, reference);
-                        self.references.push((id, reference, Digest(digest), holder));
+                        self.references.push((id, reference, digest, holder));
                         index += 1;
                     }
                 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use rackferry_dedup_index::{Digest, DigestBuildHasher};
-use rackferry_migrator_protocol::frame::HolderRef;
+use rackferry_migrator_protocol::frame::Holder;
 use rackferry_migrator_protocol::session::outstanding::{PageId, ReferenceId};
 
 use crate::limits::{PENDING_PATIENCE, PENDING_RETRY};
@@ -12,7 +12,7 @@ use crate::limits::{PENDING_PATIENCE, PENDING_RETRY};
 /// A content that is not here yet.
 #[derive(Debug)]
 struct Entry {
-    holder: HolderRef,
+    holder: Holder,
     waiters: Vec<(PageId, ReferenceId)>,
     since: Instant,
     state: State,
@@ -46,7 +46,7 @@ pub struct Wanted {
 
 impl Wanted {
     /// A page waits for `digest`.
-    pub fn add(&mut self, digest: Digest, holder: HolderRef, page: PageId, reference: ReferenceId) {
+    pub fn add(&mut self, digest: Digest, holder: Holder, page: PageId, reference: ReferenceId) {
         let now = Instant::now();
         let entry = self.entries.entry(digest).or_insert_with(|| {
             self.due.push(digest);
@@ -99,7 +99,7 @@ impl Wanted {
     }
 
     /// Appends what is due now to `out`; it counts as asked from now on.
-    pub fn take_due(&mut self, own_host: u32, out: &mut Vec<(Digest, HolderRef, Look)>) {
+    pub fn take_due(&mut self, own_host: u32, out: &mut Vec<(Digest, Holder, Look)>) {
         let now = Instant::now();
         let Self { entries, due } = self;
         due.retain(|digest| {

@@ -17,7 +17,7 @@
 //! | | 1 each | which holder each reference names |
 //! | | | data: the raw pages, in order |
 
-use super::{FrameError, Put, Reader};
+use super::{Digest, FrameError, Holder, Put, Reader};
 
 /// Most pages with content (raw or by reference) in one batch: 1 MiB, what one read of QEMU's stream yields.
 pub const MAX_BATCH_PAGES: usize = 256;
@@ -55,21 +55,12 @@ pub struct Run {
     pub count: u32,
 }
 
-/// Who has, or will have, the content of a reference.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct HolderRef {
-    /// Host of the target rack.
-    pub host: u32,
-    /// The session that brings or brought the content there.
-    pub session: u64,
-}
-
 /// Collects the pages of one batch at the source; reused from batch to batch.
 #[derive(Debug, Default)]
 pub struct BatchHead {
     runs: Vec<Run>,
-    holders: Vec<HolderRef>,
-    digests: Vec<[u8; 16]>,
+    holders: Vec<Holder>,
+    digests: Vec<Digest>,
     holder_of: Vec<u8>,
     raw: u32,
 }
@@ -113,13 +104,7 @@ impl BatchHead {
     /// Adds a page by reference. False (and nothing added) if the batch names too many holders already:
     /// send the page raw.
     #[must_use]
-    pub fn reference(
-        &mut self,
-        block: u16,
-        page: u32,
-        digest: [u8; 16],
-        holder: HolderRef,
-    ) -> bool {
+    pub fn reference(&mut self, block: u16, page: u32, digest: Digest, holder: Holder) -> bool {
         let known = self.holders.iter().position(|h| *h == holder);
         if known.is_none() && self.holders.len() == MAX_HOLDERS {
             return false;
@@ -153,7 +138,7 @@ impl BatchHead {
         &self,
         seq: u64,
         zstd: bool,
-        root: Option<[u8; 16]>,
+        root: Option<Digest>,
         data_len: usize,
         out: &mut Vec<u8>,
     ) {
@@ -167,10 +152,9 @@ impl BatchHead {
         out.put_u32(self.digests.len() as u32);
         out.put_u32(self.holders.len() as u32);
         out.put_u32(data_len as u32);
-        out.extend_from_slice(&root.unwrap_or_default());
+        out.extend_from_slice(&root.map_or([0; Digest::LEN], |root| root.0));
         for h in &self.holders {
-            out.put_u32(h.host);
-            out.put_u64(h.session);
+            out.put_holder(*h);
         }
         for r in &self.runs {
             out.put_u16(r.block);
@@ -178,7 +162,7 @@ impl BatchHead {
             out.put_u32(r.first);
             out.put_u32(r.count);
         }
-        self.digests.iter().for_each(|d| out.extend_from_slice(d));
+        self.digests.iter().for_each(|d| out.extend_from_slice(&d.0));
         out.extend_from_slice(&self.holder_of);
     }
 }
@@ -191,7 +175,7 @@ pub struct BatchView<'a> {
     /// The data is one zstd frame of `raw_pages * 4096` bytes.
     pub zstd: bool,
     /// Digest of the raw pages' digests.
-    pub root: Option<[u8; 16]>,
+    pub root: Option<Digest>,
     /// Raw pages.
     pub raw_pages: usize,
     /// The raw pages, compressed or not.
@@ -217,7 +201,7 @@ impl<'a> BatchView<'a> {
         let refs = limited(r.u32()?, MAX_BATCH_PAGES - raw_pages)?;
         let holders = limited(r.u32()?, MAX_HOLDERS)?;
         let data_len = r.u32()? as usize;
-        let root: [u8; 16] = r.bytes(16)?.try_into().expect("bytes(16) returns 16 bytes");
+        let root = r.digest()?;
         let view = Self {
             seq,
             zstd: flags & FLAG_ZSTD != 0,
@@ -225,7 +209,7 @@ impl<'a> BatchView<'a> {
             raw_pages,
             holders: r.bytes(holders * HOLDER_LEN)?,
             runs: r.bytes(runs * RUN_LEN)?,
-            digests: r.bytes(refs * 16)?,
+            digests: r.bytes(refs * Digest::LEN)?,
             holder_of: r.bytes(refs)?,
             data: r.bytes(data_len)?,
         };
@@ -273,11 +257,12 @@ impl<'a> BatchView<'a> {
     ///
     /// # Panics
     /// If `index` is not below [`Self::references`].
-    pub fn reference(&self, index: usize) -> ([u8; 16], HolderRef) {
-        let digest = self.digests[index * 16..][..16].try_into().expect("16 bytes");
-        let mut r = Reader::new(&self.holders[usize::from(self.holder_of[index]) * HOLDER_LEN..]);
-        let mut holder = || Ok::<_, FrameError>(HolderRef { host: r.u32()?, session: r.u64()? });
-        (digest, holder().expect("decode() checked every holder"))
+    pub fn reference(&self, index: usize) -> (Digest, Holder) {
+        let mut digests = Reader::new(&self.digests[index * Digest::LEN..]);
+        let holder = usize::from(self.holder_of[index]) * HOLDER_LEN;
+        let mut holders = Reader::new(&self.holders[holder..]);
+        let checked = "decode() checked every reference";
+        (digests.digest().expect(checked), holders.holder().expect(checked))
     }
 }
 

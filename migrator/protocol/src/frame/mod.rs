@@ -20,7 +20,7 @@ mod session;
 mod supply;
 mod wire;
 
-pub use batch::{BatchHead, BatchView, HolderRef, MAX_BATCH_PAGES, Run, RunKind};
+pub use batch::{BatchHead, BatchView, MAX_BATCH_PAGES, Run, RunKind};
 pub use hello::{Hello, PROTOCOL_VERSION, Role};
 pub use neighbour::{
     ClaimReply, ClaimRequest, FETCH_ABSENT, FETCH_PENDING, FETCH_PRESENT, FetchReplyHead,
@@ -29,6 +29,8 @@ pub use neighbour::{
 pub use session::{Ack, FromSource, FromTarget, Lost, MemoryDigest};
 pub use supply::{SupplyView, encode_supply};
 pub use wire::{Put, Reader};
+
+pub use rackferry_dedup_index::{Digest, Holder};
 
 use thiserror::Error;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};

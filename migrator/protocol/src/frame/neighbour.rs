@@ -2,7 +2,7 @@
 //!
 //! Every request carries a number of the caller's; answers may come in any order.
 
-use super::{FrameError, HolderRef, MAX_BATCH_PAGES, Put, Reader};
+use super::{Digest, FrameError, Holder, MAX_BATCH_PAGES, Put, Reader};
 
 /// Most digests in one claim: the pages of one batch.
 pub const MAX_CLAIM_DIGESTS: usize = MAX_BATCH_PAGES;
@@ -14,7 +14,7 @@ pub const MAX_FETCH_DIGESTS: usize = 128;
 pub const FETCH_PRESENT: u8 = 0;
 /// State of a fetched digest: the session that brings it is still under way, ask again.
 pub const FETCH_PENDING: u8 = 1;
-/// State of a fetched digest: not here and nobody brings it.
+/// State of a fetched digest: not here, and no session brings it.
 pub const FETCH_ABSENT: u8 = 2;
 
 /// Claim digests of a crossing for a session.
@@ -24,19 +24,19 @@ pub struct ClaimRequest {
     pub request: u64,
     /// Source rack -> target rack of one evacuation.
     pub crossing: u64,
-    /// Who would be the holder, and by which session.
-    pub claimant: HolderRef,
+    /// The host and session that would bring the contents.
+    pub claimant: Holder,
     /// At most [`MAX_CLAIM_DIGESTS`].
-    pub digests: Vec<[u8; 16]>,
+    pub digests: Vec<Digest>,
 }
 
-/// One answer a digest, in order: `None` = yours to send, `Some` = somebody else's.
+/// One answer a digest, in order: `None` = yours to send, `Some` = another session's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimReply {
     /// The caller's number.
     pub request: u64,
     /// In the order of the request.
-    pub answers: Vec<Option<HolderRef>>,
+    pub answers: Vec<Option<Holder>>,
 }
 
 /// Ask a holder for contents.
@@ -45,7 +45,7 @@ pub struct FetchRequest {
     /// The caller's number.
     pub request: u64,
     /// Digest and the session that brings it; at most [`MAX_FETCH_DIGESTS`].
-    pub wanted: Vec<([u8; 16], u64)>,
+    pub wanted: Vec<(Digest, u64)>,
 }
 
 /// The fixed part of the answer to a fetch; the present pages follow it, in order.
@@ -74,7 +74,7 @@ pub struct Forget {
     /// Crossing of the claims.
     pub crossing: u64,
     /// Digest and the holder that does not have it; at most [`MAX_CLAIM_DIGESTS`].
-    pub claims: Vec<([u8; 16], HolderRef)>,
+    pub claims: Vec<(Digest, Holder)>,
 }
 
 /// Undo all claims of a session that failed or was cancelled.
@@ -82,19 +82,6 @@ pub struct Forget {
 pub struct Revoke {
     /// The session.
     pub session: u64,
-}
-
-fn put_holder(out: &mut Vec<u8>, h: HolderRef) {
-    out.put_u32(h.host);
-    out.put_u64(h.session);
-}
-
-fn holder(r: &mut Reader<'_>) -> Result<HolderRef, FrameError> {
-    Ok(HolderRef { host: r.u32()?, session: r.u64()? })
-}
-
-fn digest(r: &mut Reader<'_>) -> Result<[u8; 16], FrameError> {
-    Ok(r.bytes(16)?.try_into().expect("bytes(16) returns 16 bytes"))
 }
 
 fn count(r: &mut Reader<'_>, item_len: usize, limit: usize) -> Result<usize, FrameError> {
@@ -107,17 +94,17 @@ impl ClaimRequest {
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.put_u64(self.request);
         out.put_u64(self.crossing);
-        put_holder(out, self.claimant);
+        out.put_holder(self.claimant);
         out.put_u32(self.digests.len() as u32);
-        self.digests.iter().for_each(|d| out.extend_from_slice(d));
+        self.digests.iter().for_each(|d| out.extend_from_slice(&d.0));
     }
 
     /// Decodes and checks the count.
     pub fn decode(payload: &[u8]) -> Result<Self, FrameError> {
         let mut r = Reader::new(payload);
-        let (request, crossing, claimant) = (r.u64()?, r.u64()?, holder(&mut r)?);
+        let (request, crossing, claimant) = (r.u64()?, r.u64()?, r.holder()?);
         let n = count(&mut r, 16, MAX_CLAIM_DIGESTS)?;
-        let digests = (0..n).map(|_| digest(&mut r)).collect::<Result<_, _>>()?;
+        let digests = (0..n).map(|_| r.digest()).collect::<Result<_, _>>()?;
         r.finish()?;
         Ok(Self { request, crossing, claimant, digests })
     }
@@ -130,7 +117,7 @@ impl ClaimReply {
         out.put_u32(self.answers.len() as u32);
         for answer in &self.answers {
             out.put_u8(answer.is_some().into());
-            put_holder(out, answer.unwrap_or(HolderRef { host: 0, session: 0 }));
+            out.put_holder(answer.unwrap_or(Holder { host: 0, session: 0 }));
         }
     }
 
@@ -140,7 +127,7 @@ impl ClaimReply {
         let request = r.u64()?;
         let n = count(&mut r, 13, MAX_CLAIM_DIGESTS)?;
         let answer = |r: &mut Reader<'_>| {
-            let (taken, h) = (r.u8()?, holder(r)?);
+            let (taken, h) = (r.u8()?, r.holder()?);
             match taken {
                 0 => Ok(None),
                 1 => Ok(Some(h)),
@@ -159,7 +146,7 @@ impl FetchRequest {
         out.put_u64(self.request);
         out.put_u32(self.wanted.len() as u32);
         for (d, session) in &self.wanted {
-            out.extend_from_slice(d);
+            out.extend_from_slice(&d.0);
             out.put_u64(*session);
         }
     }
@@ -170,7 +157,7 @@ impl FetchRequest {
         let request = r.u64()?;
         let n = count(&mut r, 24, MAX_FETCH_DIGESTS)?;
         let wanted =
-            (0..n).map(|_| Ok((digest(&mut r)?, r.u64()?))).collect::<Result<_, FrameError>>()?;
+            (0..n).map(|_| Ok((r.digest()?, r.u64()?))).collect::<Result<_, FrameError>>()?;
         r.finish()?;
         Ok(Self { request, wanted })
     }
@@ -208,8 +195,8 @@ impl Forget {
         out.put_u64(self.crossing);
         out.put_u32(self.claims.len() as u32);
         for (d, h) in &self.claims {
-            out.extend_from_slice(d);
-            put_holder(out, *h);
+            out.extend_from_slice(&d.0);
+            out.put_holder(*h);
         }
     }
 
@@ -218,9 +205,8 @@ impl Forget {
         let mut r = Reader::new(payload);
         let crossing = r.u64()?;
         let n = count(&mut r, 28, MAX_CLAIM_DIGESTS)?;
-        let claims = (0..n)
-            .map(|_| Ok((digest(&mut r)?, holder(&mut r)?)))
-            .collect::<Result<_, FrameError>>()?;
+        let claims =
+            (0..n).map(|_| Ok((r.digest()?, r.holder()?))).collect::<Result<_, FrameError>>()?;
         r.finish()?;
         Ok(Self { crossing, claims })
     }

@@ -1,19 +1,19 @@
 use super::*;
 use proptest::prelude::*;
 
-fn any_digest() -> impl Strategy<Value = [u8; 16]> {
-    any::<[u8; 16]>()
+fn any_digest() -> impl Strategy<Value = Digest> {
+    any::<[u8; 16]>().prop_map(Digest)
 }
 
-fn any_holder() -> impl Strategy<Value = HolderRef> {
-    (any::<u32>(), any::<u64>()).prop_map(|(host, session)| HolderRef { host, session })
+fn any_holder() -> impl Strategy<Value = Holder> {
+    (any::<u32>(), any::<u64>()).prop_map(|(host, session)| Holder { host, session })
 }
 
 #[derive(Debug, Clone)]
 enum Page {
     Zero,
     Raw(u8),
-    Reference([u8; 16], HolderRef),
+    Reference(Digest, Holder),
 }
 
 fn any_page() -> impl Strategy<Value = Page> {
@@ -87,9 +87,9 @@ proptest! {
         let mut head = BatchHead::default();
         head.zero(0, 7);
         head.raw(0, 8);
-        assert!(head.reference(1, 9, [3; 16], HolderRef { host: 1, session: 2 }));
+        assert!(head.reference(1, 9, Digest([3; 16]), Holder { host: 1, session: 2 }));
         let mut payload = Vec::new();
-        head.encode(1, false, Some([9; 16]), 4096, &mut payload);
+        head.encode(1, false, Some(Digest([9; 16])), 4096, &mut payload);
         payload.extend_from_slice(&[5; 4096]);
         for (at, with) in flips {
             let n = payload.len();
@@ -195,7 +195,7 @@ fn lengths_that_no_payload_can_hold_are_refused_before_allocation() {
     ClaimRequest {
         request: 1,
         crossing: 2,
-        claimant: HolderRef { host: 1, session: 1 },
+        claimant: Holder { host: 1, session: 1 },
         digests: vec![],
     }
     .encode(&mut claim);
@@ -208,9 +208,9 @@ fn lengths_that_no_payload_can_hold_are_refused_before_allocation() {
 fn a_batch_names_at_most_256_holders() {
     let mut head = BatchHead::default();
     for n in 0..256 {
-        assert!(head.reference(0, n, [0; 16], HolderRef { host: n, session: 0 }));
+        assert!(head.reference(0, n, Digest([0; 16]), Holder { host: n, session: 0 }));
     }
-    assert!(!head.reference(0, 256, [0; 16], HolderRef { host: 256, session: 0 }));
+    assert!(!head.reference(0, 256, Digest([0; 16]), Holder { host: 256, session: 0 }));
     assert!(head.references() == 256);
 }
 

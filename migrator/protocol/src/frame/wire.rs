@@ -1,6 +1,6 @@
 //! Checked little-endian reading and writing of frame payloads.
 
-use super::FrameError;
+use super::{Digest, FrameError, Holder};
 
 /// Reads fields off the front of a payload; every read is bounds-checked.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +48,16 @@ impl<'a> Reader<'a> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
+    /// A digest.
+    pub fn digest(&mut self) -> Result<Digest, FrameError> {
+        self.array().map(Digest)
+    }
+
+    /// A holder.
+    pub fn holder(&mut self) -> Result<Holder, FrameError> {
+        Ok(Holder { host: self.u32()?, session: self.u64()? })
+    }
+
     /// A `u16` length and that many bytes of UTF-8.
     pub fn text(&mut self) -> Result<&'a str, FrameError> {
         let n = usize::from(self.u16()?);
@@ -86,6 +96,8 @@ pub trait Put {
     fn put_u32(&mut self, v: u32);
     /// Eight bytes, little endian.
     fn put_u64(&mut self, v: u64);
+    /// A holder.
+    fn put_holder(&mut self, holder: Holder);
     /// A `u16` length and the bytes of `text`, cut at a character boundary if longer than 65,535.
     fn put_text(&mut self, text: &str);
 }
@@ -102,6 +114,10 @@ impl Put for Vec<u8> {
     }
     fn put_u64(&mut self, v: u64) {
         self.extend_from_slice(&v.to_le_bytes());
+    }
+    fn put_holder(&mut self, holder: Holder) {
+        self.put_u32(holder.host);
+        self.put_u64(holder.session);
     }
     fn put_text(&mut self, text: &str) {
         let mut n = text.len().min(usize::from(u16::MAX));

@@ -10,17 +10,7 @@ use std::time::Duration;
 
 use super::predict;
 
-/// What may be done to a VM that does not converge.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Disruption {
-    /// Nothing: the move is given up, the VM stays where it is.
-    None,
-    /// A longer stop, up to a second, and a slower guest; then the move is given up.
-    #[default]
-    Brief,
-    /// The same, then the VM is stopped however long it takes.
-    Allow,
-}
+pub use rackferry_model::Disruption;
 
 /// A limit that every stop fits into.
 pub const UNBOUNDED_MS: u32 = u32::MAX;

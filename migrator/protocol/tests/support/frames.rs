@@ -2,9 +2,9 @@
 //! damaged frames share it.
 
 use rackferry_migrator_protocol::frame::{
-    Ack, BatchHead, BatchView, ClaimReply, ClaimRequest, FETCH_ABSENT, FETCH_PENDING,
+    Ack, BatchHead, BatchView, ClaimReply, ClaimRequest, Digest, FETCH_ABSENT, FETCH_PENDING,
     FETCH_PRESENT, FetchReplyHead, FetchReplyView, FetchRequest, Forget, FromSource, FromTarget,
-    HEADER_LEN, Header, Hello, HolderRef, Kind, Lost, MAX_BATCH_PAGES, MAX_CLAIM_DIGESTS,
+    HEADER_LEN, Header, Hello, Holder, Kind, Lost, MAX_BATCH_PAGES, MAX_CLAIM_DIGESTS,
     MAX_FETCH_DIGESTS, Revoke, Role, RunKind, SupplyView, encode_supply, put_frame,
 };
 
@@ -93,7 +93,7 @@ fn supply(payload: &[u8]) {
 
 /// Good frames of every kind.
 pub fn samples() -> Vec<(&'static str, Vec<u8>)> {
-    let holder = HolderRef { host: 7, session: 9 };
+    let holder = Holder { host: 7, session: 9 };
     let mut all = Vec::new();
     let mut add = |name, kind, payload: &[u8]| {
         let mut frame = Vec::new();
@@ -145,29 +145,30 @@ pub fn samples() -> Vec<(&'static str, Vec<u8>)> {
     all
 }
 
-fn good_batch(holder: HolderRef) -> Vec<u8> {
+fn good_batch(holder: Holder) -> Vec<u8> {
     let mut head = BatchHead::default();
     (0..5).for_each(|page| head.zero(0, page));
     head.raw(0, 5);
     head.raw(0, 6);
-    assert!(head.reference(1, 0, [8; 16], holder));
-    assert!(head.reference(1, 1, [9; 16], HolderRef { host: 8, session: 10 }));
+    assert!(head.reference(1, 0, Digest([8; 16]), holder));
+    assert!(head.reference(1, 1, Digest([9; 16]), Holder { host: 8, session: 10 }));
     let mut payload = Vec::new();
-    head.encode(12, false, Some([1; 16]), 8192, &mut payload);
+    head.encode(12, false, Some(Digest([1; 16])), 8192, &mut payload);
     payload.extend_from_slice(&[6; 8192]);
     payload
 }
 
-fn neighbours(holder: HolderRef, add: &mut impl FnMut(&'static str, Kind, &[u8])) {
+fn neighbours(holder: Holder, add: &mut impl FnMut(&'static str, Kind, &[u8])) {
     let mut payload = Vec::new();
-    let digests = vec![[1; 16], [2; 16]];
+    let digests = vec![Digest([1; 16]), Digest([2; 16])];
     ClaimRequest { request: 1, crossing: 2, claimant: holder, digests }.encode(&mut payload);
     add("claim", Kind::Claim, &payload);
     payload.clear();
     ClaimReply { request: 1, answers: vec![None, Some(holder)] }.encode(&mut payload);
     add("claim-reply", Kind::ClaimReply, &payload);
     payload.clear();
-    FetchRequest { request: 2, wanted: vec![([1; 16], 3), ([2; 16], 4)] }.encode(&mut payload);
+    FetchRequest { request: 2, wanted: vec![(Digest([1; 16]), 3), (Digest([2; 16]), 4)] }
+        .encode(&mut payload);
     add("fetch", Kind::Fetch, &payload);
     payload.clear();
     let states = vec![FETCH_PENDING, FETCH_PRESENT, FETCH_ABSENT];
@@ -175,7 +176,7 @@ fn neighbours(holder: HolderRef, add: &mut impl FnMut(&'static str, Kind, &[u8])
     payload.extend_from_slice(&[7; 4096]);
     add("fetch-reply", Kind::FetchReply, &payload);
     payload.clear();
-    Forget { crossing: 2, claims: vec![([1; 16], holder)] }.encode(&mut payload);
+    Forget { crossing: 2, claims: vec![(Digest([1; 16]), holder)] }.encode(&mut payload);
     add("forget", Kind::Forget, &payload);
     payload.clear();
     Revoke { session: 9 }.encode(&mut payload);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use rackferry_dedup_index::{Digest, PAGE_SIZE};
 use rackferry_migrator_protocol::frame::{
-    FETCH_ABSENT, FETCH_PRESENT, HolderRef, Lost, MAX_FETCH_DIGESTS, SupplyView,
+    FETCH_ABSENT, FETCH_PRESENT, Holder, Lost, MAX_FETCH_DIGESTS, SupplyView,
 };
 use rackferry_migrator_protocol::session::outstanding::{PageId, ReferenceId};
 
@@ -189,10 +189,10 @@ impl Receiver {
             let here: Vec<_> =
                 due.iter().filter(|d| d.2 == Look::Here).map(|d| (d.0, d.1)).collect();
             self.look_here(&here)?;
-            let mut by_host: HashMap<u32, Vec<([u8; 16], u64)>> = HashMap::new();
+            let mut by_host: HashMap<u32, Vec<(Digest, u64)>> = HashMap::new();
             for (digest, holder, look) in due {
                 if let Look::There(host) = look {
-                    by_host.entry(host).or_default().push((digest.0, holder.session));
+                    by_host.entry(host).or_default().push((digest, holder.session));
                 }
             }
             for (host, wanted) in by_host {
@@ -200,7 +200,7 @@ impl Receiver {
                     if requests.len() < room {
                         requests.push((host, some.to_vec()));
                     } else {
-                        some.iter().for_each(|(d, _)| self.wanted.postpone(&Digest(*d)));
+                        some.iter().for_each(|(d, _)| self.wanted.postpone(d));
                     }
                 }
             }
@@ -208,7 +208,7 @@ impl Receiver {
         Ok((requests, std::mem::take(&mut self.lost)))
     }
 
-    fn look_here(&mut self, due: &[(Digest, HolderRef)]) -> Result<(), ReceiveError> {
+    fn look_here(&mut self, due: &[(Digest, Holder)]) -> Result<(), ReceiveError> {
         if due.is_empty() {
             return Ok(());
         }

@@ -1,9 +1,8 @@
 //! Orders, carried out in tasks of their own: each takes its time, and any may be overtaken by a later one.
 
 use rackferry_fleet::{
-    Counters, Generation, MigrationId, MoveOptions, Order, Outcome, Said, SessionEnd, VmName,
+    Counters, Generation, MigrationId, Order, Outcome, Said, SessionEnd, VmName,
 };
-use rackferry_migrator_protocol::session::patience::Disruption;
 use rackferry_migrator_protocol::session::{source, target};
 
 use super::chores::{Chore, Start};
@@ -52,7 +51,7 @@ impl World {
             Order::StartSource { migration, vm, generation, target, options, .. } => {
                 let target = self.hosts.iter().position(|host| host.name == target.host);
                 let (Some(target), Some(vm)) = (target, vm_number(&vm)) else { return };
-                let disruption = disruption_of(&options);
+                let disruption = options.disruption;
                 let start = Start { migration: migration.0, vm, generation, target, disruption };
                 self.later(host, pause, Chore::Start(start));
             }
@@ -261,14 +260,6 @@ impl World {
 /// The number of a VM.
 pub fn vm_number(name: &VmName) -> Option<usize> {
     name.as_str().strip_prefix('v')?.parse().ok()
-}
-
-fn disruption_of(options: &MoveOptions) -> Disruption {
-    match options.disruption {
-        rackferry_fleet::Disruption::None => Disruption::None,
-        rackferry_fleet::Disruption::Brief => Disruption::Brief,
-        rackferry_fleet::Disruption::Allow => Disruption::Allow,
-    }
 }
 
 /// The end of a session, without figures.
