@@ -32,6 +32,30 @@ macro_rules! counters {
     };
 }
 
+impl Totals {
+    /// Pages as QEMU sent them, zero pages included, bytes.
+    pub const fn logical_bytes(&self) -> u64 {
+        self.zero_bytes + self.duplicate_bytes + self.raw_bytes
+    }
+
+    /// Bytes by kind: what is counted in bytes, under its name without the unit.
+    pub fn bytes(&self) -> Vec<(&'static str, u64)> {
+        let mut bytes = vec![("logical", self.logical_bytes())];
+        bytes.extend(self.counted_in("_bytes"));
+        bytes
+    }
+
+    /// Nanoseconds of CPU by stage: what is counted in nanoseconds, under its name without the unit.
+    pub fn stages(&self) -> Vec<(&'static str, u64)> {
+        self.counted_in("_ns").collect()
+    }
+
+    fn counted_in(&self, unit: &str) -> impl Iterator<Item = (&'static str, u64)> {
+        let fields = self.fields().into_iter();
+        fields.filter_map(move |(name, value)| Some((name.strip_suffix(unit)?, value)))
+    }
+}
+
 counters! {
     /// Page records of zeros, bytes of memory they stand for.
     zero_bytes,

@@ -37,8 +37,8 @@ pub enum Kind {
 
 /// Name, type and meaning of every metric.
 pub const METRICS: [(&str, Kind, &str); 11] = [
-    (BYTES, Kind::Counter, "Bytes of guest memory and of the wire, by kind"),
-    (STAGE_SECONDS, Kind::Gauge, "Time sessions spent, by side and stage; only rises"),
+    (BYTES, Kind::Counter, "Bytes of guest memory and of the core link, by kind"),
+    (STAGE_SECONDS, Kind::Gauge, "CPU time of sessions, by side and stage; only rises"),
     (MIGRATIONS, Kind::Counter, "Sessions that ended, by side and outcome"),
     (VERIFY_FAILURES, Kind::Counter, "Pages from rack neighbours that did not match their digest"),
     (ACTIVE_STREAMS, Kind::Gauge, "Sessions under way, by side"),
@@ -115,10 +115,10 @@ impl Meter {
     /// Takes a reading of the session's counters: what is new since the last one is added.
     pub fn read(&mut self, now: &Totals) {
         let was = std::mem::replace(&mut self.seen, *now);
-        for ((kind, now), (_, was)) in bytes(now).into_iter().zip(bytes(&was)) {
+        for ((kind, now), (_, was)) in now.bytes().into_iter().zip(was.bytes()) {
             ::metrics::counter!(BYTES, "kind" => kind).increment(now.saturating_sub(was));
         }
-        for ((stage, now), (_, was)) in stages(now).into_iter().zip(stages(&was)) {
+        for ((stage, now), (_, was)) in now.stages().into_iter().zip(was.stages()) {
             let seconds = Duration::from_nanos(now.saturating_sub(was)).as_secs_f64();
             let labels = [("side", word(self.side)), ("stage", stage)];
             ::metrics::gauge!(STAGE_SECONDS, &labels).increment(seconds);
@@ -132,32 +132,6 @@ impl Drop for Meter {
     fn drop(&mut self) {
         ::metrics::gauge!(ACTIVE_STREAMS, "side" => word(self.side)).decrement(1.0);
     }
-}
-
-fn bytes(t: &Totals) -> [(&'static str, u64); 8] {
-    [
-        ("logical", t.zero_bytes + t.duplicate_bytes + t.raw_bytes),
-        ("zero", t.zero_bytes),
-        ("duplicate", t.duplicate_bytes),
-        ("compressed_in", t.raw_bytes),
-        ("wire", t.wire_bytes),
-        ("supplied", t.supplied_bytes),
-        ("local", t.local_bytes),
-        ("fetched", t.fetched_bytes),
-    ]
-}
-
-fn stages(t: &Totals) -> [(&'static str, u64); 8] {
-    [
-        ("read", t.read_ns),
-        ("parse", t.parse_ns),
-        ("hash", t.hash_ns),
-        ("claim", t.claim_ns),
-        ("zstd", t.zstd_ns),
-        ("send", t.send_ns),
-        ("place", t.place_ns),
-        ("local", t.local_ns),
-    ]
 }
 
 #[cfg(test)]
@@ -190,6 +164,19 @@ mod tests {
         let found: BTreeSet<_> =
             section.split(word).filter(|name| name.starts_with("rackferry_")).collect();
         assert_eq!(found, names());
+    }
+
+    #[test]
+    fn every_stage_and_every_kind_is_in_the_manual() {
+        let manual = include_str!("../../docs/operations.md");
+        let row = manual.lines().find(|line| line.contains(STAGE_SECONDS)).unwrap();
+        let totals = Totals::default();
+        let stages: Vec<_> =
+            totals.stages().iter().map(|(stage, _)| format!("`{stage}`")).collect();
+        assert!(row.contains(&stages.join(" ")), "{row}");
+        for (kind, _) in totals.bytes() {
+            assert!(manual.contains(&format!("\n| `{kind}` | ")), "{kind}");
+        }
     }
 
     #[test]
