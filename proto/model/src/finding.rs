@@ -47,6 +47,8 @@ words! {
         Silent = "silent",
         /// The target cannot read the VM's spec.
         Spec = "spec",
+        /// The VM's QEMU loses writes during migrations.
+        DirtyTracking = "dirty_tracking",
     }
 
     /// What is wrong at a site.

@@ -48,7 +48,7 @@ enum Command {
     Upgrade(upgrade::Arguments),
     /// Play the control plane in simulated worlds where things break; `-- --help` says how.
     Simulate(simulate::Arguments),
-    /// Format, lints and documentation; changes nothing.
+    /// Docs against code, unused dependencies, format, lints and documentation; changes nothing.
     Verify(verify::Arguments),
 }
 
