@@ -2,16 +2,17 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread::available_parallelism;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use rackferry_agent::agent::Agent;
 use rackferry_agent::config::Config;
-use rackferry_agent::control::{self, Outbox};
 use rackferry_agent::enrol;
 use rackferry_agent::local::{self, Answer, Order};
 use rackferry_agent::metrics;
 use rackferry_agent::server;
+use rackferry_agent::task;
 use rackferry_agent::vm::{ManagerConfig, VmManager};
 use rackferry_migrator::memory::Preallocate;
 use rackferry_tls::{Role, setting};
@@ -19,8 +20,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
-/// Threads of the runtime: sessions compress and hash on them, so a few more than cores keep sockets served.
-const WORKERS: usize = 4;
+/// Threads of the runtime on a small host: sessions compress and hash on them, and sockets must be served meanwhile.
+const WORKERS_MIN: usize = 4;
 
 #[derive(Debug, Parser)]
 #[command(version, about = "The Rackferry agent of one host")]
@@ -70,8 +71,9 @@ fn main() -> ExitCode {
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_writer(std::io::stderr)
         .init();
+    let workers = available_parallelism().map_or(WORKERS_MIN, |cores| cores.get().max(WORKERS_MIN));
     let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
+        tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
     let result = runtime.map_err(Into::into).and_then(|runtime| {
         let args = Args::parse();
         let config = Config::load(&args.config)
@@ -115,21 +117,20 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             .with_context(|| format!("metrics on {addr}"))?;
         metrics::describe();
     }
-    let (outbox, messages) = Outbox::new();
     if let Some(tls) = &tls {
         tokio::spawn(tls.clone().keep_current());
         tokio::spawn(enrol::keep_renewed(config.clone(), tls.clone()));
     }
-    let agent = Agent::new(config, vms, outbox, tls);
+    let (agent, inputs) = Agent::new(config, vms, tls);
     tokio::spawn(server::run(agent.clone(), listener));
     tokio::spawn(local::run(agent.clone(), orders));
     tokio::spawn(metrics::sample(agent.clone()));
-    let control = tokio::spawn(control::run(agent, messages));
+    let task = tokio::spawn(task::run(agent, inputs));
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
         _ = term.recv() => info!("ending; the VMs go on"),
         _ = int.recv() => info!("ending; the VMs go on"),
-        result = control => result.context("the task that talks to the coordinator ended")?,
+        result = task => result.context("the task that keeps the agent's rules ended")?,
     }
     Ok(())
 }

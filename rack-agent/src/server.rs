@@ -15,8 +15,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tracing::{debug, info, warn};
 
-use crate::agent::Agent;
-use crate::moves;
+use crate::agent::{Agent, Input};
+use crate::convert;
 
 /// Connections at a time: every agent of a large rack, and more moving VMs than a host can hold.
 const CONNECTIONS: usize = 1024;
@@ -55,17 +55,11 @@ async fn connection(agent: Agent, stream: TcpStream) -> Result<(), ConnError> {
     };
     match hello.role {
         Role::Session { session, generation, migration_id } => {
-            let Some(expected) = agent.take_expected(session) else {
-                warn!(%migration_id, session, "a source calls for a VM that was not prepared here");
-                return Ok(());
+            let Some(migration) = convert::id(&migration_id) else {
+                return Err(FrameError::Unexpected { got: Kind::Hello }.into());
             };
-            let order = &expected.order;
-            if order.generation != generation || order.migration_id != migration_id {
-                warn!(%migration_id, generation, expected = order.generation, "a source calls with another generation");
-                agent.expect(expected);
-                return Ok(());
-            }
-            moves::receive(agent, rack, expected, (reader, writer)).await;
+            let framed = Box::new((reader, writer));
+            agent.input(Input::Called { migration, session, generation, framed }).await;
             Ok(())
         }
         Role::Neighbour => {

@@ -8,7 +8,6 @@ mod target;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rackferry_migrator_protocol::frame::PROTOCOL_VERSION;
-use rackferry_proto::v1::connect_request::Message as Up;
 use rackferry_proto::v1::{self, FindingCode, Severity};
 
 use crate::agent::Agent;
@@ -17,26 +16,26 @@ pub use host::Programs;
 pub use target::blockers;
 
 /// Answers whether a VM could leave.
-pub async fn check_source(agent: Agent, order: v1::CheckSource) {
-    let (findings, cpu_features) = source::findings(&agent, &order.vm).await;
-    agent.tell(report(order.check, findings, cpu_features));
+pub async fn check_source(agent: &Agent, order: v1::CheckSource) -> v1::CheckReport {
+    let (findings, cpu_features) = source::findings(agent, &order.vm).await;
+    report(order.check, findings, cpu_features)
 }
 
 /// Answers whether a VM could run here.
-pub async fn check_target(agent: Agent, order: v1::CheckTarget) {
-    let findings = target::findings(&agent, &order).await;
-    agent.tell(report(order.check, findings, Vec::new()));
+pub async fn check_target(agent: &Agent, order: v1::CheckTarget) -> v1::CheckReport {
+    let findings = target::findings(agent, &order).await;
+    report(order.check, findings, Vec::new())
 }
 
-fn report(check: u64, findings: Vec<v1::Finding>, cpu_features: Vec<String>) -> Up {
+fn report(check: u64, findings: Vec<v1::Finding>, cpu_features: Vec<String>) -> v1::CheckReport {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Up::CheckReport(v1::CheckReport {
+    v1::CheckReport {
         check,
         findings,
         cpu_features,
         clock_unix_ms: now.as_millis() as u64,
         page_protocol_version: PROTOCOL_VERSION.into(),
-    })
+    }
 }
 
 fn blocks(code: FindingCode, cause: impl Into<String>, fix: impl Into<String>) -> v1::Finding {

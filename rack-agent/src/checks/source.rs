@@ -5,7 +5,7 @@ use rackferry_proto::v1::{self, FindingCode};
 
 use super::{blocks, host, warns};
 use crate::agent::Agent;
-use crate::vm::VmRunState;
+use crate::vm::VmState;
 
 /// What speaks against it, and the CPU features it sees if those are the host's own.
 pub async fn findings(agent: &Agent, name: &str) -> (Vec<v1::Finding>, Vec<String>) {
@@ -16,10 +16,10 @@ pub async fn findings(agent: &Agent, name: &str) -> (Vec<v1::Finding>, Vec<Strin
     };
     let state = vm.run_state().await;
     let mut findings = Vec::new();
-    if state != VmRunState::Running {
+    if state != VmState::Running {
         let fix = match state {
-            VmRunState::Paused => "resume it, or stop it and start it elsewhere",
-            VmRunState::Dead => "remove it: rackferry-agent vm destroy",
+            VmState::Paused => "resume it, or stop it and start it elsewhere",
+            VmState::Dead => "remove it: rackferry-agent vm destroy",
             _ => "wait until it runs",
         };
         findings.push(blocks(FindingCode::VmState, format!("it is {state}"), fix));
@@ -28,7 +28,7 @@ pub async fn findings(agent: &Agent, name: &str) -> (Vec<v1::Finding>, Vec<Strin
         Err(QmpError::Blocked { reasons }) => findings.extend(reasons.into_iter().map(|reason| {
             blocks(FindingCode::QemuBlocks, reason, "take that away from the VM, or stop the VM")
         })),
-        Err(error) if state == VmRunState::Running => {
+        Err(error) if state == VmState::Running => {
             let fix = "look at its qemu.log";
             let cause = format!("its QEMU does not answer: {error}");
             findings.push(blocks(FindingCode::QemuBlocks, cause, fix));

@@ -52,7 +52,8 @@ pub async fn findings(agent: &Agent, order: &v1::CheckTarget) -> Vec<v1::Finding
 fn room(agent: &Agent, spec: &VmSpec) -> Vec<v1::Finding> {
     let mut findings = Vec::new();
     if let Ok(vm) = agent.vms().get(spec.name()) {
-        let what = if vm.status().role == Role::Run { "VM" } else { "copy that is arriving" };
+        let what =
+            if vm.status().standing.role == Role::Run { "VM" } else { "copy that is arriving" };
         let cause = format!("there is a {what} of that name already");
         let fix = "wait for it, or remove it if nobody needs it: rackferry-agent vm destroy";
         findings.push(blocks(FindingCode::NameTaken, cause, fix));

@@ -5,17 +5,18 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures::future::join_all;
+use rackferry_agent_core::adopt::{Adoption as Next, Seen, adoption};
 use rackferry_migrator::memory::GuestMemory;
 use rackferry_migrator::qmp::{MigrationStatus, Qmp, QmpError, RunState};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::error::Named;
-use super::machine::{Parts, classify};
+use super::machine::{Parts, seen};
 use super::manager::{Inner, blocking, process_behind};
 use super::spec::qmp_argument;
 use super::{
-    QemuProcess, Role, SpecError, Status, Vm, VmDir, VmError, VmRunState, VmSpec, VmSummary,
+    QemuProcess, Role, SpecError, Standing, Status, Vm, VmDir, VmError, VmSpec, VmState, VmSummary,
 };
 
 /// How long a QEMU may take to answer: the one left in the completion of a migration is busy until it
@@ -87,6 +88,9 @@ pub(super) async fn adopt_all(inner: &Arc<Inner>) -> Result<Adoption, VmError> {
     Ok(adoption)
 }
 
+/// Of a VM whose status cannot be read.
+const UNREADABLE: Standing = Standing { role: Role::Run, generation: 0, mark: None };
+
 /// All that can be said of a VM whose QEMU does not answer.
 fn unknown(name: &str, dir: &VmDir) -> VmSummary {
     let spec = dir.read_spec().ok().and_then(|text| VmSpec::parse(&text).ok());
@@ -94,10 +98,8 @@ fn unknown(name: &str, dir: &VmDir) -> VmSummary {
     VmSummary {
         name: name.to_owned(),
         memory_bytes: spec.as_ref().map_or(0, VmSpec::memory_bytes),
-        run_state: VmRunState::Unknown,
-        role: status.as_ref().map_or(Role::Run, |status| status.role),
-        generation: status.as_ref().map_or(0, |status| status.generation),
-        migration: status.and_then(|status| status.migration),
+        run_state: VmState::Unknown,
+        standing: status.map_or(UNREADABLE, |status| status.standing),
         qemu_version: String::new(),
         machine: spec.as_ref().map_or_else(String::new, |spec| spec.machine().to_owned()),
         spec_toml: spec.map_or_else(String::new, |spec| spec.text().to_owned()),
@@ -151,15 +153,7 @@ async fn adopt(inner: &Arc<Inner>, name: &str, dir: &VmDir) -> Result<Found, VmE
         let (dir, status) = (dir.clone(), status.clone());
         blocking(move || dir.write_status(&status)).await?;
     }
-    settle(&qmp, &status).await.of_vm(name)?;
-    let state = observe(&qmp, status.role).await.of_vm(name)?;
-    if state == VmRunState::Running && status.role == Role::Incoming {
-        // It was let go, which happens only to the owner, and the agent was killed before it wrote that down.
-        status.generation = status.migration.take().map_or(status.generation, |m| m.generation);
-        status.role = Role::Run;
-        let (dir, status) = (dir.clone(), status.clone());
-        blocking(move || dir.write_status(&status)).await?;
-    }
+    let state = settle(&qmp, name, dir, &mut status).await?;
     let memory = match (&status.memfd, &process) {
         (Some(memfd), Some(process)) => {
             Some(GuestMemory::open_of_process(process.id().pid, memfd).of_vm(name)?)
@@ -188,29 +182,41 @@ fn find_process(dir: &VmDir, status: &Status) -> Result<Option<QemuProcess>, VmE
     }
 }
 
-/// Brings a source to a state that lasts: its session died with the agent, so a migration can only end.
-/// If SHUT had been forwarded it ends in `postmigrate`, else the VM runs on. And a VM whose agent died
-/// just before it was let run for the first time is let run now.
-async fn settle(qmp: &Qmp, status: &Status) -> Result<(), QmpError> {
-    if status.role != Role::Run {
-        return Ok(());
+/// Brings it to a state that lasts, step by step; the rules say which.
+async fn settle(
+    qmp: &Qmp,
+    name: &str,
+    dir: &VmDir,
+    status: &mut Status,
+) -> Result<VmState, VmError> {
+    loop {
+        let seen = look(qmp).await.of_vm(name)?;
+        match adoption(&status.standing, status.attached, seen) {
+            Next::Cancel => cancel(qmp).await.of_vm(name)?,
+            Next::LetRun => qmp.cont().await.of_vm(name)?,
+            Next::Write(writing) => {
+                writing.apply(&mut status.standing);
+                let (dir, status) = (dir.clone(), status.clone());
+                blocking(move || dir.write_status(&status)).await?;
+            }
+            Next::Adopt(state) => return Ok(state),
+        }
     }
-    if !qmp.within(ANSWER_LIMIT).migration_status().await?.status().is_final() {
-        qmp.within(SETTLE_LIMIT).cancel().await?;
-        qmp.wait_migration(SETTLE_LIMIT, MigrationStatus::is_final).await?;
-        qmp.wait_run_state(SETTLE_LIMIT, |state| *state != RunState::FinishMigrate).await?;
-    }
-    if !status.attached && qmp.run_state().await? == RunState::Prelaunch {
-        qmp.cont().await?;
-    }
-    Ok(())
 }
 
 /// What it does now. A guess would not do: the coordinator decides by an agent's first list.
-async fn observe(qmp: &Qmp, role: Role) -> Result<VmRunState, QmpError> {
+async fn look(qmp: &Qmp) -> Result<Seen, QmpError> {
     let qmp = qmp.within(ANSWER_LIMIT);
     let (state, migration) = tokio::try_join!(qmp.run_state(), qmp.migration_status())?;
-    Ok(classify(role, &state, &migration.status()))
+    Ok(seen(&state, &migration.status()))
+}
+
+/// If SHUT had been forwarded the migration ends in `postmigrate`, else the VM runs on.
+async fn cancel(qmp: &Qmp) -> Result<(), QmpError> {
+    qmp.within(SETTLE_LIMIT).cancel().await?;
+    qmp.wait_migration(SETTLE_LIMIT, MigrationStatus::is_final).await?;
+    qmp.wait_run_state(SETTLE_LIMIT, |state| *state != RunState::FinishMigrate).await?;
+    Ok(())
 }
 
 async fn gone(process: Option<&QemuProcess>) {

@@ -1,10 +1,9 @@
 use std::io;
 use std::path::PathBuf;
 
+use rackferry_agent_core::Refusal;
 use rackferry_migrator::memory::MemoryError;
 use rackferry_migrator::qmp::QmpError;
-
-use super::VmRunState;
 
 /// What can go wrong with a VM of this host.
 #[derive(Debug, thiserror::Error)]
@@ -37,26 +36,9 @@ pub enum VmError {
         /// Bytes left under the ceiling.
         free: u64,
     },
-    /// Not in this state.
-    #[error("VM {name} is {state}: will not {action}")]
-    WrongState {
-        /// Name of the VM.
-        name: String,
-        /// Its state.
-        state: VmRunState,
-        /// What was refused.
-        action: &'static str,
-    },
-    /// The VM takes part in another migration.
-    #[error("VM {name} belongs to migration {other:?}, not to {migration}")]
-    OtherMigration {
-        /// Name of the VM.
-        name: String,
-        /// Migration asked for.
-        migration: String,
-        /// Migration it belongs to.
-        other: Option<String>,
-    },
+    /// The rules do not allow it.
+    #[error(transparent)]
+    Refused(Refusal),
     /// QEMU ended while it was being started.
     #[error("QEMU of VM {name} ended at once: {log}")]
     EndedAtOnce {

@@ -1,10 +1,11 @@
 //! One VM of this host with its process, monitor and memory.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+use rackferry_agent_core::Facts;
+use rackferry_agent_core::adopt::{Guest, Migration, Seen, classify};
 use rackferry_migrator::memory::GuestMemory;
 use rackferry_migrator::qmp::{MigrationStatus, Qmp, RunState};
 use tokio::sync::watch;
@@ -13,7 +14,7 @@ use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use super::{MigrationMark, QemuProcess, Role, Status, VmDir, VmError, VmSpec};
+use super::{QemuProcess, Standing, Status, VmDir, VmError, VmSpec, VmState, Writing};
 
 /// How long a QEMU may take to tell its state before the last known one is told.
 const OBSERVE_LIMIT: Duration = Duration::from_millis(300);
@@ -21,39 +22,6 @@ const OBSERVE_LIMIT: Duration = Duration::from_millis(300);
 const RECONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// Pause between attempts.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
-
-/// State of a VM as the coordinator sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VmRunState {
-    /// Runs, or may run again by itself (completion of a migration that has not succeeded yet).
-    Running,
-    /// Stopped by its user.
-    Paused,
-    /// Arriving, not (or not known to be) loaded.
-    Incoming,
-    /// Arriving: everything is loaded, it only needs to be let go.
-    Loaded,
-    /// Left: stopped for good after a completed migration.
-    MovedOut,
-    /// Its QEMU is gone.
-    Dead,
-    /// Its QEMU lives (or may) and does not answer a new agent: nobody can say.
-    Unknown,
-}
-
-impl fmt::Display for VmRunState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Running => "running",
-            Self::Paused => "paused",
-            Self::Incoming => "incoming",
-            Self::Loaded => "loaded",
-            Self::MovedOut => "moved out",
-            Self::Dead => "dead",
-            Self::Unknown => "unknown",
-        })
-    }
-}
 
 /// What a host tells about a VM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,13 +31,9 @@ pub struct VmSummary {
     /// Bytes of guest memory.
     pub memory_bytes: u64,
     /// What it does.
-    pub run_state: VmRunState,
-    /// Whether it belongs here.
-    pub role: Role,
-    /// Generation of the ownership this host believes in; 0: none yet.
-    pub generation: u64,
-    /// The migration it takes part in.
-    pub migration: Option<MigrationMark>,
+    pub run_state: VmState,
+    /// Whether it belongs here, and the migration it takes part in.
+    pub standing: Standing,
     /// Version of its QEMU.
     pub qemu_version: String,
     /// Machine type with version.
@@ -93,7 +57,7 @@ pub struct Vm {
     /// Held while `status.json` is replaced, by threads that may block.
     status_writer: Mutex<()>,
     /// Last state told by QEMU. Held for a copy only.
-    last_state: Mutex<VmRunState>,
+    last_state: Mutex<VmState>,
     dead: watch::Sender<bool>,
     changes: watch::Sender<u64>,
     watcher: OnceLock<AbortOnDropHandle<()>>,
@@ -109,7 +73,7 @@ pub(super) struct Parts {
     pub(super) memory: Option<Arc<GuestMemory>>,
     pub(super) status: Status,
     /// What its QEMU was last seen to do: told as long as it does not answer.
-    pub(super) state: VmRunState,
+    pub(super) state: VmState,
     /// Raised with every change worth a report.
     pub(super) changes: watch::Sender<u64>,
 }
@@ -195,51 +159,20 @@ impl Vm {
         let _ = self.dead.subscribe().wait_for(|dead| *dead).await;
     }
 
-    /// Writes down that it takes part in a migration (or in none any more). Durable when this returns.
+    /// Changes what is written down about it. Durable when this returns.
     ///
     /// Cancel safe: once polled it is carried out.
     ///
     /// # Errors
-    /// The state directory cannot be written; that it takes part in none any more holds all the same, as long as
-    /// this agent lives.
-    pub async fn set_migration(
-        self: &Arc<Self>,
-        migration: Option<MigrationMark>,
-    ) -> Result<(), VmError> {
-        let over = migration.is_none();
-        self.update(over, move |status| status.migration = migration).await
-    }
-
-    /// Writes down that it belongs here with this generation and takes part in no migration: at the
-    /// target when it runs, at the source when a move was undone. Durable when this returns.
-    ///
-    /// Cancel safe: once polled it is carried out.
-    ///
-    /// # Errors
-    /// The state directory cannot be written; it holds all the same, as long as this agent lives.
-    pub async fn set_owned(self: &Arc<Self>, generation: u64) -> Result<(), VmError> {
-        self.update(true, move |status| {
-            status.role = Role::Run;
-            status.generation = generation;
-            status.migration = None;
-        })
-        .await
-    }
-
-    /// `is_fact`: it is so, whether the disk takes it or not. Else a list would name a session that is over, and the
-    /// coordinator would wait for its end.
-    async fn update(
-        self: &Arc<Self>,
-        is_fact: bool,
-        change: impl FnOnce(&mut Status) + Send + 'static,
-    ) -> Result<(), VmError> {
+    /// The state directory cannot be written; what is a fact holds all the same, as long as this agent lives.
+    pub async fn write(self: &Arc<Self>, writing: Writing) -> Result<(), VmError> {
         let vm = Arc::clone(self);
         let update = move || {
             let _writer = locked(&vm.status_writer);
             let mut status = vm.status();
-            change(&mut status);
+            writing.apply(&mut status.standing);
             let written = vm.dir.write_status(&status);
-            if is_fact || written.is_ok() {
+            if writing.is_fact() || written.is_ok() {
                 *locked(&vm.status) = status;
                 vm.changed();
             }
@@ -248,19 +181,32 @@ impl Vm {
         spawn_blocking(update).await.unwrap_or(Err(VmError::Ending))
     }
 
+    /// What is written down, and what it does now. Cancel safe.
+    pub async fn facts(&self) -> Facts {
+        self.run_state().await;
+        self.last_facts()
+    }
+
+    /// What is written down, and what it was last seen to do.
+    #[must_use]
+    pub fn last_facts(&self) -> Facts {
+        let state = if self.is_dead() { VmState::Dead } else { *locked(&self.last_state) };
+        Facts { name: self.name().to_owned(), standing: self.status().standing, state }
+    }
+
     /// What it does now; the last known state if QEMU does not answer within 300 ms. Cancel safe.
-    pub async fn run_state(&self) -> VmRunState {
+    pub async fn run_state(&self) -> VmState {
         if self.is_dead() {
-            return VmRunState::Dead;
+            return VmState::Dead;
         }
         let qmp = self.qmp().within(OBSERVE_LIMIT);
         let told = tokio::try_join!(qmp.run_state(), qmp.migration_status());
         if self.is_dead() {
-            return VmRunState::Dead;
+            return VmState::Dead;
         }
         let mut last = locked(&self.last_state);
         if let Ok((state, migration)) = told {
-            *last = classify(self.status().role, &state, &migration.status());
+            *last = classify(self.status().standing.role, seen(&state, &migration.status()));
         }
         *last
     }
@@ -268,14 +214,11 @@ impl Vm {
     /// Everything about it. Cancel safe.
     pub async fn summary(&self) -> VmSummary {
         let run_state = self.run_state().await;
-        let status = self.status();
         VmSummary {
             name: self.name().to_owned(),
             memory_bytes: self.spec.memory_bytes(),
             run_state,
-            role: status.role,
-            generation: status.generation,
-            migration: status.migration,
+            standing: self.status().standing,
             qemu_version: self.qmp().version().to_string(),
             machine: self.machine.clone(),
             spec_toml: self.spec.text().to_owned(),
@@ -299,21 +242,23 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-pub(super) fn classify(role: Role, state: &RunState, migration: &MigrationStatus) -> VmRunState {
-    match (state, role) {
-        (RunState::PostMigrate, _) => VmRunState::MovedOut,
-        // Nothing but postmigrate follows, in a moment.
-        (RunState::FinishMigrate, Role::Run) if *migration == MigrationStatus::Completed => {
-            VmRunState::MovedOut
-        }
-        (RunState::InMigrate, _) => VmRunState::Incoming,
-        (RunState::Running | RunState::FinishMigrate, _) => VmRunState::Running,
-        // Wakes by itself, unless it has never been let go.
-        (RunState::Suspended, Role::Run) => VmRunState::Running,
-        (_, Role::Run) => VmRunState::Paused,
-        (_, Role::Incoming) if *migration == MigrationStatus::Completed => VmRunState::Loaded,
-        (_, Role::Incoming) => VmRunState::Incoming,
-    }
+/// What QEMU says, as far as the rules distinguish it.
+pub(super) fn seen(state: &RunState, migration: &MigrationStatus) -> Seen {
+    let guest = match state {
+        RunState::Running => Guest::Running,
+        RunState::Suspended => Guest::Suspended,
+        RunState::FinishMigrate => Guest::FinishMigrate,
+        RunState::PostMigrate => Guest::PostMigrate,
+        RunState::InMigrate => Guest::InMigrate,
+        RunState::Prelaunch => Guest::Prelaunch,
+        _ => Guest::Stopped,
+    };
+    let migration = match migration {
+        MigrationStatus::Completed => Migration::Completed,
+        status if status.is_final() => Migration::None,
+        _ => Migration::Active,
+    };
+    Seen { guest, migration }
 }
 
 /// One task per VM, ended with it: tells of its death, of changes, and gets a lost monitor back.
@@ -372,10 +317,11 @@ async fn gone(process: Option<&QemuProcess>) -> Result<(), VmError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vm::Role;
 
     #[test]
     fn states_are_told_by_role() {
-        use {MigrationStatus as M, Role::*, RunState as S, VmRunState as V};
+        use {MigrationStatus as M, Role::*, RunState as S, VmState as V};
         let cases = [
             (Run, S::Running, M::Active, V::Running),
             (Run, S::FinishMigrate, M::Device, V::Running),
@@ -394,7 +340,7 @@ mod tests {
             (Incoming, S::Running, M::Completed, V::Running),
         ];
         for (role, state, migration, expected) in cases {
-            assert_eq!(classify(role, &state, &migration), expected, "{role:?} {state}");
+            assert_eq!(classify(role, seen(&state, &migration)), expected, "{role:?} {state}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! All VMs of this host.
 
+mod act;
 mod begin;
 mod end;
 
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::future::join_all;
+use rackferry_agent_core::{Preparation, preparation};
 use rackferry_migrator::memory::Preallocate;
 use rackferry_migrator::qmp::Qmp;
 use tokio::sync::{OwnedMutexGuard, watch};
@@ -15,8 +17,8 @@ use tokio::task::spawn_blocking;
 use tracing::info;
 
 use super::{
-    Adoption, MigrationMark, Qemu, QemuProcess, Role, Side, StateDir, Status, Vm, VmError,
-    VmRunState, VmSpec, VmSummary,
+    Act, Adoption, Mark, MigrationId, Qemu, QemuProcess, Role, Side, Standing, StateDir, Status,
+    Vm, VmError, VmSpec, VmSummary,
 };
 
 /// What the VMs of a host need to know about it.
@@ -91,9 +93,7 @@ impl VmManager {
     /// The name is taken, it does not fit, QEMU does not take it. Nothing is left behind.
     pub async fn start(&self, spec: VmSpec, generation: u64) -> Result<Arc<Vm>, VmError> {
         let status = Status {
-            role: Role::Run,
-            generation,
-            migration: None,
+            standing: Standing { role: Role::Run, generation, mark: None },
             process: None,
             memfd: None,
             attached: spec.attach().is_some(),
@@ -102,7 +102,7 @@ impl VmManager {
     }
 
     /// Makes everything ready for a VM to arrive: memory, and a QEMU that listens at
-    /// [`Vm::migrate_socket`].
+    /// [`Vm::migrate_socket`]. If this migration's VM is there already, that is it.
     ///
     /// Cancel safe: once polled it is carried out.
     ///
@@ -111,14 +111,12 @@ impl VmManager {
     pub async fn prepare_incoming(
         &self,
         spec: VmSpec,
-        migration: &str,
+        migration: MigrationId,
         generation: u64,
     ) -> Result<Arc<Vm>, VmError> {
-        let mark = MigrationMark { id: migration.to_owned(), generation, side: Side::Target };
+        let mark = Some(Mark { migration, generation, side: Side::Target });
         let status = Status {
-            role: Role::Incoming,
-            generation: 0,
-            migration: Some(mark),
+            standing: Standing { role: Role::Incoming, generation: 0, mark },
             process: None,
             memfd: None,
             attached: false,
@@ -157,47 +155,22 @@ impl VmManager {
         self.inner.changes.subscribe()
     }
 
-    /// Ends the QEMU of a VM that has left (or died) and forgets it. No error if there is none.
+    /// Does something to the VM of a migration, if the rules allow it as the VM is now. Gives false if there is none, so
+    /// may be repeated.
     ///
     /// Cancel safe: once polled it is carried out.
     ///
     /// # Errors
-    /// [`VmError::WrongState`] for a VM in any other state: it may be the only copy.
-    pub async fn release(&self, name: &str) -> Result<(), VmError> {
-        let name = name.to_owned();
-        self.detached(async move |inner| {
-            let Some((_busy, vm)) = inner.take(&name).await? else { return Ok(()) };
-            match vm.run_state().await {
-                VmRunState::MovedOut | VmRunState::Dead => inner.end(&vm, true).await,
-                state => Err(VmError::WrongState { name, state, action: "release it" }),
-            }
-        })
-        .await
+    /// [`VmError::Refused`]; [`VmError::Unreachable`]; or a step fails.
+    pub async fn act(&self, act: &Act) -> Result<bool, VmError> {
+        let act = act.clone();
+        self.detached(async move |inner| inner.act(&act).await).await
     }
 
-    /// Kills the QEMU of a VM that was to arrive by this migration and forgets it. Gives false if there
-    /// is none, so may be repeated; when this returns, it is certain that it cannot run.
-    ///
-    /// Cancel safe: once polled it is carried out.
-    ///
-    /// # Errors
-    /// [`VmError::OtherMigration`]; [`VmError::WrongState`] if it runs.
-    pub async fn discard_incoming(&self, name: &str, migration: &str) -> Result<bool, VmError> {
-        let (name, migration) = (name.to_owned(), migration.to_owned());
-        self.detached(async move |inner| {
-            let Some((_busy, vm)) = inner.take(&name).await? else { return Ok(false) };
-            let status = vm.status();
-            let other = status.migration.map(|mark| mark.id);
-            if status.role != Role::Incoming || other.as_ref() != Some(&migration) {
-                return Err(VmError::OtherMigration { name, migration, other });
-            }
-            let state = vm.run_state().await;
-            if state == VmRunState::Running {
-                return Err(VmError::WrongState { name, state, action: "discard it" });
-            }
-            inner.end(&vm, false).await.map(|()| true)
-        })
-        .await
+    /// Name of the VM that something is to be done to.
+    #[must_use]
+    pub fn concerned(&self, act: &Act) -> Option<String> {
+        self.inner.concerned(act)
     }
 
     /// Ends a VM whatever it does: the wish of its operator, never part of a migration. No error if there
@@ -331,12 +304,17 @@ impl Inner {
         let name = spec.name().to_owned();
         let bytes = spec.memory_bytes();
         let mut busy = self.busy(&name).await;
-        // What is left of a VM that died here does not keep it from coming back.
-        let dead = self.get(&name).filter(|vm| vm.is_dead() && status.role == Role::Incoming);
-        if let Some(vm) = dead {
-            self.end(&vm, true).await?;
-            drop(busy);
-            busy = self.busy(&name).await;
+        let (arriving, found) = (status.standing.mark, self.get(&name));
+        if let (Some(mark), Some(vm)) = (arriving, found) {
+            match preparation(Some(&vm.facts().await), mark.migration) {
+                Preparation::Ready => return Ok(vm),
+                Preparation::Replace => {
+                    self.end(&vm, true).await?;
+                    drop(busy);
+                    busy = self.busy(&name).await;
+                }
+                Preparation::Boot | Preparation::Taken => {}
+            }
         }
         if let Err(error) = self.reserve(&spec) {
             self.forget_unused(&name, busy);
@@ -381,6 +359,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vm::{What, Writing};
 
     fn sendable<T: Send>(_: T) {}
 
@@ -390,13 +369,12 @@ mod tests {
         fn check(vms: &VmManager, vm: &Arc<Vm>, spec: VmSpec, config: ManagerConfig) {
             sendable(VmManager::open(config));
             sendable(vms.start(spec.clone(), 1));
-            sendable(vms.prepare_incoming(spec, "", 1));
+            let act = Act { migration: MigrationId(1), what: What::Discard };
+            sendable(vms.prepare_incoming(spec, MigrationId(1), 1));
             sendable(vms.list());
-            sendable(vms.release(""));
-            sendable(vms.discard_incoming("", ""));
+            sendable(vms.act(&act));
             sendable(vms.destroy(""));
-            sendable(vm.set_migration(None));
-            sendable(vm.set_owned(1));
+            sendable(vm.write(Writing::Unmarked));
             sendable(vm.summary());
             sendable(vm.died());
         }

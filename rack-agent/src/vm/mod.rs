@@ -2,7 +2,8 @@
 //!
 //! A VM is described by a [`VmSpec`]. The agent makes its memory as a memfd and starts QEMU in a session
 //! of its own, so that it goes on when the agent ends; everything needed to find it again lies in the
-//! state directory. [`VmManager`] is the door: it starts, prepares, adopts, lists and ends VMs.
+//! state directory. [`VmManager`] is the door: it starts, prepares, adopts, lists and ends VMs. What may be done to one, and
+//! when, are the rules of `rackferry_agent_core`.
 
 mod adopt;
 mod error;
@@ -14,8 +15,11 @@ mod state_dir;
 
 pub use adopt::{Adoption, DeadVm};
 pub use error::VmError;
-pub use machine::{Vm, VmRunState, VmSummary};
+pub use machine::{Vm, VmSummary};
 pub use manager::{ManagerConfig, VmManager};
 pub use process::{ProcessId, QemuProcess};
+pub use rackferry_agent_core::{
+    Act, Mark, MigrationId, Role, Side, Standing, VmState, What, Writing,
+};
 pub use spec::{Attach, Disk, Launch, Needs, Nic, Qemu, SpecError, VmSpec};
-pub use state_dir::{MigrationMark, Role, Side, StateDir, Status, VmDir};
+pub use state_dir::{StateDir, Status, VmDir};

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use rackferry_agent_core::Standing;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
@@ -16,46 +17,12 @@ const SOCKET_PATH_MAX: usize = 107;
 /// Begin of the names of folders that are being made or removed.
 const UNFINISHED: char = '.';
 
-/// Which of its lives a VM has on this host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// It belongs here, as far as this host knows.
-    Run,
-    /// It arrives.
-    Incoming,
-}
-
-/// Side of a migration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Side {
-    /// The VM leaves.
-    Source,
-    /// The VM arrives.
-    Target,
-}
-
-/// The migration a VM takes part in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MigrationMark {
-    /// The coordinator's name of it.
-    pub id: String,
-    /// Generation of the ownership if it is committed.
-    pub generation: u64,
-    /// What this host is in it.
-    pub side: Side,
-}
-
 /// `status.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// Whether the VM belongs here.
-    pub role: Role,
-    /// Generation of the ownership this host believes in; 0: none yet.
-    pub generation: u64,
-    /// Migration under way.
-    pub migration: Option<MigrationMark>,
+    /// Whether the VM belongs here, and the migration it takes part in.
+    #[serde(flatten)]
+    pub standing: Standing,
     /// Its QEMU; `None` while it is being started, and for a VM of somebody else that cannot be told.
     pub process: Option<ProcessId>,
     /// Name of its memory; `None` if the agent does not own it.
@@ -259,13 +226,14 @@ fn sync_dir(dir: &Path) -> Result<(), VmError> {
 
 #[cfg(test)]
 mod tests {
+    use rackferry_agent_core::{Mark, MigrationId, Role, Side};
+
     use super::*;
 
     fn status(generation: u64) -> Status {
+        let mark = Mark { migration: MigrationId(1), generation: 4, side: Side::Target };
         Status {
-            role: Role::Incoming,
-            generation,
-            migration: Some(MigrationMark { id: "m1".into(), generation: 4, side: Side::Target }),
+            standing: Standing { role: Role::Incoming, generation, mark: Some(mark) },
             process: None,
             memfd: Some("rackferry-a".into()),
             attached: false,
@@ -289,6 +257,17 @@ mod tests {
         state.remove("a").unwrap();
         state.remove("a").unwrap();
         assert!(state.entries().unwrap().is_empty());
+    }
+
+    /// Agents before and after this one read it too.
+    #[test]
+    fn a_status_has_its_form() {
+        let text = r#"{"role":"incoming","generation":1,"migration":{"id":"mig-1","generation":4,"side":"target"},"process":null,"memfd":"rackferry-a","attached":false}"#;
+        assert_eq!(serde_json::to_string(&status(1)).unwrap(), text);
+        assert_eq!(serde_json::from_str::<Status>(text).unwrap(), status(1));
+        let text = r#"{"role":"run","generation":7,"migration":null,"process":null,"memfd":null}"#;
+        let standing = Standing { role: Role::Run, generation: 7, mark: None };
+        assert_eq!(serde_json::from_str::<Status>(text).unwrap().standing, standing);
     }
 
     #[test]

@@ -7,13 +7,27 @@ mod host;
 use std::time::Duration;
 
 use host::{Host, eventually, guest_pages, qemus, spec};
-use rackferry_agent::vm::{MigrationMark, Role, Side, VmError, VmRunState, VmSpec};
+use rackferry_agent::vm::{
+    Act, Mark, MigrationId, Role, Side, Standing, VmError, VmSpec, VmState, What, Writing,
+};
 use rackferry_migrator::memory::MemoryDigest;
 use rackferry_migrator::qmp::{Event, Qmp, QmpError, Rest, SourceCaps, Valve};
 use rustix::process::Signal;
 
 const LIMIT: Duration = Duration::from_secs(30);
 const KEY: [u8; 32] = [3; 32];
+
+fn discard(migration: u64) -> Act {
+    Act { migration: MigrationId(migration), what: What::Discard }
+}
+
+fn release(migration: u64) -> Act {
+    Act { migration: MigrationId(migration), what: What::Release }
+}
+
+fn leaves(migration: u64, generation: u64) -> Mark {
+    Mark { migration: MigrationId(migration), generation, side: Side::Source }
+}
 
 #[tokio::test]
 async fn a_vm_starts_is_listed_and_its_death_is_told() {
@@ -23,7 +37,7 @@ async fn a_vm_starts_is_listed_and_its_death_is_told() {
         let vm = vms.start(spec("a", ""), 7).await.unwrap();
         let listed = vms.list().await.remove(0);
         assert!(listed.qemu_version.starts_with(version), "{}", listed.qemu_version);
-        assert_eq!((listed.run_state, listed.generation), (VmRunState::Running, 7));
+        assert_eq!((listed.run_state, listed.standing.generation), (VmState::Running, 7));
         assert_eq!(listed.memory_bytes, 64 << 20);
         assert!(listed.machine.starts_with(&format!("pc-q35-{version}")), "{}", listed.machine);
         assert!(VmSpec::parse(&listed.spec_toml).unwrap().machine() == listed.machine);
@@ -31,23 +45,22 @@ async fn a_vm_starts_is_listed_and_its_death_is_told() {
         assert!(matches!(vms.start(spec("a", ""), 1).await, Err(VmError::Exists { .. })));
         let full = vms.start(spec("b", ""), 1).await;
         assert!(matches!(full, Err(VmError::NoMemory { free, .. }) if free == 36 << 20));
-        let refused = vms.release("a").await;
-        assert!(matches!(refused, Err(VmError::WrongState { .. })));
-        assert!(matches!(
-            vms.discard_incoming("a", "m").await,
-            Err(VmError::OtherMigration { other: None, .. })
-        ));
+        vm.write(Writing::Marked(leaves(1, 8))).await.unwrap();
+        let refused = vms.act(&release(1)).await;
+        assert!(matches!(refused, Err(VmError::Refused(_))), "it runs: {refused:?}");
+        assert!(!vms.act(&discard(1)).await.unwrap(), "it does not arrive");
+        assert!(!vms.act(&release(2)).await.unwrap(), "it leaves with another migration");
 
         let mut changes = vms.changes();
         changes.mark_unchanged();
         host.kill_9(vm.process().unwrap().id().pid);
         tokio::time::timeout(LIMIT, vm.died()).await.unwrap();
         changes.changed().await.unwrap();
-        assert_eq!(vms.list().await[0].run_state, VmRunState::Dead);
+        assert_eq!(vms.list().await[0].run_state, VmState::Dead);
         assert_eq!(vms.memory_free_bytes(), 100 << 20);
         tokio::time::timeout(LIMIT, vm.qmp().closed()).await.unwrap();
-        vms.release("a").await.unwrap();
-        vms.release("a").await.unwrap();
+        assert!(vms.act(&release(1)).await.unwrap());
+        assert!(!vms.act(&release(1)).await.unwrap());
         assert!(vms.list().await.is_empty());
         assert!(!vm.dir().path().exists());
     }
@@ -75,10 +88,11 @@ async fn vms_survive_the_agent_and_are_adopted() {
     for (_, qemu) in qemus() {
         let mut host = Host::open(&qemu, 1 << 30).await;
         let running = host.vms.start(spec("running", ""), 5).await.unwrap();
-        let arriving = host.vms.prepare_incoming(spec("arriving", ""), "m1", 9).await.unwrap();
+        let arriving =
+            host.vms.prepare_incoming(spec("arriving", ""), MigrationId(1), 9).await.unwrap();
         let doomed = host.vms.start(spec("doomed", ""), 1).await.unwrap();
-        let mark = MigrationMark { id: "m2".into(), generation: 6, side: Side::Source };
-        running.set_migration(Some(mark.clone())).await.unwrap();
+        let mark = leaves(2, 6);
+        running.write(Writing::Marked(mark)).await.unwrap();
         running.memory().unwrap().write_page(9000, &[9; 4096]).unwrap();
         let pid = running.process().unwrap().id().clone();
         let doomed_pid = doomed.process().unwrap().id().pid;
@@ -94,9 +108,10 @@ async fn vms_survive_the_agent_and_are_adopted() {
         assert_eq!(adoption.dead[0].name, "doomed");
         assert!(adoption.unreachable.is_empty(), "{:?}", adoption.unreachable);
         let list = host.vms.list().await;
-        assert_eq!(list[0].run_state, VmRunState::Incoming);
-        assert_eq!((list[1].run_state, list[1].generation), (VmRunState::Running, 5));
-        assert_eq!(list[1].migration, Some(mark));
+        assert_eq!(list[0].run_state, VmState::Incoming);
+        assert_eq!(list[1].run_state, VmState::Running);
+        let standing = Standing { role: Role::Run, generation: 5, mark: Some(mark) };
+        assert_eq!(list[1].standing, standing);
         assert_eq!(host.vms.memory_free_bytes(), (1 << 30) - (128 << 20));
         let running = host.vms.get("running").unwrap();
         assert_eq!(*running.process().unwrap().id(), pid);
@@ -104,10 +119,13 @@ async fn vms_survive_the_agent_and_are_adopted() {
         running.memory().unwrap().read_page(9000, &mut page).unwrap();
         assert_eq!(page, [9; 4096]);
 
-        let other = host.vms.discard_incoming("arriving", "m0").await;
-        assert!(matches!(other, Err(VmError::OtherMigration { .. })));
-        assert!(host.vms.discard_incoming("arriving", "m1").await.unwrap());
-        assert!(!host.vms.discard_incoming("arriving", "m1").await.unwrap());
+        assert!(!host.vms.act(&discard(0)).await.unwrap());
+        let again = host.vms.prepare_incoming(spec("arriving", ""), MigrationId(1), 9).await;
+        assert!(again.is_ok(), "it is there already: {again:?}");
+        let other = host.vms.prepare_incoming(spec("arriving", ""), MigrationId(3), 9).await;
+        assert!(matches!(other, Err(VmError::Exists { .. })), "{other:?}");
+        assert!(host.vms.act(&discard(1)).await.unwrap());
+        assert!(!host.vms.act(&discard(1)).await.unwrap());
         host.vms.destroy("running").await.unwrap();
         assert!(host.leftovers().is_empty(), "{:?}", host.leftovers());
     }
@@ -131,7 +149,7 @@ async fn a_qemu_nobody_wrote_down_is_found() {
         let vm = host.vms.get("lost").unwrap();
         assert_eq!(*vm.process().unwrap().id(), pid);
         assert_eq!(vm.dir().read_status().unwrap().process, Some(pid));
-        assert_eq!(vm.run_state().await, VmRunState::Paused);
+        assert_eq!(vm.run_state().await, VmState::Paused);
         assert!(vm.memory().is_some());
     }
 }
@@ -156,7 +174,7 @@ async fn a_vm_of_somebody_else_is_attached_to() {
         host.close().await;
         assert_eq!(host.reopen().await.adopted, ["other"]);
         let vm = host.vms.get("other").unwrap();
-        assert_eq!(vm.run_state().await, VmRunState::Running);
+        assert_eq!(vm.run_state().await, VmState::Running);
         host.vms.destroy("other").await.unwrap();
         assert!(vm.is_dead() || eventually(|| vm.is_dead()).await);
     }
@@ -207,8 +225,9 @@ async fn migrate(source: &Host, target: &mut Host) {
     let ack = facts.version.at_least(8, 1);
     assert_eq!(facts.valve == Valve::SwitchoverAck, ack);
     guest_pages(&vm.memory().unwrap());
+    vm.write(Writing::Marked(leaves(4, 2))).await.unwrap();
 
-    let arrival = target.vms.prepare_incoming(vm.spec().clone(), "m", 2).await.unwrap();
+    let arrival = target.vms.prepare_incoming(vm.spec().clone(), MigrationId(4), 2).await.unwrap();
     let caps = SourceCaps {
         valve: Valve::DowntimeLimit,
         rest: Rest::Millis(1),
@@ -221,8 +240,8 @@ async fn migrate(source: &Host, target: &mut Host) {
     qmp.allow_rest(Rest::Millis(2000)).await.unwrap();
     arrival.qmp().wait_loaded(LIMIT).await.unwrap();
     qmp.wait_moved_out(LIMIT).await.unwrap();
-    assert_eq!(vm.run_state().await, VmRunState::MovedOut);
-    assert_eq!(arrival.run_state().await, VmRunState::Loaded);
+    assert_eq!(vm.run_state().await, VmState::MovedOut);
+    assert_eq!(arrival.run_state().await, VmState::Loaded);
     let mut stopped = false;
     while let Ok(event) = events.try_recv() {
         stopped |= event.event == Event::Stop && event.sent_at_us > 0;
@@ -241,11 +260,11 @@ async fn migrate(source: &Host, target: &mut Host) {
     drop(arrival);
     target.close().await;
     assert_eq!(target.reopen().await.adopted, ["mover"]);
-    source.vms.release("mover").await.unwrap();
+    assert!(source.vms.act(&release(4)).await.unwrap());
     assert!(source.leftovers().is_empty(), "{:?}", source.leftovers());
     let listed = target.vms.list().await.remove(0);
-    assert_eq!((listed.run_state, listed.role), (VmRunState::Running, Role::Run));
-    assert_eq!((listed.generation, listed.migration), (2, None));
+    let standing = Standing { role: Role::Run, generation: 2, mark: None };
+    assert_eq!((listed.run_state, listed.standing), (VmState::Running, standing));
 }
 
 /// A QEMU that does not answer a new agent may run: it is neither gone nor anybody's to remove.
@@ -253,7 +272,7 @@ async fn migrate(source: &Host, target: &mut Host) {
 async fn a_vm_that_does_not_answer_is_unknown_until_it_does() {
     for (_, qemu) in qemus().into_iter().take(1) {
         let mut host = Host::open(&qemu, 1 << 30).await;
-        let vm = host.vms.prepare_incoming(spec("deaf", ""), "m", 3).await.unwrap();
+        let vm = host.vms.prepare_incoming(spec("deaf", ""), MigrationId(5), 3).await.unwrap();
         let pid = vm.process().unwrap().id().pid;
         drop(vm);
         host.close().await;
@@ -261,16 +280,15 @@ async fn a_vm_that_does_not_answer_is_unknown_until_it_does() {
         let adoption = host.reopen().await;
         assert_eq!(adoption.unreachable.len(), 1, "{:?}", adoption.adopted);
         let listed = host.vms.list().await.remove(0);
-        assert_eq!((listed.run_state, listed.role), (VmRunState::Unknown, Role::Incoming));
-        assert_eq!(listed.migration.map(|mark| mark.id).as_deref(), Some("m"));
+        assert_eq!((listed.run_state, listed.standing.role), (VmState::Unknown, Role::Incoming));
+        assert_eq!(listed.standing.mark.map(|mark| mark.migration), Some(MigrationId(5)));
         assert_eq!(host.vms.memory_free_bytes(), (1 << 30) - (64 << 20));
-        let discarded = host.vms.discard_incoming("deaf", "m").await;
+        let discarded = host.vms.act(&discard(5)).await;
         assert!(matches!(discarded, Err(VmError::Unreachable { .. })), "{discarded:?}");
-        assert!(matches!(host.vms.release("deaf").await, Err(VmError::Unreachable { .. })));
         host.signal(pid, Signal::CONT);
         assert!(eventually(|| host.vms.get("deaf").is_ok()).await);
-        assert_eq!(host.vms.list().await[0].run_state, VmRunState::Incoming);
-        assert!(host.vms.discard_incoming("deaf", "m").await.unwrap());
+        assert_eq!(host.vms.list().await[0].run_state, VmState::Incoming);
+        assert!(host.vms.act(&discard(5)).await.unwrap());
         assert!(host.leftovers().is_empty(), "{:?}", host.leftovers());
     }
 }
@@ -304,7 +322,7 @@ async fn a_cut_migration_leaves_the_vm_running() {
         let (host, adoption) = reopened.await.unwrap();
         assert_eq!(adoption.adopted, ["stays"], "{:?}", adoption.unreachable);
         let vm = host.vms.get("stays").unwrap();
-        assert_eq!(vm.run_state().await, VmRunState::Running);
+        assert_eq!(vm.run_state().await, VmState::Running);
         vm.qmp().check_can_migrate().await.unwrap();
     }
 }

@@ -1,11 +1,11 @@
 //! What a world is like: its size, its habits and what breaks in it, all from its seed.
 
+use rackferry_agent_core::OUTBOX;
 use rackferry_fleet::Limits;
 
 use crate::clock::{MS, SECOND};
 use crate::dice::Dice;
 use crate::faults::Kind;
-use crate::host::OUTBOX;
 
 /// The plan of one world.
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use tracing::warn;
 use super::{Inner, blocking, process_behind};
 use crate::vm::error::Named;
 use crate::vm::machine::Parts;
-use crate::vm::{Launch, QemuProcess, Role, Status, Vm, VmDir, VmError, VmRunState, VmSpec};
+use crate::vm::{Launch, QemuProcess, Role, Status, Vm, VmDir, VmError, VmSpec, VmState};
 
 /// A QEMU that was started answers within this.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -41,7 +41,7 @@ impl Inner {
         started: &mut Option<QemuProcess>,
     ) -> Result<Arc<Vm>, VmError> {
         let name = spec.name().to_owned();
-        let incoming = status.role == Role::Incoming;
+        let incoming = status.standing.role == Role::Incoming;
         let memory = GuestMemory::create(memfd, spec.memory_bytes(), spec.huge_pages());
         let memory = Arc::new(memory.of_vm(&name)?);
         let argv = spec.to_command(&Launch {
@@ -81,7 +81,7 @@ impl Inner {
         let dir = dir.clone();
         let (process, memory) = (started.take(), Some(memory));
         let changes = self.changes.clone();
-        let state = if incoming { VmRunState::Incoming } else { VmRunState::Running };
+        let state = if incoming { VmState::Incoming } else { VmState::Running };
         Ok(Vm::new(Parts { spec, dir, machine, process, qmp, memory, status, state, changes }))
     }
 
@@ -104,7 +104,7 @@ impl Inner {
         let spec = pinned(spec, &machine);
         let dir = self.create_dir(&spec, &status).await?;
         let changes = self.changes.clone();
-        let (memory, state) = (None, VmRunState::Running);
+        let (memory, state) = (None, VmState::Running);
         Ok(Vm::new(Parts { spec, dir, machine, process, qmp, memory, status, state, changes }))
     }
 

@@ -1,10 +1,12 @@
 //! Agents die and start: what they find, and what QEMUs do meanwhile.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
+use rackferry_agent_core::adopt::{Adoption, adoption};
+use rackferry_agent_core::{Core, Event};
 use rackferry_fleet::BootId;
 
-use super::qemu::{Qemu, Role, Step};
+use super::qemu::{Qemu, Step};
 use super::{Agent, Chore};
 use crate::clock::{MS, SECOND};
 use crate::world::{Happening, World};
@@ -47,15 +49,13 @@ impl World {
             boot: BootId::new(format!("{}-{}", state.name, state.life)),
             stream: None,
             taken: false,
-            welcomed: false,
             dial_next,
-            outbox: VecDeque::new(),
+            core: Core::new(self.plan.outbox),
+            tick_at: None,
             draining: false,
-            report_due: false,
             sources: BTreeMap::new(),
             targets: BTreeMap::new(),
-            expected: BTreeMap::new(),
-            requests: BTreeMap::new(),
+            busy: BTreeSet::new(),
             booting: BTreeSet::new(),
             unreachable: BTreeSet::new(),
         });
@@ -84,7 +84,7 @@ impl World {
         if let Some(agent) = &mut self.hosts[host].agent {
             agent.unreachable.remove(&vm);
         }
-        self.list_changed(host);
+        self.agent_event(host, Event::Changed);
     }
 
     /// Brings what an earlier agent left to a state that lasts; false if its QEMU does not answer.
@@ -100,30 +100,20 @@ impl World {
             return false;
         }
         // What could not be written is not known any more.
-        if let Some((role, mark)) = copy.stale.take() {
-            (copy.role, copy.mark) = (role, mark);
+        if let Some(standing) = copy.stale.take() {
+            copy.standing = standing;
         }
-        match copy.qemu {
-            Qemu::Receiving(true) => copy.qemu = Qemu::Loaded,
-            Qemu::Receiving(false) => {
-                state.copies[vm] = None;
-                return true;
+        loop {
+            let Some(seen) = copy.qemu.seen() else { return false };
+            match adoption(&copy.standing, false, seen) {
+                Adoption::Cancel if copy.qemu == Qemu::Shut && heard => {
+                    copy.qemu = Qemu::Postmigrate;
+                }
+                Adoption::Cancel | Adoption::LetRun => copy.qemu = Qemu::Running,
+                Adoption::Write(_) if state.full => return false,
+                Adoption::Write(writing) => writing.apply(&mut copy.standing),
+                Adoption::Adopt(_) => return true,
             }
-            // Its session died, so its migration can only end.
-            Qemu::Sending | Qemu::Finishing if copy.role == Role::Run => copy.qemu = Qemu::Running,
-            Qemu::Shut if copy.role == Role::Run => {
-                copy.qemu = if heard { Qemu::Postmigrate } else { Qemu::Running };
-            }
-            _ => {}
         }
-        if copy.qemu.may_run() && copy.role == Role::Incoming {
-            // It was let go, which happens only to the owner, and that was not written down.
-            if state.full {
-                return false;
-            }
-            copy.role = Role::Run;
-            copy.mark = None;
-        }
-        true
     }
 }

@@ -1,6 +1,7 @@
 //! What an agent does after a while.
 
-use rackferry_fleet::{Generation, MigrationId, Outcome, Said, VmName};
+use rackferry_agent_core::{Act, Event, MigrationId, Step, TargetEnd};
+use rackferry_fleet::VmReport;
 use rackferry_migrator_protocol::session::patience::Disruption;
 use rackferry_migrator_protocol::session::{source, target};
 
@@ -18,45 +19,41 @@ pub enum Chore {
     Dial,
     /// Empties the outbox.
     Drain,
-    /// Says something.
-    Tell(Box<Said>),
-    /// Sends its list, as often as this stream wants it, or once.
-    Report(Option<ConnId>),
-    /// Begins to prepare a VM.
-    Prepare(MigrationId, VmName, Generation),
+    /// Tells its rules that time has passed.
+    Tick(u64),
+    /// Makes a list for this stream.
+    List(ConnId),
+    /// Sends it.
+    Report(ConnId, u64, Vec<VmReport>),
+    /// Prepares a VM for a migration, with this generation.
+    Prepare(MigrationId, usize, u64),
     /// The QEMU of an arriving VM has started.
-    Booted(MigrationId, usize, Generation),
-    /// Begins to discard what arrives by a migration.
-    Discard(u64),
-    /// Kills it; the number is that of the copy it has found.
-    Kill(u64, Option<(usize, u64)>),
-    /// Lets a loaded VM run, as the log says.
-    Resume(u64),
-    /// It has answered `cont`; copy as found.
-    Resumed(u64, usize, u64),
-    /// Ends or resumes a VM that left.
-    Release(u64, bool),
-    /// Begins to move a VM away.
-    Start(Start),
+    Booted(MigrationId, usize),
+    /// Looks for a VM that something is to be done to.
+    Find(Act),
+    /// Takes it.
+    Take(Act, usize, u64),
+    /// Does what is left to do to it.
+    Steps(Act, usize, u64, Vec<Step>),
     /// Its call was answered by nobody.
     CallFailed(u64),
     /// A session's event.
     Session(SessionEvent),
     /// A source session looks how far QEMU is.
     Sample(u64),
-    /// The last things after a source session.
-    SourceOver(u64, Outcome),
+    /// A source session is over.
+    SourceOver(u64, source::Outcome),
+    /// A target session is.
+    TargetOver(u64, TargetEnd),
 }
 
-/// The order to move a VM away.
-#[derive(Clone, Copy, Debug)]
+/// How to move a VM away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Start {
-    /// The migration.
-    pub migration: u64,
     /// The VM.
     pub vm: usize,
     /// Of the target's ownership.
-    pub generation: Generation,
+    pub generation: u64,
     /// Where to.
     pub target: usize,
     /// What may be done to the VM.
@@ -83,27 +80,22 @@ impl World {
             Chore::LookAgain(vm) => self.look_again(host, vm),
             Chore::Dial => self.dial_coordinator(host),
             Chore::Drain => self.drain(host),
-            Chore::Tell(said) => self.tell(host, *said),
-            Chore::Report(every) => self.report(host, every),
-            Chore::Prepare(id, vm, generation) => self.prepare(host, id, &vm, generation),
-            Chore::Booted(id, vm, generation) => {
-                if let Some(agent) = &mut self.hosts[host].agent {
-                    agent.booting.remove(&vm);
-                }
-                self.list_changed(host);
-                self.prepared(host, id, generation);
-            }
-            Chore::Discard(id) => self.discard(host, id),
-            Chore::Kill(id, found) => self.kill_incoming(host, id, found),
-            Chore::Resume(id) => self.resume_loaded(host, id),
-            Chore::Resumed(id, vm, serial) => self.resumed(host, id, vm, serial),
-            Chore::Release(id, resume) => self.release_source(host, id, resume),
-            Chore::Start(start) => self.start_source(host, start),
+            Chore::Tick(at) => self.agent_tick(host, at),
+            Chore::List(stream) => self.list(host, stream),
+            Chore::Report(stream, free, vms) => self.report(host, stream, free, vms),
+            Chore::Prepare(id, vm, generation) => self.prepare(host, id, vm, generation),
+            Chore::Booted(id, vm) => self.booted(host, id, vm),
+            Chore::Find(act) => self.find(host, act),
+            Chore::Take(act, vm, serial) => self.take_copy(host, act, vm, serial),
+            Chore::Steps(act, vm, serial, steps) => self.steps(host, act, vm, serial, steps),
             Chore::CallFailed(id) => self.call_failed(host, id),
             Chore::Session(SessionEvent::Source(id, event)) => self.source_event(host, id, event),
             Chore::Session(SessionEvent::Target(id, event)) => self.target_event(host, id, event),
             Chore::Sample(id) => self.sample(host, id),
             Chore::SourceOver(id, outcome) => self.source_over(host, id, outcome),
+            Chore::TargetOver(id, end) => {
+                self.agent_event(host, Event::TargetOver(MigrationId(id), end));
+            }
         }
     }
 }

@@ -1,25 +1,27 @@
 //! A host: QEMUs and a state directory, which last, and an agent process, which comes and goes.
 
+mod act;
 mod adopt;
 mod chores;
 mod control;
-mod orders;
+mod convert;
 pub mod qemu;
+mod rules;
 mod source;
 mod target;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
-use rackferry_fleet::{BootId, HostName, MigrationId, RackName, Said, VmReport};
+use rackferry_agent_core::{Core, Facts, Role, Side, Standing, VmState};
+use rackferry_fleet::{BootId, HostName, MigrationId, RackName, VmReport};
 
-use crate::clock::MS;
 use crate::net::ConnId;
 use crate::operator::vm_name;
 use crate::world::{Happening, World};
-use qemu::{Copy, Qemu, Role};
+use qemu::{Copy, Qemu};
 
 pub use chores::Chore;
-pub use control::OUTBOX;
+pub use convert::Simulated;
 pub use source::SourceSession;
 pub use target::TargetSession;
 
@@ -54,26 +56,22 @@ pub struct Agent {
     pub stream: Option<ConnId>,
     /// The coordinator takes what it says.
     pub taken: bool,
-    /// It knows its number and its rack.
-    pub welcomed: bool,
     /// The coordinator to try next.
     pub dial_next: usize,
-    /// What waits to be said.
-    pub outbox: VecDeque<Said>,
-    /// The outbox is being emptied.
-    pub draining: bool,
-    /// Its list has changed and will be sent.
-    pub report_due: bool,
+    /// Its rules.
+    pub core: Core<Simulated>,
+    /// The moment its rules are told that time has passed, if that is planned.
+    tick_at: Option<u64>,
+    /// What waits to be said is about to be sent.
+    draining: bool,
     /// Sessions of VMs that leave, by migration.
     pub sources: BTreeMap<u64, SourceSession>,
     /// Sessions of VMs that arrive.
     pub targets: BTreeMap<u64, TargetSession>,
-    /// VMs that are prepared: generation by migration.
-    pub expected: BTreeMap<u64, u64>,
-    /// Questions without answer.
-    pub requests: BTreeMap<u64, Said>,
+    /// VMs that something is being done to: nothing else is.
+    busy: BTreeSet<usize>,
     /// VMs whose QEMU is being started: not listed yet.
-    pub booting: BTreeSet<usize>,
+    booting: BTreeSet<usize>,
     /// VMs whose QEMU has not answered this agent yet.
     pub unreachable: BTreeSet<usize>,
 }
@@ -93,11 +91,22 @@ impl Host {
     }
 
     /// The copy of a VM that takes part in a migration on this side.
-    pub fn copy_in(&self, migration: u64, side: qemu::Side) -> Option<usize> {
+    pub fn copy_in(&self, migration: u64, side: Side) -> Option<usize> {
         self.copies.iter().position(|copy| {
-            let mark = copy.as_ref().and_then(|copy| copy.mark);
-            mark.is_some_and(|mark| mark.migration == migration && mark.side == side)
+            let mark = copy.as_ref().and_then(|copy| copy.standing.mark);
+            mark.is_some_and(|mark| mark.migration.0 == migration && mark.side == side)
         })
+    }
+
+    /// What its agent knows of a VM; none while that is being started.
+    fn facts(&self, vm: usize) -> Option<Facts> {
+        let (agent, copy) = (self.agent.as_ref()?, self.copies[vm].as_ref()?);
+        if agent.booting.contains(&vm) {
+            return None;
+        }
+        let unreachable = agent.unreachable.contains(&vm);
+        let state = if unreachable { VmState::Unknown } else { copy.state() };
+        Some(Facts { name: vm_name(vm), standing: copy.standing, state })
     }
 
     /// Memory for guests that is left, of so much.
@@ -109,16 +118,13 @@ impl Host {
 
     /// What its agent lists.
     pub fn list(&self) -> Vec<VmReport> {
-        let Some(agent) = &self.agent else { return Vec::new() };
-        let copies = self.copies.iter().enumerate();
-        let listed = copies.filter_map(|(vm, copy)| Some((vm, copy.as_ref()?)));
+        let listed = (0..self.copies.len()).filter_map(|vm| self.facts(vm));
         listed
-            .filter(|(vm, _)| !agent.booting.contains(vm))
-            .map(|(vm, copy)| VmReport {
-                name: vm_name(vm).as_str().into(),
+            .map(|facts| VmReport {
+                name: facts.name.as_str().into(),
                 memory_bytes: VM_BYTES,
-                run_state: copy.told(agent.unreachable.contains(&vm)),
-                migration: copy.mark.map(|mark| MigrationId(mark.migration)),
+                run_state: convert::run_state(facts.state),
+                migration: facts.standing.mark.map(|mark| MigrationId(mark.migration.0)),
                 qemu_version: String::new(),
                 machine_type: String::new(),
                 spec_toml: "x".to_owned(),
@@ -145,15 +151,6 @@ impl World {
         self.clock.after(pause, Happening::Chore(host, life, Box::new(chore)));
     }
 
-    /// The list has changed: a report follows soon.
-    pub fn list_changed(&mut self, host: usize) {
-        let Some(agent) = &mut self.hosts[host].agent else { return };
-        if agent.taken && !std::mem::replace(&mut agent.report_due, true) {
-            let pause = self.dice.between(1, 60) * MS;
-            self.later(host, pause, Chore::Report(None));
-        }
-    }
-
     /// Puts the VMs of the start where they are.
     pub fn boot_vms(&mut self) {
         for vm in 0..self.plan.vms {
@@ -162,8 +159,7 @@ impl World {
             let copy = Copy {
                 serial: self.copy_count,
                 qemu: Qemu::Running,
-                role: Role::Run,
-                mark: None,
+                standing: Standing { role: Role::Run, generation: 0, mark: None },
                 stale: None,
                 deaf_until: 0,
             };

@@ -1,38 +1,12 @@
 //! A QEMU, as far as it matters who runs.
 
-use rackferry_fleet::RunState;
+use rackferry_agent_core::adopt::{Guest, Migration, Seen, classify};
+use rackferry_agent_core::{Event, Standing, VmState, Writing};
 use rackferry_migrator_protocol::session::{source, target};
 
 use super::chores::{Chore, SessionEvent};
 use crate::clock::MS;
 use crate::world::{Happening, World};
-
-/// Which of its lives a VM has on a host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// It belongs here.
-    Run,
-    /// It arrives.
-    Incoming,
-}
-
-/// Side of a migration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// The VM leaves.
-    Source,
-    /// It arrives.
-    Target,
-}
-
-/// The migration that is written down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark {
-    /// Its number.
-    pub migration: u64,
-    /// On which side.
-    pub side: Side,
-}
 
 /// What a QEMU does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +43,23 @@ impl Qemu {
     }
 }
 
+impl Qemu {
+    /// What it says; none if it is gone.
+    pub fn seen(self) -> Option<Seen> {
+        let (guest, migration) = match self {
+            Self::Running => (Guest::Running, Migration::None),
+            Self::Sending => (Guest::Running, Migration::Active),
+            Self::Finishing | Self::Shut => (Guest::FinishMigrate, Migration::Active),
+            Self::Postmigrate => (Guest::PostMigrate, Migration::Completed),
+            Self::Incoming => (Guest::InMigrate, Migration::None),
+            Self::Receiving(_) => (Guest::InMigrate, Migration::Active),
+            Self::Loaded => (Guest::Stopped, Migration::Completed),
+            Self::Dead => return None,
+        };
+        Some(Seen { guest, migration })
+    }
+}
+
 /// A QEMU with what its host has written down about it.
 #[derive(Clone, Debug)]
 pub struct Copy {
@@ -77,36 +68,31 @@ pub struct Copy {
     /// What it does.
     pub qemu: Qemu,
     /// Written down.
-    pub role: Role,
-    /// Written down.
-    pub mark: Option<Mark>,
+    pub standing: Standing,
     /// What is on disk, if the latest could not be written.
-    pub stale: Option<(Role, Option<Mark>)>,
+    pub stale: Option<Standing>,
     /// It does not answer a new agent until then.
     pub deaf_until: u64,
 }
 
 impl Copy {
-    /// Writes down something that is so, whether the disk takes it or not.
-    pub fn write_down(&mut self, role: Role, mark: Option<Mark>, full: bool) {
+    /// Changes what is written down; false if the disk does not take it.
+    pub fn write(&mut self, writing: Writing, full: bool) -> bool {
+        if full && !writing.is_fact() {
+            return false;
+        }
         if full {
-            self.stale.get_or_insert((self.role, self.mark));
+            self.stale.get_or_insert(self.standing);
         } else {
             self.stale = None;
         }
-        (self.role, self.mark) = (role, mark);
+        writing.apply(&mut self.standing);
+        !full
     }
 
-    /// What its agent says of it.
-    pub fn told(&self, unreachable: bool) -> RunState {
-        match self.qemu {
-            _ if unreachable => RunState::Unknown,
-            Qemu::Running | Qemu::Sending | Qemu::Finishing | Qemu::Shut => RunState::Running,
-            Qemu::Postmigrate => RunState::MovedOut,
-            Qemu::Incoming | Qemu::Receiving(_) => RunState::Incoming,
-            Qemu::Loaded => RunState::Loaded,
-            Qemu::Dead => RunState::Dead,
-        }
+    /// What it does, as its agent sees it.
+    pub fn state(&self) -> VmState {
+        self.qemu.seen().map_or(VmState::Dead, |seen| classify(self.standing.role, seen))
     }
 }
 
@@ -159,7 +145,7 @@ impl World {
         let after = copy.qemu;
         if before != after {
             self.trace.say(self.clock.now, || format!("  {host}/v{vm}: {before:?} -> {after:?}"));
-            self.list_changed(host);
+            self.agent_event(host, Event::Changed);
         }
         self.tell_sessions(host, vm, step, after);
     }
@@ -219,7 +205,7 @@ impl World {
         }
         copy.qemu = Qemu::Dead;
         self.trace.say(self.clock.now, || format!("  {host}/v{vm} dies"));
-        self.list_changed(host);
+        self.agent_event(host, Event::Changed);
         let Some(agent) = &self.hosts[host].agent else { return };
         let sources = agent.sources.iter().filter(|(_, s)| s.vm == vm && !s.over);
         let sources = sources.map(|(&id, _)| SessionEvent::Source(id, source::Event::QemuDied));

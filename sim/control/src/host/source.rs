@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use rackferry_fleet::{Activity, Generation, MigrationId, Outcome, Progress, Said, SessionEnd};
+use rackferry_agent_core::{Event as Happened, MigrationId, SourceWord};
+use rackferry_fleet::{Activity, Progress};
 use rackferry_migrator_protocol::session::patience::{Advice, Look, Patience, UNBOUNDED_MS};
-use rackferry_migrator_protocol::session::source::{self, Effect, Event, Phase, Source};
+use rackferry_migrator_protocol::session::source::{Effect, Event, Outcome, Phase, Source};
 
+use super::Simulated;
 use super::chores::{Chore, SessionEvent, Start};
-use super::orders::ended;
-use super::qemu::{Mark, Qemu, Side, Step};
+use super::qemu::{Qemu, Step};
 use crate::clock::{MS, SECOND};
 use crate::net::{ConnId, Frame, Purpose};
 use crate::world::World;
@@ -37,7 +38,6 @@ pub struct SourceSession {
     accepted: bool,
     /// What came before that.
     early: Vec<Event>,
-    generation: Generation,
     /// QEMU's migration stream was closed.
     pub closed: bool,
     /// It has said its last word to the machine.
@@ -85,30 +85,14 @@ impl SourceSession {
 
 impl World {
     /// A session of a source agent begins.
-    pub(super) fn start_source(&mut self, host: usize, start: Start) {
-        let Start { migration, vm, generation, target, disruption } = start;
-        let Some(agent) = &self.hosts[host].agent else { return };
-        if agent.sources.contains_key(&migration) {
-            return;
-        }
-        let id = MigrationId(migration);
-        let (welcomed, deaf) = (agent.welcomed, agent.unreachable.contains(&vm));
-        let full = self.hosts[host].full;
-        let Some(copy) =
-            self.hosts[host].copies[vm].as_mut().filter(|_| welcomed && !deaf && !full)
-        else {
-            let end = ended(Outcome::RolledBack, "the move did not begin");
-            return self.tell(host, Said::Ended(id, end));
-        };
-        copy.write_down(copy.role, Some(Mark { migration, side: Side::Source }), false);
-        self.list_changed(host);
+    pub(super) fn start_source(&mut self, host: usize, migration: u64, start: Start) {
+        let Start { vm, generation, target, disruption } = start;
         let session = SourceSession {
             machine: Source::new(self.plan.verify),
             vm,
             conn: None,
             accepted: false,
             early: Vec::new(),
-            generation,
             closed: false,
             over: false,
             began_at: self.clock.now,
@@ -127,7 +111,7 @@ impl World {
         if self.hosts[target].agent.is_none() {
             return self.later(host, 5 * MS, Chore::CallFailed(migration));
         }
-        let call = Frame::Call(migration, generation.0);
+        let call = Frame::Call(migration, generation);
         let conn = self.dial(me, there, Purpose::Pipe(migration), call);
         if let Some(session) = self.source_mut(host, migration) {
             session.conn = Some(conn);
@@ -142,7 +126,7 @@ impl World {
     pub(super) fn call_failed(&mut self, host: usize, id: u64) {
         let Some(session) = self.source_mut(host, id).filter(|s| !s.over) else { return };
         if !session.accepted {
-            self.source_finishes(host, id, Outcome::RolledBack);
+            self.source_finishes(host, id, Outcome::RolledBack("its call was lost".to_owned()));
         }
     }
 
@@ -226,13 +210,13 @@ impl World {
     fn source_effect(&mut self, host: usize, id: u64, effect: Effect) {
         let now = self.clock.now;
         let Some(session) = self.source_mut(host, id) else { return };
-        let (vm, generation) = (session.vm, session.generation);
+        let vm = session.vm;
         match effect {
             Effect::StartMigrate => self.start_migrate(host, id, vm),
             Effect::AskSlot { .. } => {
                 if session.asked_at.is_none_or(|at| now >= at + ASK_AGAIN) {
                     session.asked_at = Some(now);
-                    self.ask(host, id, Said::SwitchoverRequest(MigrationId(id)));
+                    self.source_says(host, id, SourceWord::AskSlot { predicted_ms: 0 });
                 }
             }
             Effect::OpenValve => {
@@ -246,7 +230,7 @@ impl World {
                 self.source_later(host, id, pause, Event::Hashed([7; 32]));
             }
             Effect::AskCommit => {
-                self.ask(host, id, Said::CommitRequest(MigrationId(id), generation));
+                self.source_says(host, id, SourceWord::AskCommit);
                 self.source_later(host, id, DECISION_PATIENCE, Event::DecisionOverdue);
             }
             Effect::ForwardShut => {
@@ -258,7 +242,7 @@ impl World {
                     self.qemu_later(host, vm, pause, Step::Settle);
                 }
             }
-            Effect::AttestStopped => self.tell(host, Said::SourceStopped(MigrationId(id))),
+            Effect::AttestStopped => self.source_says(host, id, SourceWord::Stopped),
             Effect::SendGo => self.tell_target(host, id, Frame::Go),
             Effect::SendAbort(_) => self.tell_target(host, id, Frame::Abort),
             Effect::CloseStream => {
@@ -267,8 +251,12 @@ impl World {
                 self.qemu_later(host, vm, pause, Step::Settle);
             }
             Effect::QuitQemu => {}
-            Effect::Finish(outcome) => self.source_finishes(host, id, outcome_of(&outcome)),
+            Effect::Finish(outcome) => self.source_finishes(host, id, outcome),
         }
+    }
+
+    fn source_says(&mut self, host: usize, id: u64, word: SourceWord<Simulated>) {
+        self.agent_event(host, Happened::SourceSaid(MigrationId(id), word));
     }
 
     fn start_migrate(&mut self, host: usize, id: u64, vm: usize) {
@@ -314,7 +302,7 @@ impl World {
             stop_limit_ms: stop.1,
             ..Progress::default()
         };
-        self.tell(host, Said::Progress(MigrationId(id), progress));
+        self.source_says(host, id, SourceWord::Progress(progress));
         let copy = self.hosts[host].copies[vm].as_ref();
         if copy.is_none_or(|copy| copy.qemu != Qemu::Sending) {
             return;
@@ -341,49 +329,22 @@ impl World {
         if let Some(conn) = conn {
             self.close(conn, 0);
         }
-        match outcome {
+        match &outcome {
             Outcome::Moved => self.coverage.moved += 1,
-            Outcome::RolledBack => self.coverage.rolled_back += 1,
-            Outcome::VmLost => self.coverage.vm_lost += 1,
-            Outcome::Stopped => self.coverage.left_stopped += 1,
+            Outcome::RolledBack(_) => self.coverage.rolled_back += 1,
+            Outcome::VmLost(_) => self.coverage.vm_lost += 1,
+            Outcome::Stopped(_) => self.coverage.left_stopped += 1,
         }
         let pause = self.dice.between(MS / 10, 80 * MS);
         self.later(host, pause, Chore::SourceOver(id, outcome));
     }
 
-    /// What is left to do after a source session, and its end.
+    /// Its last word has arrived: the rules do what is left to do.
     pub(super) fn source_over(&mut self, host: usize, id: u64, outcome: Outcome) {
-        let Some(session) = self.source_mut(host, id) else { return };
-        let (vm, gave_up) = (session.vm, session.gave_up);
-        match outcome {
-            Outcome::Moved | Outcome::VmLost => self.release(host, vm),
-            Outcome::RolledBack => {
-                let full = self.hosts[host].full;
-                let copy = self.hosts[host].copies[vm].as_mut();
-                if let Some(copy) = copy.filter(|c| c.mark.is_some_and(|mark| mark.migration == id))
-                {
-                    copy.write_down(copy.role, None, full);
-                }
-                self.list_changed(host);
-            }
-            Outcome::Stopped => {}
-        }
-        let not_converged = gave_up && outcome == Outcome::RolledBack;
-        let end = SessionEnd { not_converged, ..ended(outcome, "as its session says") };
-        self.tell(host, Said::Ended(MigrationId(id), end));
-        if let Some(agent) = &mut self.hosts[host].agent {
-            agent.sources.remove(&id);
-            agent.requests.remove(&id);
-        }
-    }
-}
-
-fn outcome_of(outcome: &source::Outcome) -> Outcome {
-    match outcome {
-        source::Outcome::Moved => Outcome::Moved,
-        source::Outcome::RolledBack(_) => Outcome::RolledBack,
-        source::Outcome::VmLost(_) => Outcome::VmLost,
-        source::Outcome::Stopped(_) => Outcome::Stopped,
+        let agent = self.hosts[host].agent.as_mut();
+        let Some(session) = agent.and_then(|agent| agent.sources.remove(&id)) else { return };
+        let not_converged = session.gave_up && matches!(outcome, Outcome::RolledBack(_));
+        self.agent_event(host, Happened::SourceOver(MigrationId(id), outcome, Some(not_converged)));
     }
 }
 

@@ -1,11 +1,10 @@
 //! The shell around a target's state machine, which is the production one.
 
-use rackferry_fleet::{MigrationId, Outcome, Said};
+use rackferry_agent_core::{Event as Happened, MigrationId, TargetEnd};
 use rackferry_migrator_protocol::session::target::{Effect, Event, Target};
 
 use super::chores::{Chore, SessionEvent};
-use super::orders::ended;
-use super::qemu::{Qemu, Side, Step};
+use super::qemu::{Qemu, Step};
 use crate::clock::MS;
 use crate::net::{ConnId, Frame};
 use crate::world::World;
@@ -34,17 +33,25 @@ pub struct TargetSession {
 impl World {
     /// A source calls.
     pub(super) fn target_called(&mut self, host: usize, conn: ConnId, id: u64, generation: u64) {
-        let state = &mut self.hosts[host];
-        let vm = state.copy_in(id, Side::Target);
-        let Some(agent) = state.agent.as_mut().filter(|agent| agent.welcomed) else {
-            return self.close(conn, 1);
-        };
-        let expected = agent.expected.get(&id) == Some(&generation);
-        let (true, Some(vm)) = (expected, vm) else { return self.close(conn, 1) };
-        agent.expected.remove(&id);
+        let migration = MigrationId(id);
+        let called = Happened::Called { migration, session: id, generation };
+        self.agent_event_of(host, called, Some(conn));
+    }
+
+    /// It is the one that is expected: a session begins.
+    pub(super) fn receive(&mut self, host: usize, conn: ConnId, id: u64, vm: usize) {
+        let copy = self.hosts[host].copies[vm].as_ref();
+        let unreachable =
+            self.hosts[host].agent.as_ref().is_some_and(|agent| agent.unreachable.contains(&vm));
+        if copy.is_none() || unreachable {
+            self.close(conn, 1);
+            return self.later(host, MS, Chore::TargetOver(id, TargetEnd::NotBegun));
+        }
         let machine = Target::new(self.plan.verify);
         let session = TargetSession { machine, vm, conn, ending: Ending::LeftLoaded };
-        agent.targets.insert(id, session);
+        if let Some(agent) = &mut self.hosts[host].agent {
+            agent.targets.insert(id, session);
+        }
         self.send(conn, 1, Frame::Accepted);
         match self.hosts[host].copies[vm].as_mut() {
             Some(copy) if copy.qemu == Qemu::Incoming => copy.qemu = Qemu::Receiving(false),
@@ -146,22 +153,13 @@ impl World {
         let agent = self.hosts[host].agent.as_mut();
         let Some(session) = agent.and_then(|agent| agent.targets.remove(&id)) else { return };
         self.close(session.conn, 1);
-        match session.ending {
-            Ending::Running => {
-                self.now_owned(host, session.vm);
-                self.tell(host, Said::TargetRunning(MigrationId(id)));
-            }
-            Ending::Discard => {
-                self.discard(host, id);
-                let end = ended(Outcome::RolledBack, "the target gave up");
-                // It is said when the copy is gone.
-                self.later(host, 70 * MS, Chore::Tell(Box::new(Said::Ended(MigrationId(id), end))));
-            }
-            Ending::LeftLoaded => {}
-            Ending::Stuck => {
-                let end = ended(Outcome::Stopped, "it did not want to run");
-                self.tell(host, Said::Ended(MigrationId(id), end));
-            }
-        }
+        let end = match session.ending {
+            Ending::Running => TargetEnd::Running,
+            Ending::Discard => TargetEnd::Discard("the target gave up".to_owned()),
+            Ending::LeftLoaded => TargetEnd::LeftLoaded,
+            Ending::Stuck => TargetEnd::Stuck("it did not want to run".to_owned()),
+        };
+        let pause = self.dice.between(MS / 10, 20 * MS);
+        self.later(host, pause, Chore::TargetOver(id, end));
     }
 }

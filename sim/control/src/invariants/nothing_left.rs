@@ -1,9 +1,10 @@
 //! Once faults heal and intents are reached, nothing of a move is left: no QEMU, session, expectation or question at any
 //! host, no connection between hosts.
 
+use rackferry_agent_core::{MigrationId, Side};
 use rackferry_fleet::{Key, Record, VmName};
 
-use crate::host::qemu::{Copy, Qemu, Side};
+use crate::host::qemu::{Copy, Qemu};
 use crate::net::Purpose;
 use crate::operator::vm_name;
 use crate::world::World;
@@ -16,17 +17,17 @@ pub(super) fn check(world: &World) -> Option<String> {
     world.hosts.iter().find_map(|host| {
         let agent = host.agent.as_ref()?;
         let name = &host.name;
-        if let Some(id) = agent.sources.keys().chain(agent.targets.keys()).next() {
-            return Some(format!("{name} has a session of mig-{id}"));
+        if let Some(id) = agent.core.sources().chain(agent.core.targets()).next() {
+            return Some(format!("{name} has a session of {id}"));
         }
-        let died = |id: &u64| {
-            let vm = host.copy_in(*id, Side::Target);
+        let died = |id: &MigrationId| {
+            let vm = host.copy_in(id.0, Side::Target);
             vm.and_then(|vm| host.copies[vm].as_ref()).is_some_and(|copy| copy.qemu == Qemu::Dead)
         };
-        if let Some(id) = agent.expected.keys().find(|id| !died(id)) {
-            return Some(format!("{name} expects mig-{id}"));
+        if let Some(id) = agent.core.expected().find(|id| !died(id)) {
+            return Some(format!("{name} expects {id}"));
         }
-        if let Some(request) = agent.requests.values().next() {
+        if let Some(request) = agent.core.questions().values().next() {
             return Some(format!("{name} still asks {request:?}"));
         }
         let copies = host.copies.iter().enumerate();
@@ -35,7 +36,7 @@ pub(super) fn check(world: &World) -> Option<String> {
         let belongs = |vm: usize, copy: &Copy| {
             let record = world.truth.records.get(&Key::Vm(VmName::new(vm_name(vm))));
             let elsewhere = matches!(record, Some(Record::Vm(record)) if record.owner != *name);
-            copy.mark.is_none() || !elsewhere
+            copy.standing.mark.is_none() || !elsewhere
         };
         let left = copies.find(|(vm, copy)| {
             copy.qemu != Qemu::Running && !(copy.qemu == Qemu::Dead && belongs(*vm, copy))

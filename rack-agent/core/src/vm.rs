@@ -1,0 +1,95 @@
+//! What a host knows of a VM.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::MigrationId;
+
+/// Which of its lives a VM has on this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// It belongs here, as far as this host knows.
+    Run,
+    /// It arrives.
+    Incoming,
+}
+
+/// Side of a migration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// The VM leaves.
+    Source,
+    /// The VM arrives.
+    Target,
+}
+
+/// The migration a VM takes part in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// The migration.
+    #[serde(rename = "id")]
+    pub migration: MigrationId,
+    /// Generation of the ownership if it is committed.
+    pub generation: u64,
+    /// What this host is in it.
+    pub side: Side,
+}
+
+/// What is written down about a VM: it outlives the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Whether the VM belongs here.
+    pub role: Role,
+    /// Generation of the ownership this host believes in; 0: none yet.
+    pub generation: u64,
+    /// Migration under way.
+    #[serde(rename = "migration")]
+    pub mark: Option<Mark>,
+}
+
+/// What a VM does, as the coordinator sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VmState {
+    /// Runs, or may run again by itself (completion of a migration that has not succeeded yet).
+    Running,
+    /// Stopped by its user.
+    Paused,
+    /// Arriving, not (or not known to be) loaded.
+    Incoming,
+    /// Arriving: everything is loaded, it only needs to be let go.
+    Loaded,
+    /// Left: stopped for good after a completed migration.
+    MovedOut,
+    /// Its QEMU is gone.
+    Dead,
+    /// Its QEMU lives (or may) and does not answer a new agent: it may be any of these.
+    Unknown,
+}
+
+impl fmt::Display for VmState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Incoming => "incoming",
+            Self::Loaded => "loaded",
+            Self::MovedOut => "moved out",
+            Self::Dead => "dead",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+/// A VM at the moment something is to be done to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Its name.
+    pub name: String,
+    /// What is written down.
+    pub standing: Standing,
+    /// What it does.
+    pub state: VmState,
+}

@@ -1,0 +1,260 @@
+//! Between the agent's own types and those of `rackferry.v1`.
+
+use rackferry_agent_core as core;
+use rackferry_agent_core::{Carried, MigrationId, Order, Outcome, Question, SourceWord, Word};
+use rackferry_migrator::source::{self, Dedup, Notice, Progress, SourceReport};
+use rackferry_migrator::stats::Totals;
+use rackferry_migrator::target::{self, TargetOutcome};
+use rackferry_migrator_protocol::session::patience::Disruption;
+use rackferry_proto::v1;
+use rackferry_proto::v1::connect_request::Message as Up;
+use rackferry_proto::v1::connect_response::Message as Down;
+
+use crate::vm::{Side, VmState, VmSummary};
+
+/// The rules carry messages of `rackferry.v1`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wire {}
+
+impl Carried for Wire {
+    type Prepare = v1::PrepareTarget;
+    type Start = v1::StartSource;
+    type Progress = v1::MigrationProgress;
+    /// Without migration, side, outcome and reason.
+    type Figures = v1::MigrationEnded;
+    type Findings = v1::CheckReport;
+}
+
+/// An order about a migration; none if it names none.
+pub fn order(order: Down) -> Option<Order<Wire>> {
+    let rate = |bytes_per_second| Some(bytes_per_second).filter(|&rate| rate > 0);
+    Some(match order {
+        Down::PrepareTarget(o) => Order::PrepareTarget {
+            migration: id(&o.migration_id)?,
+            session: o.session,
+            generation: o.generation,
+            prepare: o,
+        },
+        Down::StartSource(o) => Order::StartSource {
+            migration: id(&o.migration_id)?,
+            vm: o.vm.clone(),
+            generation: o.generation,
+            rate: rate(o.bytes_per_second),
+            start: o,
+        },
+        Down::SetRate(o) => Order::SetRate(id(&o.migration_id)?, rate(o.bytes_per_second)),
+        Down::SwitchoverGrant(o) => Order::SwitchoverGrant(id(&o.migration_id)?),
+        Down::CommitDecision(o) => Order::CommitDecision {
+            migration: id(&o.migration_id)?,
+            granted: o.granted,
+            reason: o.reason,
+        },
+        Down::Cancel(o) => Order::Cancel(id(&o.migration_id)?, o.reason),
+        Down::HurrySource(o) => Order::HurrySource(id(&o.migration_id)?),
+        Down::ResumeTarget(o) => Order::ResumeTarget(id(&o.migration_id)?, o.generation),
+        Down::DiscardTarget(o) => Order::DiscardTarget(id(&o.migration_id)?, o.reason),
+        Down::ReleaseSource(o) => Order::ReleaseSource {
+            migration: id(&o.migration_id)?,
+            generation: o.generation,
+            resume: o.resume,
+        },
+        Down::Welcome(_) | Down::RackView(_) | Down::CheckSource(_) | Down::CheckTarget(_) => {
+            return None;
+        }
+    })
+}
+
+/// A migration, as it is named on the wire.
+pub fn id(text: &str) -> Option<MigrationId> {
+    text.parse().ok()
+}
+
+/// What the coordinator is told.
+pub fn word(word: Word<Wire>) -> Up {
+    match word {
+        Word::TargetReady(id) => Up::TargetReady(v1::TargetReady { migration_id: id.to_string() }),
+        Word::TargetRunning(id, generation) => {
+            Up::TargetRunning(v1::TargetRunning { migration_id: id.to_string(), generation })
+        }
+        Word::TargetDiscarded(id) => {
+            Up::TargetDiscarded(v1::TargetDiscarded { migration_id: id.to_string() })
+        }
+        Word::Asked(id, Question::Slot { predicted_ms: predicted_stop_ms }) => {
+            let migration_id = id.to_string();
+            Up::SwitchoverRequest(v1::SwitchoverRequest { migration_id, predicted_stop_ms })
+        }
+        Word::Asked(id, Question::Commit { generation }) => {
+            Up::CommitRequest(v1::CommitRequest { migration_id: id.to_string(), generation })
+        }
+        Word::SourceStopped(id, generation) => {
+            Up::SourceStopped(v1::SourceStopped { migration_id: id.to_string(), generation })
+        }
+        Word::Progress(_, progress) => Up::Progress(progress),
+        Word::Ended(id, end) => Up::Ended(ended(id, end)),
+        Word::Findings(findings) => Up::CheckReport(findings),
+    }
+}
+
+fn ended(id: MigrationId, end: core::End<Wire>) -> v1::MigrationEnded {
+    let outcome = match end.outcome {
+        Outcome::Moved => v1::Outcome::Moved,
+        Outcome::RolledBack => v1::Outcome::RolledBack,
+        Outcome::VmLost => v1::Outcome::VmLost,
+        Outcome::Stopped => v1::Outcome::Stopped,
+    };
+    v1::MigrationEnded {
+        migration_id: id.to_string(),
+        side: side(end.side).into(),
+        outcome: outcome.into(),
+        reason: end.reason,
+        ..end.figures.unwrap_or_default()
+    }
+}
+
+fn side(side: Side) -> v1::Side {
+    match side {
+        Side::Source => v1::Side::Source,
+        Side::Target => v1::Side::Target,
+    }
+}
+
+/// Figures of a source session that is over.
+pub fn figures(report: &SourceReport) -> v1::MigrationEnded {
+    v1::MigrationEnded {
+        counters: Some(counters(&report.totals)),
+        qemu_downtime_ms: report.qemu_downtime_ms.unwrap_or_default() as u32,
+        blackout_ms: report.blackout.map_or(0, |b| b.as_millis() as u32),
+        memory_digest: report.digest.map(|d| hex(&d)).unwrap_or_default(),
+        not_converged: report.not_converged,
+        ..Default::default()
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// What a source session says.
+pub fn notice(id: MigrationId, notice: Notice) -> SourceWord<Wire> {
+    match notice {
+        Notice::AskSlot { predicted_ms } => SourceWord::AskSlot { predicted_ms },
+        Notice::AskCommit => SourceWord::AskCommit,
+        Notice::SourceStopped => SourceWord::Stopped,
+        Notice::Progress(p) => SourceWord::Progress(progress(&id.to_string(), &p)),
+    }
+}
+
+/// What a source session is told.
+pub fn source_command(command: core::SourceCommand) -> source::Command {
+    match command {
+        core::SourceCommand::SlotGranted => source::Command::SlotGranted,
+        core::SourceCommand::Decision { granted, reason } => {
+            source::Command::Decision { granted, reason }
+        }
+        core::SourceCommand::Cancel(why) => source::Command::Cancel(why),
+        core::SourceCommand::Hurry => source::Command::Hurry,
+    }
+}
+
+/// What a target session is told.
+pub fn target_command(command: &core::TargetCommand) -> target::Command {
+    match command {
+        core::TargetCommand::Resume(_) => target::Command::Resume,
+        core::TargetCommand::Discard(why) => target::Command::Discard(why.clone()),
+    }
+}
+
+/// How a target session ended.
+pub fn target_end(outcome: TargetOutcome) -> core::TargetEnd {
+    match outcome {
+        TargetOutcome::Running => core::TargetEnd::Running,
+        TargetOutcome::Discard(why) => core::TargetEnd::Discard(why),
+        TargetOutcome::LeftLoaded => core::TargetEnd::LeftLoaded,
+        TargetOutcome::Stuck(why) => core::TargetEnd::Stuck(why),
+    }
+}
+
+/// A VM as the coordinator wants to see it.
+pub fn vm_state(vm: VmSummary) -> v1::VmState {
+    let run_state = match vm.run_state {
+        VmState::Running => v1::RunState::Running,
+        VmState::Paused => v1::RunState::Paused,
+        VmState::Incoming => v1::RunState::Incoming,
+        VmState::Loaded => v1::RunState::Loaded,
+        VmState::MovedOut => v1::RunState::MovedOut,
+        VmState::Dead => v1::RunState::Dead,
+        VmState::Unknown => v1::RunState::Unknown,
+    };
+    let mark = vm.standing.mark;
+    v1::VmState {
+        name: vm.name,
+        memory_bytes: vm.memory_bytes,
+        run_state: run_state.into(),
+        generation: vm.standing.generation,
+        migration_id: mark.map(|mark| mark.migration.to_string()).unwrap_or_default(),
+        side: mark.map_or(v1::Side::Unspecified, |mark| side(mark.side)).into(),
+        qemu_version: vm.qemu_version,
+        machine_type: vm.machine,
+        spec_toml: vm.spec_toml,
+    }
+}
+
+/// Byte counters of a session.
+pub fn counters(t: &Totals) -> v1::TransferCounters {
+    v1::TransferCounters {
+        logical_bytes: t.zero_bytes + t.duplicate_bytes + t.raw_bytes,
+        zero_bytes: t.zero_bytes,
+        duplicate_bytes: t.duplicate_bytes,
+        raw_bytes: t.raw_bytes,
+        wire_bytes: t.wire_bytes,
+        supplied_bytes: t.supplied_bytes,
+    }
+}
+
+/// How far a session is.
+pub fn progress(migration_id: &str, p: &Progress) -> v1::MigrationProgress {
+    let phase = if p.switching { v1::Phase::Switching } else { v1::Phase::Copying };
+    v1::MigrationProgress {
+        migration_id: migration_id.to_owned(),
+        phase: phase.into(),
+        pass1_ratio: p.pass1_ratio,
+        round: p.round,
+        remaining_bytes: p.remaining_bytes,
+        dirty_bytes_per_second: p.dirty_rate,
+        send_bytes_per_second: p.send_rate,
+        counters: Some(counters(&p.totals)),
+        predicted_stop_ms: p.predicted_stop_ms,
+        stop_limit_ms: p.limit_ms,
+    }
+}
+
+/// Which copies are found, by the operator's choice.
+pub fn dedup(options: &v1::MigrationOptions) -> Dedup {
+    match options.dedup() {
+        v1::DedupMode::Off => Dedup::Off,
+        v1::DedupMode::Host => Dedup::Host,
+        v1::DedupMode::Rack | v1::DedupMode::Unspecified => Dedup::Rack,
+    }
+}
+
+/// Content is compressed unless the operator said no.
+pub fn compress(options: &v1::MigrationOptions) -> bool {
+    options.compress() != v1::CompressMode::Off
+}
+
+/// The VM's limit, milliseconds.
+pub fn max_downtime_ms(options: &v1::MigrationOptions) -> u32 {
+    match options.max_downtime_ms {
+        0 => 300,
+        ms => ms,
+    }
+}
+
+/// What may be done to a VM that does not converge; who says nothing, an older coordinator, means the default.
+pub fn disruption(options: &v1::MigrationOptions) -> Disruption {
+    match options.disruption() {
+        v1::Disruption::None => Disruption::None,
+        v1::Disruption::Brief | v1::Disruption::Unspecified => Disruption::Brief,
+        v1::Disruption::Allow => Disruption::Allow,
+    }
+}
