@@ -1,9 +1,9 @@
 //! The connection to a rack neighbour: numbered requests, answers in any order.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
+use dashmap::DashMap;
 use rackferry_migrator_protocol::frame::{ClaimReply, FetchReplyView, Hello, Kind, Role};
 use rackferry_tls::Tls;
 use tokio::sync::{mpsc, oneshot};
@@ -16,7 +16,7 @@ use crate::limits::{NEIGHBOUR_BACKOFF, NEIGHBOUR_REQUESTS};
 /// An answer: the payload of the frame, decoded by whoever asked.
 pub type Answer = Vec<u8>;
 
-type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Answer>>>>;
+type Waiting = Arc<DashMap<u64, oneshot::Sender<Answer>>>;
 
 #[derive(Debug)]
 struct Request {
@@ -105,8 +105,7 @@ async fn serve<R, W>(
                 _ => break,
             };
             let Ok(number) = number else { break };
-            let waiter = answers.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
-            if let Some(waiter) = waiter {
+            if let Some((_, waiter)) = answers.remove(&number) {
                 let _ = waiter.send(std::mem::take(&mut payload));
             }
         }
@@ -114,7 +113,7 @@ async fn serve<R, W>(
     let mut next = Some(first);
     while let Some(request) = next.take() {
         if let Some(answer) = request.answer {
-            waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(request.number, answer);
+            waiting.insert(request.number, answer);
         }
         if writer.send(request.kind, &[&request.payload]).await.is_err() {
             break;
@@ -126,5 +125,5 @@ async fn serve<R, W>(
     }
     reading.abort();
     // Dropping the senders tells everybody who waits.
-    waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    waiting.clear();
 }

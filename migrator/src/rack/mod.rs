@@ -4,10 +4,11 @@ mod link;
 mod pool;
 mod store;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
+use dashmap::DashSet;
 use rackferry_dedup_index::{ClaimAnswer, Digest, DomainKey, IndexShard, PageHasher, Rendezvous};
 use rackferry_migrator_protocol::frame::{
     ClaimReply, ClaimRequest, FetchRequest, Forget, Holder, Kind, Revoke,
@@ -56,7 +57,8 @@ pub struct Rack {
     /// Contents in this host's guest memories.
     pub store: ContentStore,
     view: RwLock<View>,
-    incoming: Mutex<HashSet<u64>>,
+    /// Sessions that bring content to this host.
+    incoming: DashSet<u64>,
     next_request: AtomicU64,
 }
 
@@ -102,7 +104,7 @@ impl Rack {
                 members: HashMap::new(),
                 owners: Rendezvous::new([own_host]),
             }),
-            incoming: Mutex::default(),
+            incoming: DashSet::new(),
             next_request: AtomicU64::new(1),
         }
     }
@@ -126,17 +128,17 @@ impl Rack {
 
     /// A session from another rack brings content to this host from now on.
     pub fn session_opened(&self, session: u64) {
-        self.incoming.lock().unwrap_or_else(PoisonError::into_inner).insert(session);
+        self.incoming.insert(session);
     }
 
     /// It brings no more.
     pub fn session_closed(&self, session: u64) {
-        self.incoming.lock().unwrap_or_else(PoisonError::into_inner).remove(&session);
+        self.incoming.remove(&session);
     }
 
     /// Does `session` still bring content to this host?
     pub fn expects(&self, session: u64) -> bool {
-        self.incoming.lock().unwrap_or_else(PoisonError::into_inner).contains(&session)
+        self.incoming.contains(&session)
     }
 
     /// One digest over whole guest memories, for verify mode. Blocks; the guest must be stopped.
