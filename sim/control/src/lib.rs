@@ -2,8 +2,8 @@
 //!
 //! Coordinators, agents and QEMUs live in one deterministic world: virtual time, everything by chance from one seed.
 //! The coordinators run the production [`rackferry_fleet::Fleet`] over a small replicated log, the agents run the
-//! production session machines of `rackferry_migrator_protocol`; what is modelled is what lies around them: streams,
-//! disks, processes, QEMU. Things break at every step, and after every event all [invariants] are looked at.
+//! production [`rackferry_agent_core::Core`] and the session machines of `rackferry_migrator_protocol`; what is modelled is
+//! what lies around them: streams, disks, processes, QEMU. Things break at every step, and after every event all [invariants] are looked at.
 //!
 //! * [`world`]: what there is and what happens next; [`plan`]: what a seed makes of it.
 //! * [`raft`], [`leader`], [`truth`]: the coordinators; [`host`]: agents and their QEMUs; [`net`]: what connects them.
@@ -41,6 +41,9 @@ pub enum Bug {
     /// One in the fleet itself.
     #[cfg(feature = "planted-bugs")]
     InFleet(rackferry_fleet::PlantedBug),
+    /// One in the rules of every agent.
+    #[cfg(feature = "planted-bugs")]
+    InAgent(rackferry_agent_core::PlantedBug),
 }
 
 /// What became of a world.
@@ -67,6 +70,11 @@ pub fn replay(seed: u64, bug: Option<Bug>) -> Report {
 }
 
 fn live(seed: u64, bug: Option<Bug>, traced: bool) -> Report {
+    #[cfg(feature = "planted-bugs")]
+    rackferry_agent_core::plant(match bug {
+        Some(Bug::InAgent(bug)) => Some(bug),
+        _ => None,
+    });
     let mut world = World::new(seed, bug, traced);
     world.live();
     let World { violation, coverage, trace, .. } = world;

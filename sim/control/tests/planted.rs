@@ -1,5 +1,6 @@
 //! The test of the test: every bug that is put in is found, and it is said after how many seeds.
 
+use rackferry_agent_core::PlantedBug as Agent;
 use rackferry_fleet::PlantedBug;
 use rackferry_simulation::{Bug, play};
 
@@ -16,7 +17,7 @@ fn find(bug: Bug) -> (u64, &'static str) {
 }
 
 #[test]
-fn every_planted_bug_is_found() {
+fn every_bug_planted_around_coordinators_is_found() {
     let bugs = [
         Bug::SaysBeforeDurable,
         Bug::NoBarrier,
@@ -34,6 +35,16 @@ fn every_planted_bug_is_found() {
         Bug::InFleet(PlantedBug::HurriesTheGentle),
         Bug::InFleet(PlantedBug::ApartOverlooked),
     ];
+    all_found(bugs);
+}
+
+#[test]
+fn every_bug_planted_in_agents_is_found() {
+    let bugs = [Bug::InAgent(Agent::LossUnnoticed), Bug::InAgent(Agent::ExpectsTheCalled)];
+    all_found(bugs);
+}
+
+fn all_found(bugs: impl IntoIterator<Item = Bug>) {
     for bug in bugs {
         let (seeds, invariant) = find(bug);
         println!("{bug:?}: found after {seeds} seeds by \"{invariant}\"");

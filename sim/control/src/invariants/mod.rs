@@ -17,7 +17,7 @@ mod told_by_the_log;
 
 use std::collections::BTreeMap;
 
-use rackferry_fleet::{Fleet, Generation, Key, MigrationId, Order, Record, Stage, VmName};
+use rackferry_fleet::{Change, Fleet, Generation, Key, MigrationId, Order, Record, Stage, VmName};
 
 use crate::host::qemu::Qemu;
 use crate::world::World;
@@ -86,23 +86,21 @@ impl World {
 
     /// Looks at everything that can be seen at any moment.
     pub fn check(&mut self) {
-        let mut found = one_running_copy::check(self).map(|what| ("one running copy", what));
-        found = found.or_else(|| nobody_lost::check(self).map(|what| ("nobody lost", what)));
-        if std::mem::take(&mut self.truth_changed) {
-            found = found
-                .or_else(|| answers_durable::check(self).map(|what| ("answers durable", what)));
-        }
-        if let Some((invariant, what)) = found {
-            self.violated(invariant, what);
-        }
+        self.look(|world, when| match when {
+            When::Always(check) => check(world),
+            When::Committed(check) if world.truth_changed => check(world),
+            _ => None,
+        });
+        self.truth_changed = false;
     }
 
     /// A change is committed.
-    pub fn watch_change(&mut self, change: &rackferry_fleet::Change) {
+    pub fn watch_change(&mut self, change: &Change) {
         self.count_commits(change);
-        if let Some(what) = generations_rise::check(self, change) {
-            self.violated("generations rise", what);
-        }
+        self.look(|world, when| match when {
+            When::Changed(check) => check(world, change),
+            _ => None,
+        });
     }
 
     /// A leader's fleet has decided to give an order.
@@ -111,41 +109,26 @@ impl World {
         if matches!(order, Order::CommitDecision { refusal: Some(_), .. }) {
             self.coverage.refused += 1;
         }
-        if let Some(what) = told_by_the_log::decided(self, node, order) {
-            self.violated("told by the log", what);
-        }
-        if let Some(what) = holds_kept::check(self, node, order) {
-            self.violated("holds kept", what);
-        }
-        if let Some(what) = kept_apart::check(self, node, order) {
-            self.violated("kept apart", what);
-        }
-        if let Some(what) = hurry_asked::check(self, node, order) {
-            self.violated("hurry asked for", what);
-        }
-        if let Some(what) = retries_wait::check(self, node, order) {
-            self.violated("retries wait", what);
-        }
-        if let Some(what) = links_kept::check(self, node, order) {
-            self.violated("links kept", what);
-        }
-        if let Some(what) = limits_kept::check(self, node, order) {
-            self.violated("limits kept", what);
-        }
+        self.look(|world, when| match when {
+            When::Decided(check) => check(world, node, order),
+            _ => None,
+        });
     }
 
     /// An order that bears on ownership leaves; entries committed, and known to its leader, when decided.
     pub fn watch_order_leaving(&mut self, node: usize, knew: (usize, usize), order: &Order) {
-        if let Some(what) = told_by_the_log::leaves(self, node, knew, order) {
-            self.violated("told by the log", what);
-        }
+        self.look(|world, when| match when {
+            When::Leaving(check) => check(world, node, knew, order),
+            _ => None,
+        });
     }
 
     /// What clients see has changed.
     pub fn watch_shown(&mut self, node: usize) {
-        if let Some(what) = progress_forward::check(self, node) {
-            self.violated("progress goes forward", what);
-        }
+        self.look(|world, when| match when {
+            When::Shown(check) => check(world, node),
+            _ => None,
+        });
     }
 
     /// A client was told something: from now on it must hold.
@@ -156,10 +139,60 @@ impl World {
 
     /// Why the world is not at rest yet, faults having healed; none if it is.
     pub fn unrest(&self) -> Option<(&'static str, String)> {
-        let left = || nothing_left::check(self).map(|what| ("nothing left over", what));
-        intents_reached::check(self).map(|what| ("intents reached", what)).or_else(left)
+        INVARIANTS.iter().find_map(|(name, when)| match when {
+            When::AtRest(check) => check(self).map(|what| (*name, what)),
+            _ => None,
+        })
+    }
+
+    fn look(&mut self, mut check: impl FnMut(&mut Self, &When) -> Option<String>) {
+        for (name, when) in &INVARIANTS {
+            if let Some(what) = check(self, when) {
+                self.violated(name, what);
+            }
+        }
     }
 }
+
+/// When an invariant is looked at, and what says in what way it does not hold.
+enum When {
+    /// After every event.
+    Always(fn(&World) -> Option<String>),
+    /// After an event in which something was committed, or a client was told something.
+    Committed(fn(&World) -> Option<String>),
+    /// When a change is committed.
+    Changed(fn(&mut World, &Change) -> Option<String>),
+    /// When a leader's fleet has decided to give an order.
+    Decided(fn(&mut World, usize, &Order) -> Option<String>),
+    /// When an order that bears on ownership leaves.
+    Leaving(fn(&World, usize, (usize, usize), &Order) -> Option<String>),
+    /// When a leader shows something new.
+    Shown(fn(&mut World, usize) -> Option<String>),
+    /// Once faults have healed.
+    AtRest(fn(&World) -> Option<String>),
+}
+
+/// All of them.
+const INVARIANTS: [(&str, When); 15] = [
+    ("one running copy", When::Always(one_running_copy::check)),
+    ("nobody lost", When::Always(nobody_lost::check)),
+    ("answers durable", When::Committed(answers_durable::check)),
+    ("generations rise", When::Changed(generations_rise::check)),
+    (
+        "told by the log",
+        When::Decided(|world, node, order| told_by_the_log::decided(world, node, order)),
+    ),
+    ("holds kept", When::Decided(|world, node, order| holds_kept::check(world, node, order))),
+    ("kept apart", When::Decided(|world, node, order| kept_apart::check(world, node, order))),
+    ("hurry asked for", When::Decided(|world, node, order| hurry_asked::check(world, node, order))),
+    ("retries wait", When::Decided(|world, node, order| retries_wait::check(world, node, order))),
+    ("links kept", When::Decided(|world, node, order| links_kept::check(world, node, order))),
+    ("limits kept", When::Decided(limits_kept::check)),
+    ("told by the log", When::Leaving(told_by_the_log::leaves)),
+    ("progress goes forward", When::Shown(progress_forward::check)),
+    ("intents reached", When::AtRest(intents_reached::check)),
+    ("nothing left over", When::AtRest(nothing_left::check)),
+];
 
 /// The move that an order begins, and the fleet that says so; none if it begins none: an order that is repeated does not.
 fn begins<'a>(world: &'a World, node: usize, order: &Order) -> Option<(&'a Fleet, MigrationId)> {
