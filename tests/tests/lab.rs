@@ -21,8 +21,9 @@ fn guests_of_both_qemus_boot_beat_and_check_their_memory() {
         return;
     }
     let lab = Lab::up(&Topology::of(2)).unwrap();
-    let new = VmDef { qemu: Qemu::V10_0, ..VmDef::named("new").profile(Profile::Mixed) };
-    let places = [(lab.host("a", 1).clone(), VmDef::named("old")), (lab.host("b", 2).clone(), new)];
+    let old = VmDef { qemu: Qemu::V7_2, ..VmDef::named("old").uneven() };
+    let new = VmDef::named("new").profile(Profile::Mixed);
+    let places = [(lab.host("a", 1).clone(), old), (lab.host("b", 2).clone(), new)];
     let _vms = lab.boot(&places, 2, BOOT).unwrap();
     lab.heartbeats().wait_beat("new", BEAT).unwrap();
     lab.heartbeats().check(&["old", "new"], CHECK).unwrap();
