@@ -3,8 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests as well")]
 
 mod played;
+#[path = "../qemus/mod.rs"]
+mod qemus;
 
-use played::{Host, Stream, qemu};
+use played::{Host, Stream};
+use qemus::qemus;
 use rackferry_agent::vm::{Role, Standing, VmSpec, VmState};
 use rackferry_proto::v1;
 use rackferry_proto::v1::connect_request::Message as Up;
@@ -55,7 +58,8 @@ async fn listed(host: &Host) -> Vec<(VmState, Standing)> {
 
 /// Two hosts; the VM runs on the first, and the second waits for it.
 async fn prepared() -> Option<(Host, Host, Stream, Stream)> {
-    let qemu = qemu()?;
+    // QEMU 7.2 stops a VM that does nothing by itself, without a slot.
+    let (_, qemu) = qemus().into_iter().find(|(version, _)| *version == "10.0")?;
     let (mut source, mut target) =
         (Host::start("source", &qemu).await, Host::start("target", &qemu).await);
     let (from, mut to) = (source.stream(1).await, target.stream(2).await);

@@ -20,16 +20,6 @@ use tonic::{Request, Response, Status, Streaming};
 /// Nothing takes longer, on a slow machine either.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// The QEMU of this machine, if there is one.
-pub fn qemu() -> Option<Qemu> {
-    let qemu = Qemu::default();
-    let there = qemu.binary.exists();
-    if !there {
-        println!("skipped: no QEMU at {}", qemu.binary.display());
-    }
-    there.then_some(qemu)
-}
-
 /// A stream of an agent, as its coordinator has it.
 pub struct Stream {
     says: Streaming<ConnectRequest>,
@@ -59,8 +49,10 @@ impl Host {
         let text = format!(
             "host = '{name}'\nrack = '{name}'\ncoordinator = 'http://{coordinator_addr}'\n\
              listen = '{page_addr}'\nstate_dir = '{}'\nguest_memory_mib = 128\nindex_mib = 1\n\
-             content_mib = 1\ntls = 'off'\n",
-            folder.path().display()
+             content_mib = 1\ntls = 'off'\n[qemu]\nbinary = {:?}\nfirmware = {:?}\n",
+            folder.path().display(),
+            qemu.binary,
+            qemu.firmware,
         );
         std::fs::write(&config, text).unwrap();
         let manager = ManagerConfig {

@@ -3,10 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests as well")]
 
 mod host;
+#[path = "../qemus/mod.rs"]
+mod qemus;
 
 use std::time::Duration;
 
-use host::{Host, eventually, guest_pages, qemus, spec};
+use host::{Host, eventually, guest_pages, spec};
+use qemus::qemus;
 use rackferry_agent::vm::{
     Act, Mark, MigrationId, Role, Side, Standing, VmError, VmSpec, VmState, What, Writing,
 };
