@@ -81,7 +81,7 @@ fn a_guest_that_writes_too_fast_stays_or_is_stopped_as_was_asked() {
     lab.core().shape(Rate::gbit(1)).unwrap();
     let site = Site::up(&lab, Settings::default()).unwrap();
     let mut def = VmDef::named("busy").memory_mib(128).profile(Profile::Busy);
-    (def.guest.wss_mib, def.guest.rate_kib) = (24, 20 << 10);
+    (def.guest.wss_mib, def.guest.rate_kib) = (12, 20 << 10);
     site.boot(&[(lab.host("a", 1).clone(), def)], 1, BOOT).unwrap();
     site.wait_listed(&["busy"]).unwrap();
     limit_bench::import(&site).unwrap();

@@ -8,7 +8,7 @@ use tracing::info;
 
 use super::{Input, Notice, Progress, Session};
 use crate::limits::{LOAD_FORECASTS, LOAD_PATIENCE, LOAD_PATIENCE_MAX, LOAD_PATIENCE_VERIFY};
-use crate::qmp::{Accelerator, QmpError, Rest, Valve};
+use crate::qmp::{QmpError, Rest, Valve};
 
 /// SWITCHOVER_ACK: QEMU may stop the VM.
 const SWITCHOVER_ACK: [u8; 4] = [0, 7, 0, 0];
@@ -91,15 +91,11 @@ impl Session {
     fn last_rest(&self, share: u64) -> Option<Rest> {
         let facts = self.facts.as_ref()?;
         let limit_ms = self.pages_limit(share);
-        Some(match (facts.counts_bytes(), facts.accelerator) {
-            (false, _) => Rest::Millis(limit_ms),
-            // Anything: QEMU must not look for dirty pages, find too many, and go on with a pass that was begun.
-            (true, Accelerator::Emulation) => Rest::Bytes(facts.memory_bytes),
-            (true, Accelerator::Kvm) => {
-                let bytes = limit_ms.saturating_mul(self.last_pass_rate / 1000);
-                Rest::Bytes(bytes.clamp(LAST_REST_LEAST, facts.memory_bytes.max(LAST_REST_LEAST)))
-            }
-        })
+        if !facts.counts_bytes() {
+            return Some(Rest::Millis(limit_ms));
+        }
+        let bytes = limit_ms.saturating_mul(self.last_pass_rate / 1000);
+        Some(Rest::Bytes(bytes.clamp(LAST_REST_LEAST, facts.memory_bytes.max(LAST_REST_LEAST))))
     }
 
     /// What QEMU is told of the limit: a part of it, until it is raised because the VM does not converge.
