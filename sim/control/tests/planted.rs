@@ -18,8 +18,8 @@ fn find(bug: Bug) -> (u64, &'static str) {
 #[test]
 fn every_planted_bug_is_found() {
     let bugs = [
-        Bug::SaysBeforeDurable,
-        Bug::NoBarrier,
+        Bug::InFleet(PlantedBug::SaysBeforeDurable),
+        Bug::InFleet(PlantedBug::NoBarrier),
         Bug::InFleet(PlantedBug::ResumesBeforeStopped),
         Bug::InFleet(PlantedBug::CommitWrittenLate),
         Bug::InFleet(PlantedBug::AbortKeepsGeneration),
@@ -33,6 +33,7 @@ fn every_planted_bug_is_found() {
         Bug::InFleet(PlantedBug::RetriesAtOnce),
         Bug::InFleet(PlantedBug::HurriesTheGentle),
         Bug::InFleet(PlantedBug::ApartOverlooked),
+        Bug::InFleet(PlantedBug::ForgetsWaiting),
     ];
     for bug in bugs {
         let (seeds, invariant) = find(bug);

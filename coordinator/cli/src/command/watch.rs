@@ -157,7 +157,8 @@ impl<'a> Watch<'a> {
         let stream = match &mut self.stream {
             Some(stream) => stream,
             none => {
-                let request = WatchEvacuationRequest { id: self.id.to_owned() };
+                let request =
+                    WatchEvacuationRequest { id: self.id.to_owned(), ..Default::default() };
                 let opened = self.client.evacuations().watch_evacuation(request).await;
                 none.insert(opened.map_err(severed)?.into_inner())
             }
