@@ -185,6 +185,8 @@ struct Session {
     not_converged: bool,
     /// The latest forecast of the stop, milliseconds.
     forecast_ms: u32,
+    /// The longest forecast since the first pass, milliseconds.
+    worst_forecast_ms: u32,
     /// Guest bytes per second at which the last pass would go.
     last_pass_rate: u64,
     began: Instant,
@@ -230,6 +232,7 @@ pub async fn run(
         patience: Patience::new(spec.disruption, spec.max_downtime_ms),
         not_converged: false,
         forecast_ms: 0,
+        worst_forecast_ms: 0,
         last_pass_rate: 0,
         began: Instant::now(),
         valve_open: false,

@@ -33,6 +33,9 @@ impl Session {
         progress.switching = !matches!(phase, Phase::Copying | Phase::AwaitingSlot);
         let (at, stop_ms) = (self.began.elapsed(), progress.predicted_stop_ms);
         self.forecast_ms = stop_ms;
+        if progress.first_pass_done && stop_ms != u32::MAX {
+            self.worst_forecast_ms = self.worst_forecast_ms.max(stop_ms);
+        }
         self.last_pass_rate = progress.last_pass_rate;
         let advice = if copies && progress.first_pass_done {
             self.patience.look(&Look { at, round: progress.round, stop_ms })
@@ -125,7 +128,8 @@ impl Session {
         if self.patience.limit_ms() != UNBOUNDED_MS {
             return least;
         }
-        let forecast = Duration::from_millis(self.forecast_ms.into());
+        // Not the latest: near the end of a pass it knows nothing of what was written since the pass began.
+        let forecast = Duration::from_millis(self.worst_forecast_ms.into());
         least.max((forecast * LOAD_FORECASTS).min(LOAD_PATIENCE_MAX))
     }
 }
