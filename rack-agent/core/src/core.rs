@@ -249,7 +249,7 @@ impl<C: Carried + Clone> Core<C> {
         out: &mut Vec<Effect<C>>,
     ) {
         let Some(source) = self.sources.get_mut(migration) else { return };
-        let (outcome, reason) = Outcome::of(outcome);
+        let (outcome, reason) = crate::word::outcome(outcome);
         source.state = State::Ending(End { side: Side::Source, outcome, reason, figures });
         match outcome {
             Outcome::Moved | Outcome::VmLost => self.act(migration, What::Release, out),

@@ -39,9 +39,10 @@ mod word;
 pub use crate::core::Core;
 pub use act::{Act, Preparation, Refusal, Step, What, Writing, preparation};
 pub use event::{Effect, Event, Order, SourceCommand, SourceWord, TargetCommand, TargetEnd};
-pub use name::{Carried, MigrationId, Moment, NotAnId};
+pub use name::{Carried, Moment};
 #[cfg(feature = "planted-bugs")]
 pub use planted::{PlantedBug, plant};
+pub use rackferry_model::{MigrationId, Outcome, Side};
 pub use stream::OUTBOX;
-pub use vm::{Facts, Mark, Role, Side, Standing, VmState};
-pub use word::{End, Outcome, Question, Word};
+pub use vm::{Facts, Mark, Role, Standing, VmState};
+pub use word::{End, Question, Word};

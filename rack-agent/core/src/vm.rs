@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::MigrationId;
+use crate::{MigrationId, Side};
 
 /// Which of its lives a VM has on this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,21 +16,11 @@ pub enum Role {
     Incoming,
 }
 
-/// Side of a migration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Side {
-    /// The VM leaves.
-    Source,
-    /// The VM arrives.
-    Target,
-}
-
 /// The migration a VM takes part in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
     /// The migration.
-    #[serde(rename = "id")]
+    #[serde(rename = "id", with = "as_text")]
     pub migration: MigrationId,
     /// Generation of the ownership if it is committed.
     pub generation: u64,
@@ -92,4 +82,20 @@ pub struct Facts {
     pub standing: Standing,
     /// What it does.
     pub state: VmState,
+}
+
+/// A migration is written down as the coordinator names it, `mig-7`.
+mod as_text {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::MigrationId;
+
+    pub fn serialize<S: Serializer>(id: &MigrationId, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(id)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<MigrationId, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
 }

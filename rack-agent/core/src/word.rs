@@ -2,7 +2,7 @@
 
 use rackferry_migrator_protocol::session::source;
 
-use crate::{Carried, MigrationId, Side};
+use crate::{Carried, MigrationId, Outcome, Side};
 
 /// Something the coordinator is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,27 +60,12 @@ impl<C: Carried> End<C> {
     }
 }
 
-/// What became of the VM when a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It runs at the target.
-    Moved,
-    /// It runs at the source.
-    RolledBack,
-    /// Its QEMU died by itself.
-    VmLost,
-    /// It is stopped; the log decides.
-    Stopped,
-}
-
-impl Outcome {
-    /// As a source session says it, with the reason.
-    pub(crate) fn of(said: source::Outcome) -> (Self, String) {
-        match said {
-            source::Outcome::Moved => (Self::Moved, String::new()),
-            source::Outcome::RolledBack(why) => (Self::RolledBack, why),
-            source::Outcome::VmLost(why) => (Self::VmLost, why),
-            source::Outcome::Stopped(why) => (Self::Stopped, why),
-        }
+/// What became of the VM, as a source session says it, and the reason.
+pub(crate) fn outcome(said: source::Outcome) -> (Outcome, String) {
+    match said {
+        source::Outcome::Moved => (Outcome::Moved, String::new()),
+        source::Outcome::RolledBack(why) => (Outcome::RolledBack, why),
+        source::Outcome::VmLost(why) => (Outcome::VmLost, why),
+        source::Outcome::Stopped(why) => (Outcome::Stopped, why),
     }
 }

@@ -1,6 +1,6 @@
 //! Between the fleet's types and those of the agent's rules, as the coordinator and the agent convert them.
 
-use rackferry_agent_core::{self as core, Carried, MigrationId, Order, Question, VmState, Word};
+use rackferry_agent_core::{self as core, Carried, Order, Question, VmState, Word};
 use rackferry_fleet::{self as fleet, Counters, Generation, Said, SessionEnd, VmName};
 
 use super::Host;
@@ -27,11 +27,10 @@ fn vm_number(name: &VmName) -> Option<usize> {
 
 /// An order about a migration.
 pub(super) fn order(order: fleet::Order, hosts: &[Host]) -> Option<Order<Simulated>> {
-    let id = |id: fleet::MigrationId| MigrationId(id.0);
     Some(match order {
         fleet::Order::Welcome(_) | fleet::Order::RackView { .. } => return None,
         fleet::Order::PrepareTarget { migration, vm, generation, .. } => Order::PrepareTarget {
-            migration: id(migration),
+            migration,
             session: migration.0,
             generation: generation.0,
             prepare: (vm_number(&vm)?, generation.0),
@@ -42,55 +41,48 @@ pub(super) fn order(order: fleet::Order, hosts: &[Host]) -> Option<Order<Simulat
             let number = vm_number(&vm)?;
             let start = Start { vm: number, generation: generation.0, target, disruption };
             let (vm, generation) = (vm.as_str().to_owned(), generation.0);
-            Order::StartSource { migration: id(migration), vm, generation, rate, start }
+            Order::StartSource { migration, vm, generation, rate, start }
         }
-        fleet::Order::SetRate(migration, rate) => Order::SetRate(id(migration), rate),
-        fleet::Order::HurrySource(migration) => Order::HurrySource(id(migration)),
-        fleet::Order::SwitchoverGrant(migration) => Order::SwitchoverGrant(id(migration)),
+        fleet::Order::SetRate(migration, rate) => Order::SetRate(migration, rate),
+        fleet::Order::HurrySource(migration) => Order::HurrySource(migration),
+        fleet::Order::SwitchoverGrant(migration) => Order::SwitchoverGrant(migration),
         fleet::Order::CommitDecision { migration, refusal, .. } => Order::CommitDecision {
-            migration: id(migration),
+            migration,
             granted: refusal.is_none(),
             reason: refusal.unwrap_or_default(),
         },
-        fleet::Order::Cancel(migration, why) => Order::Cancel(id(migration), why),
+        fleet::Order::Cancel(migration, why) => Order::Cancel(migration, why),
         fleet::Order::ResumeTarget(migration, generation) => {
-            Order::ResumeTarget(id(migration), generation.0)
+            Order::ResumeTarget(migration, generation.0)
         }
-        fleet::Order::DiscardTarget(migration, why) => Order::DiscardTarget(id(migration), why),
+        fleet::Order::DiscardTarget(migration, why) => Order::DiscardTarget(migration, why),
         fleet::Order::ReleaseSource { migration, generation, resume } => {
-            Order::ReleaseSource { migration: id(migration), generation: generation.0, resume }
+            Order::ReleaseSource { migration, generation: generation.0, resume }
         }
     })
 }
 
 /// What a coordinator hears of it.
 pub(super) fn said(word: Word<Simulated>) -> Said {
-    let id = |id: MigrationId| fleet::MigrationId(id.0);
     match word {
-        Word::TargetReady(migration) => Said::TargetReady(id(migration)),
-        Word::TargetRunning(migration, _) => Said::TargetRunning(id(migration)),
-        Word::TargetDiscarded(migration) => Said::TargetDiscarded(id(migration)),
-        Word::Asked(migration, Question::Slot { .. }) => Said::SwitchoverRequest(id(migration)),
+        Word::TargetReady(migration) => Said::TargetReady(migration),
+        Word::TargetRunning(migration, _) => Said::TargetRunning(migration),
+        Word::TargetDiscarded(migration) => Said::TargetDiscarded(migration),
+        Word::Asked(migration, Question::Slot { .. }) => Said::SwitchoverRequest(migration),
         Word::Asked(migration, Question::Commit { generation }) => {
-            Said::CommitRequest(id(migration), Generation(generation))
+            Said::CommitRequest(migration, Generation(generation))
         }
-        Word::SourceStopped(migration, _) => Said::SourceStopped(id(migration)),
-        Word::Progress(migration, progress) => Said::Progress(id(migration), progress),
-        Word::Ended(migration, end) => Said::Ended(id(migration), ended(end)),
+        Word::SourceStopped(migration, _) => Said::SourceStopped(migration),
+        Word::Progress(migration, progress) => Said::Progress(migration, progress),
+        Word::Ended(migration, end) => Said::Ended(migration, ended(end)),
         // No check is ordered here.
         Word::Findings(()) => Said::Report { memory_free_bytes: 0, vms: Vec::new() },
     }
 }
 
 fn ended(end: core::End<Simulated>) -> SessionEnd {
-    let outcome = match end.outcome {
-        core::Outcome::Moved => fleet::Outcome::Moved,
-        core::Outcome::RolledBack => fleet::Outcome::RolledBack,
-        core::Outcome::VmLost => fleet::Outcome::VmLost,
-        core::Outcome::Stopped => fleet::Outcome::Stopped,
-    };
     SessionEnd {
-        outcome,
+        outcome: end.outcome,
         reason: end.reason,
         counters: Counters::default(),
         qemu_downtime_ms: 0,

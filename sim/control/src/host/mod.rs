@@ -13,7 +13,7 @@ mod target;
 use std::collections::{BTreeMap, BTreeSet};
 
 use rackferry_agent_core::{Core, Facts, Role, Side, Standing, VmState};
-use rackferry_fleet::{BootId, HostName, MigrationId, RackName, VmReport};
+use rackferry_fleet::{BootId, HostName, RackName, VmReport};
 
 use crate::net::ConnId;
 use crate::operator::vm_name;
@@ -124,7 +124,7 @@ impl Host {
                 name: facts.name.as_str().into(),
                 memory_bytes: VM_BYTES,
                 run_state: convert::run_state(facts.state),
-                migration: facts.standing.mark.map(|mark| MigrationId(mark.migration.0)),
+                migration: facts.standing.mark.map(|mark| mark.migration),
                 qemu_version: String::new(),
                 machine_type: String::new(),
                 spec_toml: "x".to_owned(),
