@@ -40,22 +40,6 @@ pub const POOL_PAGES: u32 = 8192;
 /// Pause before expected content is looked for again.
 pub const PENDING_RETRY: Duration = Duration::from_millis(4);
 
-/// A stopped VM that the target has not loaded by then goes on at the source: ten times what the worst of its last passes
-/// may take, and short enough for its clients' connections to survive a cut link.
-pub const LOAD_PATIENCE: Duration = Duration::from_secs(3);
-
-/// A VM whose stop has no limit is waited for this many times its forecast, which may be off by as much when the link is shared.
-pub const LOAD_FORECASTS: u32 = 4;
-
-/// But never longer than this: after two minutes nobody's connection to the VM is left to be saved.
-pub const LOAD_PATIENCE_MAX: Duration = Duration::from_secs(120);
-
-/// [`LOAD_PATIENCE`] in verify mode, where the target hashes the whole memory before it says that it has loaded.
-pub const LOAD_PATIENCE_VERIFY: Duration = Duration::from_secs(60);
-
-/// The source waits this long for the coordinator's decision, with the VM stopped, before it takes the move back.
-pub const DECISION_PATIENCE: Duration = Duration::from_millis(1500);
-
 /// Requests of one neighbour connection that wait for their answer.
 pub const NEIGHBOUR_REQUESTS: usize = 64;
 

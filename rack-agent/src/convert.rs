@@ -2,10 +2,10 @@
 
 use rackferry_agent_core as core;
 use rackferry_agent_core::{Carried, MigrationId, Order, Outcome, Question, SourceWord, Word};
-use rackferry_migrator::source::{self, Dedup, Notice, Progress, SourceReport};
+use rackferry_migrator::source::{Dedup, Notice, Progress, SourceReport};
 use rackferry_migrator::stats::Totals;
 use rackferry_migrator::target::{self, TargetOutcome};
-use rackferry_migrator_protocol::session::patience::Disruption;
+use rackferry_migrator_protocol::session::convergence::Disruption;
 use rackferry_proto::v1;
 use rackferry_proto::v1::connect_request::Message as Up;
 use rackferry_proto::v1::connect_response::Message as Down;
@@ -141,18 +141,6 @@ pub fn notice(id: MigrationId, notice: Notice) -> SourceWord<Wire> {
         Notice::AskCommit => SourceWord::AskCommit,
         Notice::SourceStopped => SourceWord::Stopped,
         Notice::Progress(p) => SourceWord::Progress(progress(&id.to_string(), &p)),
-    }
-}
-
-/// What a source session is told.
-pub fn source_command(command: core::SourceCommand) -> source::Command {
-    match command {
-        core::SourceCommand::SlotGranted => source::Command::SlotGranted,
-        core::SourceCommand::Decision { granted, reason } => {
-            source::Command::Decision { granted, reason }
-        }
-        core::SourceCommand::Cancel(why) => source::Command::Cancel(why),
-        core::SourceCommand::Hurry => source::Command::Hurry,
     }
 }
 

@@ -217,7 +217,7 @@ impl Task {
             Effect::TellSource(id, command) => {
                 let source = self.sources.get(&id);
                 // One that is about to end needs no command any more.
-                let _ = source.map(|s| s.commands.try_send(convert::source_command(command)));
+                let _ = source.map(|s| s.commands.try_send(command));
             }
             Effect::TellTarget(id, command) => {
                 let target = self.targets.get(&id);

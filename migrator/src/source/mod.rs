@@ -14,146 +14,47 @@ mod acks;
 pub mod emit;
 pub mod flow;
 pub mod pump;
+mod qemu;
 pub mod recorder;
 mod sampler;
+mod spec;
 mod valve;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rackferry_migrator_protocol::frame::{FromSource, Hello, Holder, Role};
-use rackferry_migrator_protocol::session::patience::{Disruption, Patience};
 use rackferry_migrator_protocol::session::source::{Effect, Event, Outcome, Phase, Source};
-use tokio::io::AsyncWriteExt;
-use tokio::net::UnixListener;
+use rackferry_migrator_protocol::session::stop::{DECISION_TIMEOUT, Stop};
 use tokio::net::unix::OwnedWriteHalf;
-use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, info, warn};
 
 use crate::compress::Compressor;
 use crate::conn;
-use crate::limits::{CLAIMED_BATCHES, DECISION_PATIENCE, SESSION_EVENTS};
-use crate::memory::{GuestMemory, MemoryError};
-use crate::pace::Pace;
-use crate::qmp::{self, Accelerator, Qmp, QmpError, RunState, SourceCaps, SourceFacts};
-use crate::rack::{Rack, Scope};
-use crate::stats::{Counters, Totals};
+use crate::limits::{CLAIMED_BATCHES, SESSION_EVENTS};
+use crate::qmp::{QmpError, SourceFacts};
+use crate::rack::Scope;
+use crate::stats::Counters;
 use emit::{Emitter, Order};
 use flow::Flow;
-use pump::{Claiming, Pump, Reading};
+use pump::{Claiming, Reading};
 use recorder::{Recorder, Recording};
 
+pub use rackferry_migrator_protocol::session::source::Command;
 pub use rackferry_model::Dedup;
 pub use sampler::Progress;
+pub use spec::{Notice, SourceParts, SourceReport, SourceSpec};
 
 /// SHUT(0): the target has loaded everything.
 const SHUT_OK: [u8; 8] = [0, 1, 0, 4, 0, 0, 0, 0];
-/// QEMU connects to our socket at once when it is told to migrate.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// How long Go or Abort may take to leave.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Pause between reads while the session waits for its turn.
 const BRAKE: Duration = Duration::from_millis(20);
 /// A switchover slot is asked for again after this long.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
-
-/// What a source session is to do.
-#[derive(Debug, Clone)]
-pub struct SourceSpec {
-    /// The migration's number in frames and index entries.
-    pub session: u64,
-    /// Its name in the control plane.
-    pub migration_id: String,
-    /// Generation the target will own with.
-    pub generation: u64,
-    /// Source rack -> target rack of one evacuation.
-    pub crossing: u64,
-    /// Number of the target host.
-    pub target_host: u32,
-    /// Its name, as its certificate says it.
-    pub target_name: String,
-    /// `ip:port` of the target's page server.
-    pub target_addr: String,
-    /// Which copies are found.
-    pub dedup: Dedup,
-    /// Compress content.
-    pub compress: bool,
-    /// The VM's limit, milliseconds.
-    pub max_downtime_ms: u32,
-    /// What may be done to the VM if it does not converge to that.
-    pub disruption: Disruption,
-    /// Compare the whole memory before the commit.
-    pub verify: bool,
-    /// Where to listen for QEMU's stream; removed afterwards.
-    pub socket: PathBuf,
-}
-
-/// What the coordinator tells a session.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Command {
-    /// Here is the slot that was asked for.
-    SlotGranted,
-    /// The answer to a commit request.
-    Decision {
-        /// The commit is durable.
-        granted: bool,
-        /// Why not.
-        reason: String,
-    },
-    /// Take the move back, if that is still possible.
-    Cancel(String),
-    /// Stop the VM as soon as its first pass is over, however long it is stopped then.
-    Hurry,
-}
-
-/// What a session tells the coordinator.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Notice {
-    /// A switchover slot is wanted.
-    AskSlot {
-        /// The forecast of the stop.
-        predicted_ms: u32,
-    },
-    /// May ownership pass?
-    AskCommit,
-    /// The source QEMU cannot run any more.
-    SourceStopped,
-    /// How far it is.
-    Progress(Progress),
-}
-
-/// How it went.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SourceReport {
-    /// The end.
-    pub outcome: Outcome,
-    /// Bytes and times.
-    pub totals: Totals,
-    /// QEMU's own figure, milliseconds.
-    pub qemu_downtime_ms: Option<u64>,
-    /// From QEMU's STOP to the target's word that the VM runs.
-    pub blackout: Option<Duration>,
-    /// Digest of the memory at the pause, in verify mode.
-    pub digest: Option<[u8; 32]>,
-    /// The session rolled back because its VM does not converge.
-    pub not_converged: bool,
-}
-
-/// The parts a session works with.
-#[derive(Debug, Clone)]
-pub struct SourceParts {
-    /// QEMU's monitor.
-    pub qmp: Qmp,
-    /// The guest's memory, if the agent has it mapped; needed for verify mode only.
-    pub memory: Option<Arc<GuestMemory>>,
-    /// The rack.
-    pub rack: Arc<Rack>,
-    /// What it may put on the core link.
-    pub pace: Arc<Pace>,
-}
 
 /// Everything the session's task is woken by.
 #[derive(Debug)]
@@ -179,16 +80,7 @@ struct Session {
     facts: Option<SourceFacts>,
     /// QEMU is no longer held.
     valve_open: bool,
-    /// QEMU can be told to slow the guest down.
-    auto_converge: bool,
-    patience: Patience,
-    not_converged: bool,
-    /// The latest forecast of the stop, milliseconds.
-    forecast_ms: u32,
-    /// The longest forecast since the first pass, milliseconds.
-    worst_forecast_ms: u32,
-    /// Guest bytes per second at which the last pass would go.
-    last_pass_rate: u64,
+    stop: Stop,
     began: Instant,
     notices: mpsc::Sender<Notice>,
     inputs: mpsc::Sender<Input>,
@@ -229,11 +121,7 @@ pub async fn run(
     let recording = spec.verify.then(|| Arc::new(Recorder::new(parts.rack.hasher.clone())));
     let mut session = Session {
         machine: Source::new(spec.verify),
-        patience: Patience::new(spec.disruption, spec.max_downtime_ms),
-        not_converged: false,
-        forecast_ms: 0,
-        worst_forecast_ms: 0,
-        last_pass_rate: 0,
+        stop: Stop::new(spec.disruption, spec.max_downtime_ms),
         began: Instant::now(),
         valve_open: false,
         spec,
@@ -243,7 +131,6 @@ pub async fn run(
         reading: Arc::default(),
         recording,
         facts: None,
-        auto_converge: false,
         notices,
         inputs,
         orders,
@@ -296,42 +183,7 @@ impl From<Command> for Input {
     }
 }
 
-impl SourceReport {
-    fn nothing_happened(outcome: Outcome) -> Self {
-        let totals = Totals::default();
-        Self {
-            outcome,
-            totals,
-            qemu_downtime_ms: None,
-            blackout: None,
-            digest: None,
-            not_converged: false,
-        }
-    }
-}
-
 impl Session {
-    /// Tells the machine what it needs to know of QEMU.
-    fn watch_qemu(&mut self, died: impl Future<Output = ()> + Send + 'static) {
-        let inputs = self.inputs.clone();
-        self.tasks.spawn(async move {
-            died.await;
-            let _ = inputs.send(Input::Event(Event::QemuDied)).await;
-        });
-        let (inputs, mut events) = (self.inputs.clone(), self.parts.qmp.events());
-        self.tasks.spawn(async move {
-            loop {
-                match events.recv().await {
-                    Ok(event) if event.event == qmp::Event::Stop => {
-                        let _ = inputs.send(Input::Event(Event::VmStopped)).await;
-                    }
-                    Ok(_) | Err(RecvError::Lagged(_)) => {}
-                    Err(RecvError::Closed) => return,
-                }
-            }
-        });
-    }
-
     fn claiming(&self) -> Option<Claiming> {
         let scope = match self.spec.dedup {
             Dedup::Off => return None,
@@ -389,7 +241,8 @@ impl Session {
             Event::VmStopped if self.stopped_at.is_none() => {
                 self.stopped_at = Some(Instant::now());
                 self.reading.go_straight();
-                self.later(self.load_patience(), Input::Event(Event::LoadOverdue));
+                let timeout = self.stop.load_timeout(self.spec.verify);
+                self.later(timeout, Input::Event(Event::LoadOverdue));
             }
             Event::Running => self.blackout = self.stopped_at.map(|at| at.elapsed()),
             Event::Hashed(digest) => self.digest = Some(*digest),
@@ -429,9 +282,10 @@ impl Session {
             }
             Effect::OpenValve => self.open_valve().await?,
             Effect::HashMemory => self.hash_memory(),
+            Effect::FindUnsent => self.find_unsent(),
             Effect::AskCommit => {
                 let _ = self.notices.send(Notice::AskCommit).await;
-                self.later(DECISION_PATIENCE, Input::Event(Event::DecisionOverdue));
+                self.later(DECISION_TIMEOUT, Input::Event(Event::DecisionOverdue));
             }
             Effect::ForwardShut => {
                 self.write_return_path(&SHUT_OK).await;
@@ -448,124 +302,6 @@ impl Session {
         Ok(())
     }
 
-    async fn start_migrate(&mut self) -> Result<(), QmpError> {
-        let qmp = self.parts.qmp.clone();
-        let facts = self.facts.insert(qmp.check_can_migrate().await?);
-        // Auto-converge looks for dirty pages every few seconds, also in the middle of a pass.
-        self.auto_converge =
-            self.spec.disruption != Disruption::None && facts.accelerator == Accelerator::Kvm;
-        let caps = SourceCaps {
-            valve: facts.valve,
-            rest: facts.holding(self.patience.limit_ms().into()),
-            multifd_channels: None,
-            auto_converge: self.auto_converge,
-        };
-        let _ = std::fs::remove_file(&self.spec.socket);
-        let path = || self.spec.socket.clone();
-        let failed = |source| QmpError::Connect { path: path(), source };
-        let listener = UnixListener::bind(&self.spec.socket).map_err(failed)?;
-        qmp.prepare_source(caps).await?;
-        qmp.migrate(&self.spec.socket).await?;
-        let accepted = tokio::time::timeout(CONNECT_LIMIT, listener.accept()).await;
-        let (socket, _) = accepted.unwrap_or_else(|e| Err(e.into())).map_err(failed)?;
-        let (read, write) = socket.into_split();
-        self.return_path = Some(write);
-        let Some(out) = self.parsed.take() else { return Ok(()) };
-        let (flow, counters, reading) =
-            (self.flow.clone(), self.counters.clone(), self.reading.clone());
-        let pump = Pump::new(read, flow, self.claiming(), counters, reading)
-            .recording(self.recording.clone());
-        let inputs = self.inputs.clone();
-        self.pump = Some(self.tasks.spawn(async move {
-            if let Err(error) = pump.run(out).await {
-                let _ = inputs.send(Input::Event(Event::QemuFailed(error.to_string()))).await;
-            }
-        }));
-        let sampler = sampler::Sampler {
-            qmp,
-            flow: self.flow.clone(),
-            counters: self.counters.clone(),
-            pace: self.parts.pace.clone(),
-            inputs: self.inputs.clone(),
-        };
-        self.tasks.spawn(sampler.run());
-        Ok(())
-    }
-
-    fn hash_memory(&mut self) {
-        let (memory, rack) = (self.parts.memory.clone(), self.parts.rack.clone());
-        let recording = self.recording.clone();
-        let inputs = self.inputs.clone();
-        self.tasks.spawn(async move {
-            let Some(memory) = memory else {
-                let why = "verify mode needs a VM whose memory this agent has mapped".to_owned();
-                let _ = inputs.send(Input::Event(Event::Cancel(why))).await;
-                return;
-            };
-            let hash = move || -> Result<_, MemoryError> {
-                let unsent = recording.map(|recorder| recorder.unsent(&memory)).transpose()?;
-                Ok((rack.digest_memories(&[memory])?, unsent))
-            };
-            let events = match tokio::task::spawn_blocking(hash).await {
-                Ok(Ok((digest, unsent))) => {
-                    vec![Event::Recorded(unsent.unwrap_or_default()), Event::Hashed(digest)]
-                }
-                Ok(Err(error)) => {
-                    vec![Event::Cancel(format!("cannot hash guest memory: {error}"))]
-                }
-                Err(error) => vec![Event::Cancel(format!("cannot hash guest memory: {error}"))],
-            };
-            for event in events {
-                let _ = inputs.send(Input::Event(event)).await;
-            }
-        });
-    }
-
-    /// Waits for QEMU's own word that it completed, for as long as it takes.
-    fn await_postmigrate(&mut self) {
-        let (qmp, inputs) = (self.parts.qmp.clone(), self.inputs.clone());
-        self.tasks.spawn(async move {
-            let event = loop {
-                match qmp.wait_moved_out(Duration::from_secs(60)).await {
-                    Ok(()) => break Event::Postmigrate,
-                    Err(error @ QmpError::Ended { .. }) => {
-                        break Event::QemuFailed(error.to_string());
-                    }
-                    // The process's end is told by its own watcher, a slow answer by the next round.
-                    Err(_) if qmp.is_closed() => return,
-                    Err(_) => {}
-                }
-            };
-            let _ = inputs.send(Input::Event(event)).await;
-        });
-    }
-
-    /// Closes QEMU's migration socket and waits until the VM is seen running again.
-    fn close_stream(&mut self) {
-        if let Some(pump) = self.pump.take() {
-            pump.abort();
-        }
-        self.parsed = None;
-        self.return_path = None;
-        let (qmp, inputs) = (self.parts.qmp.clone(), self.inputs.clone());
-        self.tasks.spawn(async move {
-            loop {
-                let _ = qmp.within(Duration::from_secs(2)).cancel().await;
-                let over = qmp.wait_migration(Duration::from_secs(5), |s| s.is_final()).await;
-                let state = qmp.run_state().await;
-                let settled = matches!(over, Ok(_) | Err(QmpError::Ended { .. }));
-                match state {
-                    Ok(RunState::FinishMigrate | RunState::InMigrate | RunState::PostMigrate) => {}
-                    Ok(_) if settled => break,
-                    Err(_) if qmp.is_closed() => return,
-                    _ => {}
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            let _ = inputs.send(Input::Event(Event::Resumed)).await;
-        });
-    }
-
     /// Something for this session after a while.
     fn later(&mut self, pause: Duration, input: Input) {
         let inputs = self.inputs.clone();
@@ -577,15 +313,6 @@ impl Session {
 
     async fn order(&self, frame: FromSource) {
         let _ = self.orders.send(Order::Frame(frame)).await;
-    }
-
-    /// Writes to QEMU's return path. An error shows as the end of the stream as well.
-    async fn write_return_path(&mut self, bytes: &[u8]) {
-        if let Some(path) = &mut self.return_path
-            && let Err(error) = path.write_all(bytes).await
-        {
-            debug!(id = %self.spec.migration_id, %error, "return path");
-        }
     }
 
     async fn finish(mut self, outcome: Outcome) -> SourceReport {
@@ -605,7 +332,7 @@ impl Session {
         }
         self.tasks.abort_all();
         let report = SourceReport {
-            not_converged: self.not_converged && matches!(outcome, Outcome::RolledBack(_)),
+            not_converged: self.stop.gave_up() && matches!(outcome, Outcome::RolledBack(_)),
             outcome,
             totals: self.counters.totals(),
             qemu_downtime_ms: info.and_then(|i| i.downtime),

@@ -2,7 +2,7 @@
 
 use rackferry_migrator_protocol::session::source::Outcome;
 
-use crate::{Act, Carried, MigrationId};
+use crate::{Act, Carried, MigrationId, SourceCommand};
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq)]
@@ -130,24 +130,6 @@ pub enum Effect<C: Carried> {
     Report,
     /// End the stream: the first message of the next says how everything is.
     RestartStream,
-}
-
-/// What a source session is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SourceCommand {
-    /// Here is the slot that was asked for.
-    SlotGranted,
-    /// The answer to a commit request.
-    Decision {
-        /// The commit is durable.
-        granted: bool,
-        /// Why not.
-        reason: String,
-    },
-    /// Take the move back, if that is still possible.
-    Cancel(String),
-    /// Stop the VM as soon as its first pass is over, however long it is stopped then.
-    Hurry,
 }
 
 /// What a target session is told.

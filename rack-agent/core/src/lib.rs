@@ -38,10 +38,11 @@ mod word;
 
 pub use crate::core::Core;
 pub use act::{Act, Preparation, Refusal, Step, What, Writing, preparation};
-pub use event::{Effect, Event, Order, SourceCommand, SourceWord, TargetCommand, TargetEnd};
+pub use event::{Effect, Event, Order, SourceWord, TargetCommand, TargetEnd};
 pub use name::{Carried, Moment};
 #[cfg(feature = "planted-bugs")]
 pub use planted::{PlantedBug, plant};
+pub use rackferry_migrator_protocol::session::source::Command as SourceCommand;
 pub use rackferry_model::{MigrationId, Outcome, Side};
 pub use stream::OUTBOX;
 pub use vm::{Facts, Mark, Role, Standing, VmState};

@@ -2,12 +2,13 @@
 //!
 //! [`source::Source`] and [`target::Target`] take events and answer with effects; the tokio shell carries them
 //! out. What concerns single pages is beside them: which references are outstanding ([`outstanding`]), how many
-//! bytes may be under way ([`window`]), when the VM may be stopped ([`predict`]), and what to do if it never may
-//! ([`patience`]).
+//! bytes may be under way ([`window`]), how long a stop would last ([`predict`]), whether passes get better
+//! ([`convergence`]), and when and with how much left the VM may be stopped ([`stop`]).
 
+pub mod convergence;
 pub mod outstanding;
-pub mod patience;
 pub mod predict;
 pub mod source;
+pub mod stop;
 pub mod target;
 pub mod window;

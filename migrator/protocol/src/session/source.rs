@@ -30,8 +30,7 @@ pub enum Event {
         /// Digest of the target's memory, in verify mode.
         digest: Option<[u8; 32]>,
     },
-    /// What QEMU's stream did not carry of the memory as it is now, in answer to [`Effect::HashMemory`], before
-    /// [`Event::Hashed`]. Optional: it only tells whose loss a difference is.
+    /// What QEMU's stream did not carry of the memory as it is now, in answer to [`Effect::FindUnsent`].
     Recorded(Unsent),
     /// Digest of this side's memory, in answer to [`Effect::HashMemory`].
     Hashed([u8; 32]),
@@ -62,6 +61,24 @@ pub enum Event {
     PeerAbort(String),
     /// An operator or the coordinator wants the move off.
     Cancel(String),
+}
+
+/// What the coordinator tells a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Here is the slot that was asked for.
+    SlotGranted,
+    /// The answer to a commit request.
+    Decision {
+        /// The commit is durable.
+        granted: bool,
+        /// Why not.
+        reason: String,
+    },
+    /// Take the move back, if that is still possible.
+    Cancel(String),
+    /// Stop the VM as soon as its first pass is over, however long it is stopped then.
+    Hurry,
 }
 
 /// Pages of the stopped VM's memory whose last content was never in QEMU's stream.
@@ -97,6 +114,8 @@ pub enum Effect {
     OpenValve,
     /// Hash the whole guest memory of this side.
     HashMemory,
+    /// Find the pages of this side whose last content QEMU never sent: the memories differ.
+    FindUnsent,
     /// Ask the coordinator to commit the new owner.
     AskCommit,
     /// Tell the source QEMU that the target has loaded: **no way back from here**.
@@ -143,9 +162,9 @@ pub enum Phase {
     Verifying {
         /// The target's.
         theirs: [u8; 32],
-        /// What the recorder says, as soon as it is known.
-        unsent: Option<Unsent>,
     },
+    /// Verify mode: the digests differ, and the reason is looked for before the move is taken back.
+    Differing,
     /// The coordinator was asked.
     Committing {
         /// The source QEMU's process is known to be dead.
@@ -186,6 +205,11 @@ impl Source {
     /// Where the session is.
     pub fn phase(&self) -> &Phase {
         &self.phase
+    }
+
+    /// The switchover has begun: the session holds a slot, or QEMU did not wait for one.
+    pub fn is_switching(&self) -> bool {
+        !matches!(self.phase, Phase::Copying | Phase::AwaitingSlot)
     }
 
     /// The source QEMU will not run by itself any more.
@@ -243,7 +267,7 @@ impl Source {
             (Phase::Switching, Event::Loaded { digest }) => match digest {
                 Some(theirs) if self.verify => {
                     out.push(Effect::HashMemory);
-                    Phase::Verifying { theirs, unsent: None }
+                    Phase::Verifying { theirs }
                 }
                 None if self.verify => {
                     self.phase = Phase::Switching;
@@ -254,16 +278,17 @@ impl Source {
                     Phase::Committing { dead: false }
                 }
             },
-            (Phase::Verifying { theirs, .. }, Event::Recorded(unsent)) => {
-                Phase::Verifying { theirs, unsent: Some(unsent) }
+            (Phase::Verifying { theirs }, Event::Hashed(ours)) if ours != theirs => {
+                out.push(Effect::FindUnsent);
+                Phase::Differing
             }
-            (Phase::Verifying { theirs, unsent }, Event::Hashed(ours)) => {
-                if ours != theirs {
-                    self.phase = Phase::Switching;
-                    return self.failed(difference(unsent), out);
-                }
+            (Phase::Verifying { .. }, Event::Hashed(_)) => {
                 out.push(Effect::AskCommit);
                 Phase::Committing { dead: false }
+            }
+            (Phase::Differing, Event::Recorded(unsent)) => {
+                self.phase = Phase::Differing;
+                return self.failed(difference(&unsent), out);
             }
             (Phase::Committing { dead }, Event::Decision { granted, reason }) => {
                 return self.decided(granted, dead, reason, out);
@@ -368,22 +393,18 @@ impl Source {
 }
 
 /// What verify mode says of memories that differ: whose loss it is.
-fn difference(unsent: Option<Unsent>) -> String {
-    let whose = match unsent {
-        None => String::new(),
-        Some(Unsent { pages: 0, .. }) => {
-            ": QEMU sent the last content of every page, so a page changed on its way".into()
+fn difference(unsent: &Unsent) -> String {
+    let whose = if unsent.pages == 0 {
+        "QEMU sent the last content of every page, so a page changed on its way".to_owned()
+    } else {
+        let mut named: Vec<String> = unsent.first.iter().map(|p| format!("{p:#x}")).collect();
+        if (named.len() as u64) < unsent.pages {
+            named.push("...".to_owned());
         }
-        Some(Unsent { pages, first }) => {
-            let named: Vec<String> = first.iter().map(|page| format!("{page:#x}")).collect();
-            format!(
-                ": QEMU never sent the last content of {pages} pages of the VM's memory ({}{})",
-                named.join(", "),
-                if first.len() as u64 == pages { "" } else { ", ..." }
-            )
-        }
+        let (pages, named) = (unsent.pages, named.join(", "));
+        format!("QEMU never sent the last content of {pages} pages of the VM's memory ({named})")
     };
-    format!("guest memory differs between source and target{whose}")
+    format!("guest memory differs between source and target: {whose}")
 }
 
 /// The source cannot run the VM any more; if the target cannot be told, the coordinator will.

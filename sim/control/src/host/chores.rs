@@ -2,7 +2,7 @@
 
 use rackferry_agent_core::{Act, Event, MigrationId, Step, TargetEnd};
 use rackferry_fleet::VmReport;
-use rackferry_migrator_protocol::session::patience::Disruption;
+use rackferry_migrator_protocol::session::convergence::Disruption;
 use rackferry_migrator_protocol::session::{source, target};
 
 use crate::net::ConnId;

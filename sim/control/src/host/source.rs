@@ -4,22 +4,21 @@ use std::time::Duration;
 
 use rackferry_agent_core::{Event as Happened, MigrationId, SourceWord};
 use rackferry_fleet::{Activity, Progress};
-use rackferry_migrator_protocol::session::patience::{Advice, Look, Patience, UNBOUNDED_MS};
-use rackferry_migrator_protocol::session::source::{Effect, Event, Outcome, Phase, Source};
+use rackferry_migrator_protocol::session::convergence::UNBOUNDED_MS;
+use rackferry_migrator_protocol::session::source::{Effect, Event, Outcome, Phase, Source, Unsent};
+use rackferry_migrator_protocol::session::stop::{DECISION_TIMEOUT, Sight, Stop, Verdict};
 
 use super::Simulated;
 use super::chores::{Chore, SessionEvent, Start};
 use super::qemu::{Qemu, Step};
-use crate::clock::{MS, SECOND};
+use crate::clock::MS;
 use crate::net::{ConnId, Frame, Purpose};
 use crate::world::World;
 
 /// Pause before a slot is asked for again.
 const ASK_AGAIN: u64 = 500 * MS;
-/// The coordinator's decision is awaited so long, the VM stopped.
-const DECISION_PATIENCE: u64 = 1500 * MS;
-/// The target's word that it has loaded is awaited so long.
-const LOAD_PATIENCE: u64 = 3 * SECOND;
+/// Guest bytes per second at which last pages go.
+const LAST_PASS_RATE: u64 = 100_000_000;
 /// A VM's limit, and the stops that are forecast for guests that are quiet and for those that are not, milliseconds.
 const LIMIT_MS: u32 = 300;
 const QUIET_MS: u32 = 20;
@@ -47,12 +46,12 @@ pub struct SourceSession {
     asked_at: Option<u64>,
     /// It will not stop its VM before it is told.
     has_valve: bool,
-    /// What it does with a VM that does not converge: the production one.
-    patience: Patience,
+    /// When its VM may be stopped, and what is done if it never may: the production one.
+    stop: Stop,
+    stopped: bool,
     round: u32,
     /// Its guest writes faster than is sent.
     restless: bool,
-    gave_up: bool,
 }
 
 impl SourceSession {
@@ -63,23 +62,22 @@ impl SourceSession {
 
     /// Its VM may be stopped for as long as it takes.
     pub(super) fn hurry(&mut self) {
-        self.patience.hurry();
+        self.stop.hurry();
     }
 
-    /// Looks at its QEMU after some passes: what to do, whether a stop fits, its forecast and its limit.
-    fn look(&mut self, now: u64, copied: bool, passes: u32) -> (Advice, bool, (u32, u32)) {
-        let at = Duration::from_nanos(now - self.began_at);
-        let stop_ms = if self.restless { RESTLESS_MS } else { QUIET_MS };
-        let advice = if copied && matches!(self.machine.phase(), Phase::Copying | Phase::Switching)
-        {
-            self.round += passes;
-            self.patience.look(&Look { at, round: self.round, stop_ms })
-        } else {
-            self.patience.rest(at);
-            Advice::GoOn
+    /// Looks at its QEMU after some passes: what follows.
+    fn look(&mut self, now: u64, copied: bool, passes: u32) -> Option<Event> {
+        self.round += passes;
+        let sight = Sight {
+            at: Duration::from_nanos(now - self.began_at),
+            round: self.round,
+            first_pass_done: copied,
+            stopped: self.stopped,
+            stop_ms: if self.restless { RESTLESS_MS } else { QUIET_MS },
+            last_pass_rate: LAST_PASS_RATE,
         };
-        self.gave_up |= matches!(advice, Advice::GiveUp(_));
-        (advice, self.patience.fits(stop_ms, copied), (stop_ms, self.patience.limit_ms()))
+        let Verdict { event, .. } = self.stop.look(&sight, self.machine.phase());
+        event
     }
 }
 
@@ -99,10 +97,10 @@ impl World {
             copy_ns: self.dice.between(20 * MS, self.plan.copy_ns),
             asked_at: None,
             has_valve: !self.plan.old_qemu || self.dice.chance(500),
-            patience: Patience::new(disruption, LIMIT_MS),
+            stop: Stop::new(disruption, LIMIT_MS),
+            stopped: false,
             round: 1,
             restless: self.dice.chance(self.plan.restless),
-            gave_up: false,
         };
         let (me, there) = (self.place_of(host), self.place_of(target));
         if let Some(agent) = &mut self.hosts[host].agent {
@@ -183,14 +181,17 @@ impl World {
         if !session.accepted && !matches!(event, Event::Accepted) {
             return session.early.push(event);
         }
-        let stopped = matches!(event, Event::VmStopped);
+        let verify = self.plan.verify;
+        let Some(session) = self.source_mut(host, id) else { return };
+        let stopped = matches!(event, Event::VmStopped) && !session.stopped;
+        session.stopped |= stopped;
+        let load_timeout = session.stop.load_timeout(verify);
         let before = name_of(session.machine.phase());
         let mut effects = Vec::new();
         session.machine.handle(event, &mut effects);
         let after = name_of(session.machine.phase());
         if stopped {
-            let patience = LOAD_PATIENCE;
-            self.source_later(host, id, patience, Event::LoadOverdue);
+            self.source_later(host, id, nanoseconds(load_timeout), Event::LoadOverdue);
         }
         for effect in effects {
             self.source_effect(host, id, effect);
@@ -220,7 +221,7 @@ impl World {
                 }
             }
             Effect::OpenValve => {
-                let unbounded = session.patience.limit_ms() == UNBOUNDED_MS;
+                let unbounded = session.stop.limit_ms() == UNBOUNDED_MS;
                 self.coverage.unbounded += u64::from(unbounded);
                 let pause = self.dice.between(1, 200) * MS;
                 self.qemu_later(host, vm, pause, Step::Stop);
@@ -229,9 +230,13 @@ impl World {
                 let pause = self.dice.between(10, 900) * MS;
                 self.source_later(host, id, pause, Event::Hashed([7; 32]));
             }
+            Effect::FindUnsent => {
+                self.source_later(host, id, MS, Event::Recorded(Unsent::default()));
+            }
             Effect::AskCommit => {
                 self.source_says(host, id, SourceWord::AskCommit);
-                self.source_later(host, id, DECISION_PATIENCE, Event::DecisionOverdue);
+                let timeout = nanoseconds(DECISION_TIMEOUT);
+                self.source_later(host, id, timeout, Event::DecisionOverdue);
             }
             Effect::ForwardShut => {
                 if let Some(copy) = &mut self.hosts[host].copies[vm]
@@ -290,16 +295,17 @@ impl World {
         let now = self.clock.now;
         let passes = self.dice.between(1, 30) as u32;
         let Some(session) = self.source_mut(host, id).filter(|s| !s.over) else { return };
-        let switching = !matches!(session.machine.phase(), Phase::Copying | Phase::AwaitingSlot);
+        let switching = session.machine.is_switching();
         let done = (now - session.began_at) as f64 / session.copy_ns as f64;
         let (vm, has_valve) = (session.vm, session.has_valve);
-        let (advice, fits, stop) = session.look(now, done >= 1.0, passes);
+        let event = session.look(now, done >= 1.0, passes);
+        let (forecast_ms, limit_ms) = (session.stop.forecast_ms(), session.stop.limit_ms());
         let activity = if switching { Activity::Switching } else { Activity::Copying };
         let progress = Progress {
             activity,
             pass1_ratio: done.min(1.0),
-            predicted_stop_ms: stop.0,
-            stop_limit_ms: stop.1,
+            predicted_stop_ms: forecast_ms,
+            stop_limit_ms: limit_ms,
             ..Progress::default()
         };
         self.source_says(host, id, SourceWord::Progress(progress));
@@ -307,15 +313,17 @@ impl World {
         if copy.is_none_or(|copy| copy.qemu != Qemu::Sending) {
             return;
         }
-        if let Advice::GiveUp(why) = advice {
-            self.coverage.given_up += 1;
-            return self.source_event(host, id, Event::Cancel(why));
+        let fits = matches!(event, Some(Event::Ready { .. }));
+        let gives_up = matches!(event, Some(Event::Cancel(_)));
+        if let Some(event) = event {
+            self.source_event(host, id, event);
         }
-        if fits {
-            self.source_event(host, id, Event::Ready { predicted_ms: stop.0 });
-            if !has_valve && self.dice.chance(400) {
-                self.qemu_later(host, vm, MS, Step::Stop);
-            }
+        if gives_up {
+            self.coverage.given_up += 1;
+            return;
+        }
+        if fits && !has_valve && self.dice.chance(400) {
+            self.qemu_later(host, vm, MS, Step::Stop);
         }
         let pause = self.dice.between(100, 900) * MS;
         self.later(host, pause, Chore::Sample(id));
@@ -343,9 +351,13 @@ impl World {
     pub(super) fn source_over(&mut self, host: usize, id: u64, outcome: Outcome) {
         let agent = self.hosts[host].agent.as_mut();
         let Some(session) = agent.and_then(|agent| agent.sources.remove(&id)) else { return };
-        let not_converged = session.gave_up && matches!(outcome, Outcome::RolledBack(_));
+        let not_converged = session.stop.gave_up() && matches!(outcome, Outcome::RolledBack(_));
         self.agent_event(host, Happened::SourceOver(MigrationId(id), outcome, Some(not_converged)));
     }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A phase for people and for counting.
@@ -356,6 +368,7 @@ fn name_of(phase: &Phase) -> &'static str {
         Phase::AwaitingSlot => "awaiting slot",
         Phase::Switching => "switching",
         Phase::Verifying { .. } => "verifying",
+        Phase::Differing => "differing",
         Phase::Committing { .. } => "committing",
         Phase::Stopping { .. } => "stopping",
         Phase::Handed { .. } => "handed over",

@@ -7,14 +7,14 @@ const EVERY: u64 = 60;
 
 /// A copy with passes of a length, each beginning with a forecast and running down to nothing.
 struct Copy {
-    patience: Patience,
+    convergence: Convergence,
     pass_ms: u64,
     now_ms: u64,
 }
 
 impl Copy {
     fn new(disruption: Disruption, limit_ms: u32, pass_ms: u64) -> Self {
-        Self { patience: Patience::new(disruption, limit_ms), pass_ms, now_ms: 0 }
+        Self { convergence: Convergence::new(disruption, limit_ms), pass_ms, now_ms: 0 }
     }
 
     /// Looks for a while, or until there is news; `forecast` is of the beginning of each pass.
@@ -29,7 +29,7 @@ impl Copy {
                 stop_ms: (forecast(pass) * left) as u32 + 8,
             };
             self.now_ms += EVERY;
-            let advice = self.patience.look(&look);
+            let advice = self.convergence.look(&look);
             if advice != Advice::GoOn {
                 return advice;
             }
@@ -52,7 +52,7 @@ fn with_brief_the_limit_rises_to_a_second_and_no_further() {
     let mut copy = Copy::new(Disruption::Brief, 300, 700);
     for limit in [500, 1000] {
         assert_eq!(copy.run(60_000, |_| 4000.0), Advice::Raised);
-        assert_eq!(copy.patience.limit_ms(), limit);
+        assert_eq!(copy.convergence.limit_ms(), limit);
     }
     assert!(
         matches!(copy.run(60_000, |_| 4000.0), Advice::GiveUp(why) if why.contains("its limit is 1000 ms"))
@@ -63,11 +63,11 @@ fn with_brief_the_limit_rises_to_a_second_and_no_further() {
 fn with_allow_there_is_no_limit_in_the_end() {
     let mut copy = Copy::new(Disruption::Allow, 100, 700);
     for limit in [300, 500, 1000, UNBOUNDED_MS] {
-        assert!(!copy.patience.fits(4000, true));
+        assert!(!copy.convergence.fits(4000, true));
         assert_eq!(copy.run(60_000, |_| 4000.0), Advice::Raised);
-        assert_eq!(copy.patience.limit_ms(), limit);
+        assert_eq!(copy.convergence.limit_ms(), limit);
     }
-    assert!(copy.patience.fits(4000, true) && !copy.patience.fits(4000, false));
+    assert!(copy.convergence.fits(4000, true) && !copy.convergence.fits(4000, false));
     assert_eq!(copy.run(600_000, |_| 4000.0), Advice::GoOn);
 }
 
@@ -75,7 +75,7 @@ fn with_allow_there_is_no_limit_in_the_end() {
 fn a_limit_beyond_the_steps_is_kept() {
     let mut copy = Copy::new(Disruption::Brief, 2000, 700);
     assert!(matches!(copy.run(60_000, |_| 9000.0), Advice::GiveUp(_)));
-    assert_eq!(copy.patience.limit_ms(), 2000);
+    assert_eq!(copy.convergence.limit_ms(), 2000);
 }
 
 #[test]
@@ -99,31 +99,31 @@ fn waiting_for_a_slot_costs_no_patience() {
     let mut copy = Copy::new(Disruption::None, 300, 500);
     for _ in 0..30 {
         assert_eq!(copy.run(4_000, |_| 900.0), Advice::GoOn);
-        copy.patience.rest(Duration::from_millis(copy.now_ms));
+        copy.convergence.rest(Duration::from_millis(copy.now_ms));
     }
 }
 
 #[test]
 fn a_cut_link_and_an_unknown_one_cost_none() {
-    let mut patience = Patience::new(Disruption::None, 300);
+    let mut convergence = Convergence::new(Disruption::None, 300);
     for n in 0..10_000 {
         let at = Duration::from_millis(n * EVERY);
-        assert_eq!(patience.look(&Look { at, round: 7, stop_ms: 5000 }), Advice::GoOn);
+        assert_eq!(convergence.look(&Look { at, round: 7, stop_ms: 5000 }), Advice::GoOn);
     }
     for n in 10_000..20_000 {
         let at = Duration::from_millis(n * EVERY);
         let look = Look { at, round: n as u32, stop_ms: u32::MAX };
-        assert_eq!(patience.look(&look), Advice::GoOn);
+        assert_eq!(convergence.look(&look), Advice::GoOn);
     }
 }
 
 #[test]
 fn who_is_told_to_hurry_does_not_give_up() {
     let mut copy = Copy::new(Disruption::None, 300, 500);
-    assert!(copy.patience.hurry() && !copy.patience.hurry());
+    assert!(copy.convergence.hurry() && !copy.convergence.hurry());
     assert_eq!(copy.run(600_000, |_| 9000.0), Advice::GoOn);
-    assert!(copy.patience.fits(u32::MAX - 1, true));
-    assert!(!copy.patience.fits(u32::MAX, true), "without a link nothing is known");
+    assert!(copy.convergence.fits(u32::MAX - 1, true));
+    assert!(!copy.convergence.fits(u32::MAX, true), "without a link nothing is known");
 }
 
 fn any_disruption() -> impl Strategy<Value = Disruption> {
@@ -139,15 +139,15 @@ proptest! {
         limit in 0..3000_u32,
         steps in prop::collection::vec((0..500_u64, 0..4_u32, 0..10_000_u32), 1..400),
     ) {
-        let mut patience = Patience::new(disruption, limit);
+        let mut convergence = Convergence::new(disruption, limit);
         let (mut at, mut round) = (0, 1);
         let (mut began, mut first) = (0, 1);
         for (pause, passes, stop_ms) in steps {
             at += pause;
             round += passes;
-            let before = patience.limit_ms();
-            let advice = patience.look(&Look { at: Duration::from_millis(at), round, stop_ms });
-            let after = patience.limit_ms();
+            let before = convergence.limit_ms();
+            let advice = convergence.look(&Look { at: Duration::from_millis(at), round, stop_ms });
+            let after = convergence.limit_ms();
             prop_assert!(after >= before);
             prop_assert_eq!(advice == Advice::Raised, after > before);
             if advice != Advice::GoOn {
@@ -164,7 +164,7 @@ proptest! {
             }
         }
         if disruption != Disruption::Allow {
-            prop_assert!(patience.limit_ms() <= 3000);
+            prop_assert!(convergence.limit_ms() <= 3000);
         }
     }
 

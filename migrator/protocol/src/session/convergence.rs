@@ -67,7 +67,7 @@ struct Span {
 
 /// Judges a copy by its looks. Bounded: it keeps the best pass and the present one.
 #[derive(Debug)]
-pub struct Patience {
+pub struct Convergence {
     disruption: Disruption,
     limit_ms: u32,
     span: Option<Span>,
@@ -78,7 +78,7 @@ pub struct Patience {
     since: Duration,
 }
 
-impl Patience {
+impl Convergence {
     /// For a copy that begins; `limit_ms` is how long the VM may be stopped, at least 1.
     pub fn new(disruption: Disruption, limit_ms: u32) -> Self {
         let (limit_ms, since) = (limit_ms.max(1), Duration::ZERO);
@@ -168,5 +168,5 @@ impl From<&Look> for Span {
 }
 
 #[cfg(test)]
-#[path = "patience_tests.rs"]
+#[path = "convergence_tests.rs"]
 mod tests;
