@@ -9,6 +9,7 @@ use rackferry_tests::image::Qemu;
 use rackferry_tests::rate::Rate;
 use rackferry_tests::vm::Profile;
 
+use crate::run::{cargo, run as run_command};
 use crate::{setup, test};
 
 #[derive(Subcommand)]
@@ -19,6 +20,15 @@ pub enum Bench {
     Stream(crate::bench_stream::Arguments),
     /// Change the limit of the core link while a rack is emptied: how soon and how closely the link follows.
     Limit(crate::bench_limit::Arguments),
+    /// Drive the coordinator's fleet alone at 1,000, 10,000 and 50,000 VMs: turns, readmission, memory.
+    Fleet(Fleet),
+}
+
+#[derive(Args)]
+pub struct Fleet {
+    /// Seconds that turns are measured at each size.
+    #[arg(long, default_value_t = 20)]
+    seconds: u64,
 }
 
 #[derive(Args)]
@@ -63,7 +73,15 @@ pub fn run(bench: &Bench) -> Result<()> {
         Bench::Evacuate(arguments) => evacuate(arguments),
         Bench::Stream(arguments) => crate::bench_stream::run(arguments),
         Bench::Limit(arguments) => crate::bench_limit::run(arguments),
+        Bench::Fleet(arguments) => fleet(arguments),
     }
+}
+
+/// The fleet has no task, clock or socket, so its bench needs neither lab nor root.
+fn fleet(arguments: &Fleet) -> Result<()> {
+    let seconds = arguments.seconds.to_string();
+    let bench = ["bench", "--quiet", "--package", "rackferry-fleet", "--bench", "scale", "--"];
+    run_command(cargo(bench).args(["--seconds", &seconds]))
 }
 
 fn evacuate(arguments: &Evacuate) -> Result<()> {
