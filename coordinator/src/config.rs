@@ -136,14 +136,20 @@ pub struct LimitSettings {
     /// Seconds before an evacuation tries a VM again; doubled with every attempt.
     pub retry_pause_seconds: u64,
     /// The same for a VM that did not converge.
-    pub calm_pause_seconds: u64,
-    /// Seconds after which a move that cannot have begun looks for another target.
-    pub patience_seconds: u64,
+    pub non_converged_retry_seconds: u64,
+    /// Seconds without an agent after which a host is silent: a move to it that cannot have begun looks for another target.
+    pub host_silence_timeout_seconds: u64,
     /// Finished evacuations kept for asking.
     pub history: usize,
     /// What a move should have at least on a link with a limit, Mbit/s.
     pub link_share_min_mbit: u64,
 }
+
+/// Settings of earlier versions, and what they are called now.
+const RENAMED: [(&str, &str); 2] = [
+    ("limits.calm_pause_seconds", "limits.non_converged_retry_seconds"),
+    ("limits.patience_seconds", "limits.host_silence_timeout_seconds"),
+];
 
 /// Bytes per second.
 const MBIT: u64 = 125_000;
@@ -160,8 +166,8 @@ impl Default for LimitSettings {
             switchovers_total: limits.switchovers_total,
             attempts: limits.attempts,
             retry_pause_seconds: limits.retry_pause_ns / NANOSECONDS,
-            calm_pause_seconds: limits.calm_pause_ns / NANOSECONDS,
-            patience_seconds: limits.patience_ns / NANOSECONDS,
+            non_converged_retry_seconds: limits.non_converged_retry_ns / NANOSECONDS,
+            host_silence_timeout_seconds: limits.host_silence_timeout_ns / NANOSECONDS,
             history: limits.history,
             link_share_min_mbit: limits.link_share_min / MBIT,
         }
@@ -179,8 +185,12 @@ impl From<LimitSettings> for Limits {
             switchovers_total: settings.switchovers_total.max(1),
             attempts: settings.attempts.max(1),
             retry_pause_ns: settings.retry_pause_seconds.saturating_mul(NANOSECONDS),
-            calm_pause_ns: settings.calm_pause_seconds.saturating_mul(NANOSECONDS),
-            patience_ns: settings.patience_seconds.saturating_mul(NANOSECONDS),
+            non_converged_retry_ns: settings
+                .non_converged_retry_seconds
+                .saturating_mul(NANOSECONDS),
+            host_silence_timeout_ns: settings
+                .host_silence_timeout_seconds
+                .saturating_mul(NANOSECONDS),
             history: settings.history,
             link_share_min: settings.link_share_min_mbit.max(1).saturating_mul(MBIT),
         }
@@ -222,7 +232,13 @@ impl Config {
         }
         // Variables without a section belong to other programs of the family.
         let sections = Env::prefixed("RACKFERRY_").filter(|key| key.as_str().contains("__"));
-        figment.merge(sections.split("__")).extract().map_err(Box::new)
+        let figment = figment.merge(sections.split("__"));
+        for (old, new) in RENAMED {
+            if figment.contains(old) {
+                return Err(Box::new(figment::Error::from(format!("{old} is called {new} now"))));
+            }
+        }
+        figment.extract().map_err(Box::new)
     }
 }
 
@@ -263,6 +279,14 @@ mod tests {
     fn a_misspelt_key_is_refused() {
         assert!(load("[limits]\nattempt = 3").is_err());
         assert!(load("[limit]").is_err());
+    }
+
+    #[test]
+    fn an_old_name_is_refused_with_the_new_one() {
+        let error = load("[limits]\ncalm_pause_seconds = 9").unwrap_err().to_string();
+        assert!(error.contains("limits.non_converged_retry_seconds"), "{error}");
+        let error = load("[limits]\npatience_seconds = 9").unwrap_err().to_string();
+        assert!(error.contains("limits.host_silence_timeout_seconds"), "{error}");
     }
 
     #[test]

@@ -3,21 +3,22 @@
 
 use std::{
     path::PathBuf,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context;
-use rackferry_fleet::{Connection, Effect, Fleet, Hello, Limits, Moment, Said};
+use rackferry_fleet::{Connection, Effect, Fleet, Hello, Limits, Moment, Published, Said};
 use rackferry_proto::v1::{CheckReport, ConnectResponse};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::{
-    office::{Away, Office, leads},
+    gate::{Away, LeaderGate, leads},
+    leadership::Leadership,
     questions::Question,
     raft::{Metrics, Node},
-    reign::Reign,
     term::Vacated,
 };
 
@@ -29,7 +30,7 @@ pub const ORDERS: usize = 1024;
 const TICK: Duration = Duration::from_secs(1);
 /// How long an agent may take to look at a VM.
 const ANSWER: Duration = Duration::from_secs(3);
-/// Before an office that was just vacated is taken again.
+/// Before this coordinator leads again after it has lost the leadership.
 const PAUSE: Duration = Duration::from_millis(100);
 
 type Turn = Box<dyn FnOnce(&mut Fleet, Moment, &mut Vec<Effect>) -> Answer + Send>;
@@ -70,21 +71,21 @@ pub struct Handle {
     inputs: mpsc::Sender<Input>,
     /// Rises whenever something visible has changed.
     changed: watch::Receiver<u64>,
-    office: Office,
+    gate: LeaderGate,
 }
 
 impl Handle {
     /// Returns when this coordinator leads. Cancel safe.
     ///
     /// # Errors
-    /// If it does not; see [`Office::admit`].
+    /// If it does not; see [`LeaderGate::admit`].
     pub async fn admit(&self) -> Result<(), Away> {
-        self.office.admit().await
+        self.gate.admit().await
     }
 
     /// Why an agent's link was closed.
     pub fn away(&self) -> Away {
-        self.office.away()
+        self.gate.away()
     }
 
     /// Introduces an agent. Not cancel safe: its link would be left open until its stream ends.
@@ -151,6 +152,14 @@ impl Handle {
         value.await.map_err(|_| self.away())
     }
 
+    /// Everything that is shown, as a quorum confirms that it is. What is made of it is made by whoever asks. Cancel safe.
+    ///
+    /// # Errors
+    /// [`Away`].
+    pub async fn published(&self) -> Result<Arc<Published>, Away> {
+        self.ask(|fleet, _, _| fleet.published()).await
+    }
+
     /// Changes whenever something visible has changed.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.clone()
@@ -176,7 +185,7 @@ pub struct Driver {
     pub setup: Setup,
     pub last_connection: Connection,
     pub changed: watch::Sender<u64>,
-    office: watch::Sender<bool>,
+    gate: watch::Sender<bool>,
     shutdown: CancellationToken,
 }
 
@@ -188,10 +197,10 @@ impl Driver {
     ) -> (Handle, tokio::task::JoinHandle<anyhow::Result<()>>) {
         let (inputs, received) = mpsc::channel(INPUTS);
         let (changed, changes) = watch::channel(0);
-        let (office, open) = watch::channel(false);
-        let look = Office::new(setup.node.raft.metrics(), open, shutdown.clone());
+        let (gate, open) = watch::channel(false);
+        let look = LeaderGate::new(setup.node.raft.metrics(), open, shutdown.clone());
         let last_connection = Connection(0);
-        let driver = Self { setup, last_connection, changed, office, shutdown: shutdown.clone() };
+        let driver = Self { setup, last_connection, changed, gate, shutdown: shutdown.clone() };
         tokio::spawn(tick(inputs.clone(), shutdown.clone()));
         let stop = shutdown.clone();
         let running = tokio::spawn(async move {
@@ -200,7 +209,7 @@ impl Driver {
                 tracing::error!(error = format!("{error:#}"), "the log failed");
             })
         });
-        (Handle { inputs, changed: changes, office: look }, running)
+        (Handle { inputs, changed: changes, gate: look }, running)
     }
 
     async fn run(mut self, mut inputs: mpsc::Receiver<Input>) -> anyhow::Result<()> {
@@ -220,22 +229,22 @@ impl Driver {
         }
     }
 
-    /// One time in office.
+    /// One time of leading.
     async fn serve(&mut self, term: u64, inputs: &mut mpsc::Receiver<Input>) -> anyhow::Result<()> {
         let shutdown = self.shutdown.clone();
         let vacated = {
-            let reign = tokio::select! {
-                reign = Reign::begin(self, term) => reign,
+            let leadership = tokio::select! {
+                leadership = Leadership::begin(self, term) => leadership,
                 () = shutdown.cancelled() => return Ok(()),
             };
-            match reign {
-                Ok(mut reign) => {
-                    reign.open(true);
+            match leadership {
+                Ok(mut leadership) => {
+                    leadership.open(true);
                     let vacated = tokio::select! {
-                        vacated = reign.run(inputs) => vacated,
+                        vacated = leadership.run(inputs) => vacated,
                         () = shutdown.cancelled() => return Ok(()),
                     };
-                    reign.end();
+                    leadership.end();
                     vacated
                 }
                 Err(vacated) => vacated,
@@ -250,9 +259,9 @@ impl Driver {
         }
     }
 
-    /// Opens or closes the office for everybody who wants something.
+    /// Opens or closes the gate for agents and clients.
     pub fn open(&self, open: bool) {
-        self.office.send_replace(open);
+        self.gate.send_replace(open);
         self.changed.send_modify(|changes| *changes += 1);
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! | task | owns | input bound | ends when |
 //! |---|---|---|---|
-//! | [`driver`] | the fleet and all links, while it leads ([`reign`]) | `INPUTS` | told to stop, or the log fails |
+//! | [`driver`] | the fleet and all links, while it leads ([`leadership`]) | `INPUTS` | told to stop, or the log fails |
 //! | openraft's own ([`raft`]) | the log, the state, replication | its own | the driver has ended |
 //! | ticker | nothing | - | the driver is gone |
 //! | one reader per agent ([`service`]) | the agent's stream | gRPC flow control | the stream or the link ends |
@@ -14,11 +14,11 @@ mod config;
 mod convert;
 mod doctor;
 mod driver;
+mod gate;
 mod key;
-mod office;
+mod leadership;
 mod questions;
 mod raft;
-mod reign;
 mod service;
 mod term;
 

@@ -8,11 +8,11 @@ use rackferry_fleet::Change;
 use tokio::sync::watch;
 
 use crate::{
-    office::leads,
+    gate::leads,
     raft::{Command, Metrics, NodeId, Raft},
 };
 
-/// Why a time in office ended.
+/// Why a leadership ended.
 pub enum Vacated {
     /// There is another leader, or no quorum.
     Lost(&'static str),
@@ -32,7 +32,7 @@ impl Term {
         Self { raft, metrics, term }
     }
 
-    /// Returns when the office is lost. Cancel safe.
+    /// Returns when the leadership is lost. Cancel safe.
     pub async fn lost(&mut self) -> Vacated {
         let term = self.term;
         let lost = self.metrics.wait_for(|seen| seen.current_term != term || !leads(seen)).await;
@@ -49,7 +49,7 @@ impl Term {
     /// Commits and applies. Not cancel safe: it may be committed or not.
     ///
     /// # Errors
-    /// If the office is lost, or the log failed.
+    /// If the leadership is lost, or the log failed.
     pub async fn write(&mut self, command: Command) -> Result<(), Vacated> {
         let raft = self.raft.clone();
         tokio::select! {
@@ -70,7 +70,7 @@ impl Term {
     /// Commits and applies what a turn changed. Not cancel safe: it may be committed or not.
     ///
     /// # Errors
-    /// If the office is lost, or the log failed.
+    /// If the leadership is lost, or the log failed.
     pub async fn change(&mut self, changes: Vec<Change>) -> Result<(), Vacated> {
         self.write(Command::Write { term: self.term, changes }).await
     }
@@ -78,7 +78,7 @@ impl Term {
     /// Asks a quorum whether this is still its leader. Cancel safe.
     ///
     /// # Errors
-    /// If the office is lost, or the log failed.
+    /// If the leadership is lost, or the log failed.
     pub async fn confirm(&mut self) -> Result<(), Vacated> {
         let raft = self.raft.clone();
         loop {
@@ -99,7 +99,7 @@ impl Term {
     /// Tells the others where this coordinator is reached now, if its settings have changed.
     ///
     /// # Errors
-    /// If the office is lost, or the log failed.
+    /// If the leadership is lost, or the log failed.
     pub async fn settle_address(&mut self, id: NodeId, addr: &str) -> Result<(), Vacated> {
         let known = self.metrics.borrow().membership_config.membership().get_node(&id).cloned();
         if known.is_none_or(|node| node.addr == addr) {
@@ -110,7 +110,7 @@ impl Term {
         tokio::select! {
             changed = raft.change_membership(ChangeMembers::SetNodes(nodes), true) => match changed {
                 Err(RaftError::Fatal(fatal)) => Err(failed(fatal)),
-                // Another change is under way; the next time in office comes.
+                // Another change is under way; the next leader settles it.
                 Ok(_) | Err(RaftError::APIError(_)) => Ok(()),
             },
             lost = self.lost() => Err(lost),

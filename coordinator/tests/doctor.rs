@@ -93,11 +93,11 @@ async fn moves_are_watched_to_their_end() {
     let mut client = MigrationServiceClient::new(channel.clone());
     for (request, reason) in [
         (
-            WatchMigrationsRequest { evacuation_id: "evac-9".into(), ids: vec![] },
+            WatchMigrationsRequest { evacuation_id: "evac-9".into(), ..Default::default() },
             Reason::UnknownEvacuation,
         ),
         (
-            WatchMigrationsRequest { evacuation_id: "nine".into(), ids: vec![] },
+            WatchMigrationsRequest { evacuation_id: "nine".into(), ..Default::default() },
             Reason::UnknownEvacuation,
         ),
         (
@@ -117,7 +117,7 @@ async fn moves_are_watched_to_their_end() {
     assert_eq!(all.message().await.unwrap().unwrap().migrations, [], "nothing moves yet");
 
     let id = create(&coordinator, request("r")).await.id;
-    let named = WatchMigrationsRequest { evacuation_id: id.clone(), ids: vec![] };
+    let named = WatchMigrationsRequest { evacuation_id: id.clone(), ..Default::default() };
     let mut of_it = client.watch_migrations(named).await.unwrap().into_inner();
     assert_eq!(of_it.message().await.unwrap().unwrap().migrations.len(), 3);
     let one = WatchMigrationsRequest { ids: vec!["mig-1".to_owned()], ..Default::default() };

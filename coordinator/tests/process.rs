@@ -38,7 +38,7 @@ async fn move_ends(source: &Agent, target: &Agent, migration_id: &str, generatio
 /// The last snapshot of a watch.
 async fn watch(coordinator: &Coordinator, id: &str) -> Evacuation {
     let mut client = EvacuationServiceClient::new(coordinator.channel().await);
-    let request = WatchEvacuationRequest { id: id.to_owned() };
+    let request = WatchEvacuationRequest { id: id.to_owned(), ..Default::default() };
     let mut stream = client.watch_evacuation(request).await.unwrap().into_inner();
     let mut last = None;
     let until_it_ends = async {
@@ -150,7 +150,7 @@ async fn refusals_carry_reasons() {
     assert_eq!(reason_of(&refused), Some(Reason::UnknownPlace));
     let refused = client.create_evacuation(CreateEvacuationRequest::default()).await.unwrap_err();
     assert_eq!(reason_of(&refused), Some(Reason::InvalidArgument));
-    let request = WatchEvacuationRequest { id: "evac-9".to_owned() };
+    let request = WatchEvacuationRequest { id: "evac-9".to_owned(), ..Default::default() };
     let refused = client.watch_evacuation(request).await.unwrap_err();
     assert_eq!(reason_of(&refused), Some(Reason::UnknownEvacuation));
 }

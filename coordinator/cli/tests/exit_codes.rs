@@ -110,14 +110,20 @@ impl EvacuationService for Fake {
         &self,
         _: Request<ListEvacuationsRequest>,
     ) -> Result<Response<ListEvacuationsResponse>, Status> {
-        Ok(Response::new(ListEvacuationsResponse { evacuations: vec![self.evacuation()?] }))
+        Ok(Response::new(ListEvacuationsResponse {
+            evacuations: vec![self.evacuation()?],
+            ..Default::default()
+        }))
     }
 
     async fn watch_evacuation(
         &self,
         _: Request<WatchEvacuationRequest>,
     ) -> Result<Response<Snapshots>, Status> {
-        let snapshot = Ok(WatchEvacuationResponse { evacuation: Some(self.evacuation()?) });
+        let snapshot = Ok(WatchEvacuationResponse {
+            evacuation: Some(self.evacuation()?),
+            ..Default::default()
+        });
         let one = tokio_stream::once(snapshot);
         let stream: Snapshots = if matches!(self.0, Acts::Never | Acts::Late) {
             Box::pin(one.chain(tokio_stream::pending()))

@@ -84,7 +84,7 @@ impl InventoryService for Fake {
     ) -> Result<Response<ListHostsResponse>, Status> {
         self.admit()?;
         let host = v1::Host { name: "r1-h1".to_owned(), ..v1::Host::default() };
-        Ok(Response::new(ListHostsResponse { hosts: vec![host] }))
+        Ok(Response::new(ListHostsResponse { hosts: vec![host], ..Default::default() }))
     }
 
     async fn list_vms(

@@ -1,13 +1,20 @@
 //! The state and the turn: one event in, its effects out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::{
     Connection, Effect, EvacuationId, Event, HostName, MigrationId, Moment, Notice, Order,
-    Progress, RackName, Record, Route, Standing, VmName, VmReport, Wait,
+    Progress, RackName, Record, Route, Stage, Standing, VmName, Wait,
+    agents::Agents,
+    anti_affinity::{Groups, groups},
     links::Told,
     ownership::{Source, Target},
     placement::{Placer, Spread},
+    published::{Published, Unpublished},
+    queue::Queue,
     slots::Slots,
     store::Store,
 };
@@ -30,10 +37,10 @@ pub struct Limits {
     /// Nanoseconds before an evacuation tries a VM again; doubled with every attempt, up to ten minutes.
     pub retry_pause_ns: u64,
     /// The same for a VM that did not converge.
-    pub calm_pause_ns: u64,
+    pub non_converged_retry_ns: u64,
     /// Nanoseconds after which a move that cannot have begun looks for another target. Ownership never
     /// depends on it.
-    pub patience_ns: u64,
+    pub host_silence_timeout_ns: u64,
     /// Finished evacuations, and finished single moves, kept for asking.
     pub history: usize,
     /// Bytes per second that a move should have at least on a link with a limit; more moves wait. One always may.
@@ -50,24 +57,12 @@ impl Default for Limits {
             switchovers_total: 4,
             attempts: 5,
             retry_pause_ns: 2_000_000_000,
-            calm_pause_ns: 30_000_000_000,
-            patience_ns: 30_000_000_000,
+            non_converged_retry_ns: 30_000_000_000,
+            host_silence_timeout_ns: 30_000_000_000,
             history: 100,
             link_share_min: 4_000_000,
         }
     }
-}
-
-/// A connected agent.
-#[derive(Debug)]
-pub(crate) struct Agent {
-    pub(crate) connection: Connection,
-    pub(crate) boot: crate::BootId,
-    pub(crate) page_addr: String,
-    pub(crate) version: String,
-    /// None until it says so.
-    pub(crate) memory_free_bytes: Option<u64>,
-    pub(crate) vms: BTreeMap<VmName, VmReport>,
 }
 
 /// What is known of an unfinished migration and observed again after a restart.
@@ -90,7 +85,7 @@ pub(crate) struct Live {
     /// What an agent said about a failure.
     pub(crate) reason: Option<String>,
     /// The source's present agent was told to hurry.
-    pub(crate) hurry_told: bool,
+    pub(crate) force_told: bool,
     /// The source gave up because the VM does not converge.
     pub(crate) not_converged: bool,
     /// Somebody did what nobody told him.
@@ -104,7 +99,7 @@ pub struct Fleet {
     pub(crate) limits: Limits,
     pub(crate) placer: Box<dyn Placer>,
     pub(crate) store: Store,
-    pub(crate) agents: BTreeMap<HostName, Agent>,
+    pub(crate) agents: Agents,
     /// Since when a host is without agent, as far as this process has seen.
     pub(crate) silent_since: BTreeMap<HostName, Moment>,
     pub(crate) live: BTreeMap<MigrationId, Live>,
@@ -114,8 +109,24 @@ pub struct Fleet {
     /// VMs that run where they should not, and where that is.
     pub(crate) astray: BTreeMap<VmName, HostName>,
     pub(crate) now: Moment,
-    /// Something changed that may let a queued migration start.
-    pub(crate) dispatch_due: bool,
+    /// What is queued, and what it waits for.
+    pub(crate) queue: Queue,
+    /// More may start than was looked at in this turn.
+    pub(crate) more: bool,
+    /// Somebody may get a switchover slot.
+    pub(crate) slots_due: bool,
+    /// Evacuations whose last move may have ended.
+    pub(crate) closing: BTreeSet<EvacuationId>,
+    /// Racks whose hosts must hear of each other again.
+    pub(crate) racks_due: BTreeSet<RackName>,
+    /// VMs that are kept apart.
+    pub(crate) groups: Groups,
+    /// What readers see.
+    pub(crate) published: Arc<Published>,
+    /// What of it is older than this turn.
+    pub(crate) unpublished: Unpublished,
+    /// A batch of events is open: it is looked at what they come to at its end.
+    pub(crate) in_batch: bool,
     /// Something changed that may change what a source may send.
     pub(crate) rates_due: bool,
     /// What lies between racks, as far as it was asked for.
@@ -141,8 +152,17 @@ impl Fleet {
     pub fn new(limits: Limits, records: impl IntoIterator<Item = Record>, now: Moment) -> Self {
         let store = Store::load(records);
         let silent_since = store.hosts().keys().map(|host| (host.clone(), now)).collect();
+        let groups = groups(&store);
+        let closing = store.index().running().collect();
         let unfinished = store.migrations().values().filter(|migration| migration.is_active());
-        let live = unfinished.map(|migration| (migration.id, Live::default())).collect();
+        let live: BTreeMap<_, _> =
+            unfinished.map(|migration| (migration.id, Live::default())).collect();
+        let mut queue = Queue::default();
+        for &id in live.keys() {
+            if store.migrations().get(&id).is_some_and(|one| one.stage == Stage::Queued) {
+                queue.look_at(id);
+            }
+        }
         let mut slots = Slots::default();
         // Committed, their VMs are paused, whoever granted that.
         for vm in store.vms().values() {
@@ -150,18 +170,26 @@ impl Fleet {
                 slots.seize(migration);
             }
         }
-        Self {
+        let mut fleet = Self {
             limits,
             placer: Box::new(Spread),
             store,
-            agents: BTreeMap::new(),
+            agents: Agents::default(),
             silent_since,
             live,
             slots,
             overdue: BTreeSet::new(),
             astray: BTreeMap::new(),
             now,
-            dispatch_due: true,
+            queue,
+            more: false,
+            slots_due: true,
+            closing,
+            racks_due: BTreeSet::new(),
+            groups,
+            published: Arc::default(),
+            unpublished: Unpublished::default(),
+            in_batch: false,
             rates_due: true,
             routes: BTreeMap::new(),
             outbox: Outbox::default(),
@@ -169,7 +197,9 @@ impl Fleet {
             planted: None,
             #[cfg(feature = "planted-bugs")]
             held: Vec::new(),
-        }
+        };
+        fleet.republish();
+        fleet
     }
 
     /// Puts another planner in the place of spread-by-memory.
@@ -185,7 +215,7 @@ impl Fleet {
             Event::Connected(connection, hello) => self.connected(connection, hello),
             Event::Disconnected(connection) => self.disconnected(connection),
             Event::Said(connection, said) => {
-                if let Some(host) = self.host_of(connection) {
+                if let Some(host) = self.agents.host_of(connection).cloned() {
                     self.said(&host, said);
                 }
             }
@@ -194,17 +224,44 @@ impl Fleet {
         self.finish(out);
     }
 
+    /// More may start than was looked at: another turn is worth while, whatever comes.
+    pub fn has_more(&self) -> bool {
+        self.more
+    }
+
     pub(crate) fn begin(&mut self, now: Moment) {
         self.now = self.now.max(now);
     }
 
-    /// Ends a turn: starts what may start, then lets the effects out, records first.
+    /// From here on events and requests are one turn, until it is closed.
+    pub(crate) fn open_batch(&mut self) {
+        self.in_batch = true;
+    }
+
+    /// Ends the turn of a batch.
+    pub(crate) fn close_batch(&mut self, now: Moment, out: &mut Vec<Effect>) {
+        self.in_batch = false;
+        self.begin(now);
+        self.finish(out);
+    }
+
+    /// Ends a turn: starts what may start, then lets the effects out, records first. Within a batch all but the effects
+    /// waits for its end.
     pub(crate) fn finish(&mut self, out: &mut Vec<Effect>) {
-        if std::mem::take(&mut self.dispatch_due) {
-            self.dispatch();
+        if self.in_batch {
+            // Together rates stay within budgets at every moment.
+            if std::mem::take(&mut self.rates_due) {
+                self.divide_links();
+            }
+            return self.let_out(out);
+        }
+        self.dispatch();
+        if std::mem::take(&mut self.slots_due) {
             self.grant_slots();
-            self.close_evacuations();
-            self.rates_due = true;
+        }
+        self.close_evacuations();
+        for rack in std::mem::take(&mut self.racks_due) {
+            self.show_rack(&rack);
         }
         if std::mem::take(&mut self.rates_due) {
             self.divide_links();
@@ -218,22 +275,28 @@ impl Fleet {
         if self.has(crate::PlantedBug::CommitWrittenLate) {
             self.hold_commits(&mut changes);
         }
-        let Outbox { orders, notices, publish } = std::mem::take(&mut self.outbox);
-        let publish = publish || !changes.is_empty();
+        self.outbox.publish |= !changes.is_empty();
+        self.unpublish(&changes);
+        debug_assert_eq!(self.fault(&changes), None);
         if !changes.is_empty() {
             out.push(Effect::Persist(changes));
         }
+        self.let_out(out);
+    }
+
+    fn let_out(&mut self, out: &mut Vec<Effect>) {
+        let Outbox { orders, notices, publish } = std::mem::take(&mut self.outbox);
         out.extend(notices.into_iter().map(Effect::Log));
         out.extend(orders.into_iter().map(|(connection, order)| Effect::Send(connection, order)));
         if publish {
             out.push(Effect::Publish);
         }
-        debug_assert_eq!(self.fault(), None);
     }
 
-    pub(crate) fn host_of(&self, connection: Connection) -> Option<HostName> {
-        let found = self.agents.iter().find(|(_, agent)| agent.connection == connection);
-        found.map(|(host, _)| host.clone())
+    /// What is shown of a migration has changed.
+    pub(crate) fn touch(&mut self, id: MigrationId) {
+        self.unpublished.migration(id);
+        self.outbox.publish = true;
     }
 
     /// Tells a host's agent, if it is connected.
@@ -247,23 +310,24 @@ impl Fleet {
         self.outbox.notices.push(Notice { urgent, text });
     }
 
-    /// A contradiction between the records, if there is one: a bug.
-    fn fault(&self) -> Option<String> {
-        for vm in self.store.vms().values() {
-            let Some(id) = vm.standing.migration() else { continue };
-            let Some(migration) = self.store.migrations().get(&id) else {
-                return Some(format!("{} stands in {id}, which is not known", vm.name));
-            };
-            if !migration.is_ordered() || migration.vm != vm.name {
-                return Some(format!("{} stands in {id}, which does not move it", vm.name));
+    /// A contradiction between records that changed, if there is one: a bug.
+    fn fault(&self, changes: &[crate::Change]) -> Option<String> {
+        changes.iter().find_map(|change| match change {
+            crate::Change::Put(Record::Vm(vm)) => self.fault_of_vm(vm),
+            crate::Change::Put(Record::Migration(migration)) => {
+                let dead = migration.is_active() && !self.live.contains_key(&migration.id);
+                dead.then(|| format!("{} is active but not live", migration.id))
             }
-        }
-        let active = self.store.migrations().values().filter(|migration| migration.is_active());
-        for migration in active {
-            if !self.live.contains_key(&migration.id) {
-                return Some(format!("{} is active but not live", migration.id));
-            }
-        }
-        None
+            _ => None,
+        })
+    }
+
+    fn fault_of_vm(&self, vm: &crate::VmRecord) -> Option<String> {
+        let id = vm.standing.migration()?;
+        let Some(migration) = self.store.migrations().get(&id) else {
+            return Some(format!("{} stands in {id}, which is not known", vm.name));
+        };
+        let moves = migration.is_ordered() && migration.vm == vm.name;
+        (!moves).then(|| format!("{} stands in {id}, which does not move it", vm.name))
     }
 }

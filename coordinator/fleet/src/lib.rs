@@ -7,44 +7,33 @@
 //! * [`ownership`]: the table that keeps one owner per VM, with its argument.
 //! * [`Record`]s outlive the coordinator; everything else is observed again when agents reconnect.
 //! * [`placement`]: where VMs go.
+//! * [`Leader`]: inputs in batches, one write or barrier for each, and what leaves behind it.
 //! * [`Topology`]: what moves cross; each link's budget is divided among them.
 
-mod adopt;
-mod agents;
-mod apart;
-mod candidate;
-mod cordon;
-mod dispatch;
-mod evacuate;
-mod findings;
 mod fleet;
-mod hurry;
-mod judge;
-mod links;
+mod leader;
 mod message;
-mod name;
 pub mod ownership;
-mod pause;
-pub mod placement;
-mod planned;
+mod planning;
 #[cfg(feature = "planted-bugs")]
 mod planted;
-mod record;
+mod records;
 mod refusal;
-mod restore;
-mod retry;
-mod sessions;
-mod shares;
-mod slots;
-mod store;
-mod tokens;
-mod topology;
+mod scheduling;
 mod view;
+
+use ownership::agents;
+use planning::{anti_affinity, candidate, evacuate, planned, restore, topology};
+use records::{index, name, record, store, tokens};
+use scheduling::{links, queue, slots};
+use view::{problems, published, shown};
+
+pub use planning::placement;
 
 pub use candidate::Candidate;
 pub use evacuate::{EvacuationRequest, MigrationRequest, Move};
-pub use findings::Problem;
 pub use fleet::{Fleet, Limits};
+pub use leader::{Admission, Decision, Gate, Leader, Outputs};
 pub use links::{LaneView, LinkView};
 pub use message::{
     Activity, Effect, Event, Hello, Member, Notice, Order, Progress, Said, SessionEnd, VmReport,
@@ -53,15 +42,17 @@ pub use name::Moment;
 pub use planned::Difference;
 #[cfg(feature = "planted-bugs")]
 pub use planted::PlantedBug;
+pub use problems::Problem;
+pub use published::{Published, Revision};
 pub use record::{
     Change, EvacuationRecord, HostRecord, InventoryRecord, Key, LimitRecord, MigrationRecord,
     MigrationResult, Numbers, Record, Stage, Standing, TokenRecord, VmRecord,
 };
 pub use refusal::Refusal;
 pub use restore::{Restore, RestoreRequest, StayingVm};
+pub use shown::{EvacuationView, HostView, Listed, MigrationView, Totals, VmView, Wait};
 pub use tokens::TOKENS;
 pub use topology::{Lane, Link, LinkLimit, Route, Topology};
-pub use view::{EvacuationView, HostView, Listed, MigrationView, Totals, VmView, Wait};
 
 /// The vocabulary of [`rackferry_model`] that the fleet speaks.
 pub use rackferry_model::{

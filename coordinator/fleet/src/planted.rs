@@ -1,6 +1,6 @@
 //! Bugs made on purpose: the simulation must find each of them. Only with the feature `planted-bugs`.
 
-use crate::{Change, Fleet, MigrationId, Order, Record, Standing};
+use crate::{Change, Fleet, Gate, MigrationId, Order, Outputs, Record, Standing};
 
 /// A bug made on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,12 @@ pub enum PlantedBug {
     HurriesTheGentle,
     /// VMs of one anti-affinity group come to share a host.
     ApartOverlooked,
+    /// Orders and answers leave before the write they depend on is committed.
+    SaysBeforeDurable,
+    /// A leader does not ask whether it still leads before it gives an order without a write.
+    NoBarrier,
+    /// The end of a move releases nothing that waited for it.
+    ForgetsWaiting,
 }
 
 impl Fleet {
@@ -41,6 +47,23 @@ impl Fleet {
 
     pub(crate) fn has(&self, bug: PlantedBug) -> bool {
         self.planted == Some(bug)
+    }
+
+    /// Lets outputs out too early.
+    pub(crate) fn spoil<A>(
+        &self,
+        gate: Gate,
+        at_once: Outputs<A>,
+        held: Outputs<A>,
+    ) -> (Gate, Outputs<A>, Outputs<A>) {
+        match gate {
+            Gate::Write(_) if self.has(PlantedBug::SaysBeforeDurable) => {
+                let notices = at_once.notices;
+                (gate, Outputs { notices, ..held }, Outputs::default())
+            }
+            Gate::Barrier if self.has(PlantedBug::NoBarrier) => (Gate::Open, at_once, held),
+            gate => (gate, at_once, held),
+        }
     }
 
     /// Keeps the record of a commit back until the next turn.

@@ -18,7 +18,7 @@ fn told(problems: &[Problem]) -> Vec<(ProblemCode, String)> {
 }
 
 fn found(desk: &Desk) -> Vec<(ProblemCode, String)> {
-    let problems = desk.fleet.findings(VERSION);
+    let problems = desk.fleet.problems(VERSION);
     assert!(problems.iter().all(|one| !one.cause.is_empty() && !one.fix.is_empty()));
     told(&problems)
 }
@@ -61,7 +61,7 @@ fn leftovers_of_a_vm_that_runs_elsewhere_are_removed() {
     for state in [RunState::Incoming, RunState::Loaded, RunState::MovedOut] {
         let mut desk = beside(copy("web", state));
         assert_eq!(found(&desk), [(ProblemCode::Leftover, "web on b1".to_owned())]);
-        assert!(desk.fleet.findings(VERSION)[0].repairable);
+        assert!(desk.fleet.problems(VERSION)[0].repairable);
         assert_eq!(repair(&mut desk).len(), 1);
         let orders: Vec<Order> = desk.told().into_iter().map(|(_, order)| order).collect();
         let id = MigrationId(77);
@@ -87,7 +87,7 @@ fn what_could_be_the_only_copy_is_left_alone() {
     for state in [RunState::Incoming, RunState::Loaded, RunState::MovedOut] {
         let mut desk = only(state);
         assert_eq!(found(&desk), [(ProblemCode::Leftover, "web on b1".to_owned())]);
-        assert!(!desk.fleet.findings(VERSION)[0].repairable);
+        assert!(!desk.fleet.problems(VERSION)[0].repairable);
         assert_eq!((repair(&mut desk), desk.told_of_moves()), (vec![], vec![]));
     }
 }
@@ -107,7 +107,7 @@ fn the_owner_itself_must_say_that_it_has_the_vm() {
 #[test]
 fn a_copy_without_a_number_cannot_be_named_in_an_order() {
     let mut desk = beside(vm("web", RunState::Loaded));
-    assert!(!desk.fleet.findings(VERSION)[0].repairable);
+    assert!(!desk.fleet.problems(VERSION)[0].repairable);
     assert_eq!((repair(&mut desk), desk.told_of_moves()), (vec![], vec![]));
 }
 
@@ -178,7 +178,7 @@ fn hosts_that_are_not_as_they_should_be_are_told() {
             (ProblemCode::HostElsewhere, "c1".to_owned()),
         ]
     );
-    let newer = told(&desk.fleet.findings("0.2.0"));
+    let newer = told(&desk.fleet.problems("0.2.0"));
     assert!(newer.contains(&(ProblemCode::AgentVersion, "b1".to_owned())), "{newer:?}");
     assert!(
         !newer.contains(&(ProblemCode::AgentVersion, "a1".to_owned())),

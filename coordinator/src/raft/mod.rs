@@ -1,7 +1,7 @@
 //! The replicated log: openraft over redb and gRPC.
 //!
 //! What is replicated is the map of the fleet's records, changed by [`Command`]s; what decides is the
-//! [`Fleet`](rackferry_fleet::Fleet), and it runs at the leader only (see [`reign`](crate::reign)). One
+//! [`Fleet`](rackferry_fleet::Fleet), and it runs at the leader only (see [`reign`](crate::leadership)). One
 //! coordinator by itself is a cluster of one: the same code, no network.
 //!
 //! * [`command`]: what an entry of the log says, with its version.

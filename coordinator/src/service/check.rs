@@ -1,6 +1,9 @@
 //! Looking before a move.
 
-use rackferry_proto::v1::{CheckVmsRequest, CheckVmsResponse, check_service_server::CheckService};
+use rackferry_proto::{
+    Reason, refuse,
+    v1::{CheckVmsRequest, CheckVmsResponse, check_service_server::CheckService},
+};
 use tonic::{Request, Response, Status};
 
 use super::answer;
@@ -9,6 +12,16 @@ use crate::{
     convert,
     driver::Handle,
 };
+
+/// The most VMs times targets of one check.
+const QUESTIONS: usize = 100_000;
+
+fn too_many(vms: usize, targets: usize) -> Status {
+    let text = format!(
+        "{vms} VMs times {targets} targets are more than the {QUESTIONS} that one check looks at; name fewer"
+    );
+    refuse(Reason::InvalidArgument, text)
+}
 
 /// The door for looking ahead.
 pub struct Checks {
@@ -30,10 +43,16 @@ impl CheckService for Checks {
         let (places, targets) = convert::check_request(request.into_inner())?;
         let wishes = self.handle.ask(move |fleet, _, _| {
             let targets = fleet.places(&targets)?;
-            let all = fleet.candidates(&places)?.into_iter();
-            Ok(all.map(|candidate| Wish { candidate, targets: targets.clone() }).collect())
+            let names = fleet.candidate_names(&places)?;
+            if names.len().saturating_mul(targets.len().max(1)) > QUESTIONS {
+                return Ok(Err((names.len(), targets.len())));
+            }
+            let all = names.iter().filter_map(|name| fleet.candidate(name));
+            let wishes = all.map(|candidate| Wish { candidate, targets: targets.clone() });
+            Ok(Ok(wishes.collect()))
         });
-        let vms = checks::all(&self.handle, answer(wishes.await?)?).await;
+        let wishes = answer(wishes.await?)?.map_err(|(vms, targets)| too_many(vms, targets))?;
+        let vms = checks::all(&self.handle, wishes).await;
         Ok(Response::new(CheckVmsResponse { vms }))
     }
 }

@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     driver::Handle,
-    office::leader_elsewhere,
+    gate::leader_elsewhere,
     raft::{Metrics, NodeId, Raft},
 };
 

@@ -1,8 +1,11 @@
 //! Evacuations.
 
-use std::{pin::Pin, time::Duration};
+use std::{collections::BTreeSet, pin::Pin, time::Duration};
 
-use rackferry_fleet::{EvacuationId, EvacuationRequest, Fleet, Move, Refusal};
+use rackferry_fleet::{
+    EvacuationId, EvacuationRequest, Fleet, Move, Published, Refusal, RestoreRequest, Revision,
+    StayingVm,
+};
 use rackferry_proto::{
     Reason, refuse,
     v1::{
@@ -20,7 +23,7 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::{answer, going_down};
+use super::{Begun, answer, going_down, page::Page, planned_anew};
 use crate::{checks, convert, driver::Handle};
 
 /// The shortest time between two snapshots of a watch.
@@ -93,6 +96,52 @@ impl Evacuations {
         Ok(CreateEvacuationResponse { evacuation, blocked })
     }
 
+    /// Plans, looks at what was planned, and starts that and nothing else.
+    async fn begin(&self, request: EvacuationRequest) -> Result<Evacuation, Begun> {
+        let wanted = request.clone();
+        let moves = self.handle.ask(move |fleet, _, _| fleet.new_moves(&wanted)).await?;
+        let moves = moves?;
+        checks::before(&self.handle, moves.clone()).await?;
+        let start = move |fleet: &mut Fleet, now, out: &mut _| {
+            let id = fleet.start_evacuation(&request, &moves, now, out)?;
+            view(fleet, id)
+        };
+        Ok(self.handle.ask(start).await??)
+    }
+
+    /// The same with moves that a client has planned.
+    async fn apply(
+        &self,
+        request: EvacuationRequest,
+        planned: Vec<Move>,
+    ) -> Result<Evacuation, Status> {
+        let (wanted, given) = (request.clone(), planned.clone());
+        let moves =
+            self.handle.ask(move |fleet, _, _| fleet.new_planned_moves(&wanted, &given)).await?;
+        checks::before(&self.handle, answer(moves)?).await?;
+        let start = move |fleet: &mut Fleet, now, out: &mut _| {
+            let id = fleet.apply_evacuation(&request, &planned, now, out)?;
+            view(fleet, id)
+        };
+        answer(self.handle.ask(start).await?)
+    }
+
+    /// Plans which VMs go back, looks at them, and starts that and nothing else.
+    async fn begin_restore(
+        &self,
+        request: RestoreRequest,
+    ) -> Result<(Evacuation, Vec<StayingVm>), Begun> {
+        let wanted = request.clone();
+        let restore = self.handle.ask(move |fleet, _, _| fleet.new_restore(&wanted)).await?;
+        let moves = restore?.moves;
+        checks::before(&self.handle, moves.clone()).await?;
+        let start = move |fleet: &mut Fleet, now, out: &mut _| {
+            let (id, staying) = fleet.start_restore(&request, &moves, now, out)?;
+            Ok::<_, Refusal>((view(fleet, id)?, staying))
+        };
+        Ok(self.handle.ask(start).await??)
+    }
+
     async fn pause(&self, text: &str, paused: bool) -> Result<Evacuation, Status> {
         let id = id(text)?;
         let turn = move |fleet: &mut Fleet, now, out: &mut _| {
@@ -118,21 +167,12 @@ impl EvacuationService for Evacuations {
         if validate_only {
             return Ok(Response::new(self.plan(request, planned).await?));
         }
-        let (wanted, given) = (request.clone(), planned.clone());
-        let moves = move |fleet: &mut Fleet, _, _: &mut _| new_moves(fleet, &wanted, &given);
-        checks::before(&self.handle, answer(self.handle.ask(moves).await?)?).await?;
-        let evacuation = self
-            .handle
-            .ask(move |fleet, now, out| {
-                let id = if planned.is_empty() {
-                    fleet.create_evacuation(&request, now, out)?
-                } else {
-                    fleet.apply_evacuation(&request, &planned, now, out)?
-                };
-                view(fleet, id)
-            })
-            .await?;
-        let evacuation = Some(answer(evacuation)?);
+        let evacuation = if planned.is_empty() {
+            planned_anew(|| self.begin(request.clone())).await?
+        } else {
+            self.apply(request, planned).await?
+        };
+        let evacuation = Some(evacuation);
         Ok(Response::new(CreateEvacuationResponse { evacuation, blocked: Vec::new() }))
     }
 
@@ -143,10 +183,10 @@ impl EvacuationService for Evacuations {
         let message = request.into_inner();
         let RestoreEvacuationRequest { id: text, options, request_id, validate_only } = message;
         let request = convert::restore_request(id(&text)?, options, request_id)?;
-        let wanted = request.clone();
-        let restore = self.handle.ask(move |fleet, _, _| fleet.new_restore(&wanted)).await?;
-        let restore = answer(restore)?;
         if validate_only {
+            let wanted = request.clone();
+            let restore = self.handle.ask(move |fleet, _, _| fleet.new_restore(&wanted)).await?;
+            let restore = answer(restore)?;
             let blocked = checks::blocking(&self.handle, restore.moves.clone()).await?;
             let moves = restore.moves;
             let plan = move |fleet: &mut Fleet, _, _: &mut _| {
@@ -156,15 +196,7 @@ impl EvacuationService for Evacuations {
             let staying = restore.staying.into_iter().map(convert::staying).collect();
             return Ok(Response::new(RestoreEvacuationResponse { evacuation, staying, blocked }));
         }
-        checks::before(&self.handle, restore.moves).await?;
-        let begun = self
-            .handle
-            .ask(move |fleet, now, out| {
-                let (id, staying) = fleet.restore_evacuation(&request, now, out)?;
-                Ok((view(fleet, id)?, staying))
-            })
-            .await?;
-        let (evacuation, staying) = answer(begun)?;
+        let (evacuation, staying) = planned_anew(|| self.begin_restore(request.clone())).await?;
         Ok(Response::new(RestoreEvacuationResponse {
             evacuation: Some(evacuation),
             staying: staying.into_iter().map(convert::staying).collect(),
@@ -177,35 +209,44 @@ impl EvacuationService for Evacuations {
         request: Request<GetEvacuationRequest>,
     ) -> Result<Response<GetEvacuationResponse>, Status> {
         let id = id(&request.into_inner().id)?;
-        let evacuation = self.handle.ask(move |fleet, _, _| view(fleet, id)).await?;
-        Ok(Response::new(GetEvacuationResponse { evacuation: Some(answer(evacuation)?) }))
+        let published = self.handle.published().await?;
+        let view = published.evacuation(id).ok_or(Refusal::UnknownEvacuation(id));
+        let evacuation = Some(convert::evacuation(&answer(view)?));
+        Ok(Response::new(GetEvacuationResponse { evacuation }))
     }
 
     async fn list_evacuations(
         &self,
         request: Request<ListEvacuationsRequest>,
     ) -> Result<Response<ListEvacuationsResponse>, Status> {
-        let active_only = request.into_inner().active_only;
-        let list = |fleet: &mut Fleet| -> Vec<Evacuation> {
-            fleet.evacuations().map(|view| convert::evacuation(&view)).collect()
-        };
-        let mut evacuations = self.handle.ask(move |fleet, _, _| list(fleet)).await?;
-        evacuations.retain(|evacuation| !active_only || !is_over(evacuation));
-        Ok(Response::new(ListEvacuationsResponse { evacuations }))
+        let ListEvacuationsRequest { active_only, page_size, page_token } = request.into_inner();
+        let page = Page::new(page_size, &page_token, |token| token.parse::<EvacuationId>().ok())?;
+        let published = self.handle.published().await?;
+        let records = published.evacuation_records();
+        let records = records.filter(|record| !active_only || record.ended.is_none());
+        let (records, next_page_token) = page.cut(records, |one| one.id, |one| one.vms.len());
+        let views = records.iter().filter_map(|record| published.evacuation(record.id));
+        let evacuations = views.map(|view| convert::evacuation(&view)).collect();
+        Ok(Response::new(ListEvacuationsResponse { evacuations, next_page_token }))
     }
 
     async fn watch_evacuation(
         &self,
         request: Request<WatchEvacuationRequest>,
     ) -> Result<Response<Self::WatchEvacuationStream>, Status> {
-        let id = id(&request.into_inner().id)?;
+        let WatchEvacuationRequest { id: text, changes_only, since } = request.into_inner();
+        let id = id(&text)?;
+        let known = known_revision(changes_only, &since)?;
         // Refused at once rather than in the stream.
-        answer(self.handle.ask(move |fleet, _, _| view(fleet, id).map(|_| ())).await?)?;
+        let published = self.handle.published().await?;
+        let record = published.evacuation_record(id).ok_or(Refusal::UnknownEvacuation(id));
+        answer(record.map(|_| ()))?;
+        drop(published);
         let (snapshots, to_client) = mpsc::channel(SNAPSHOTS);
         let (handle, shutdown) = (self.handle.clone(), self.shutdown.clone());
         tokio::spawn(async move {
             tokio::select! {
-                () = watch(&handle, id, &snapshots) => {}
+                () = watch(&handle, id, changes_only, known, &snapshots) => {}
                 () = shutdown.cancelled() => {
                     // It goes to another coordinator, or comes back later.
                     let _ = snapshots.try_send(Err(going_down()));
@@ -247,29 +288,89 @@ impl EvacuationService for Evacuations {
     }
 }
 
-/// Sends snapshots as things change, until the evacuation is over or the client goes away.
+/// The state of which a client that watches changes was told last.
+pub(super) fn known_revision(changes_only: bool, since: &str) -> Result<Option<Revision>, Status> {
+    if since.is_empty() {
+        return Ok(None);
+    }
+    let known = since.parse().ok().filter(|_| changes_only);
+    let malformed =
+        || refuse(Reason::InvalidArgument, "since is malformed, or without changes_only");
+    known.map(Some).ok_or_else(malformed)
+}
+
+/// An evacuation, of its moves only those that have changed if a state is known that this one follows.
+fn shown(
+    published: &Published,
+    id: EvacuationId,
+    known: Option<Revision>,
+) -> Result<Evacuation, Refusal> {
+    let mut view = published.evacuation(id).ok_or(Refusal::UnknownEvacuation(id))?;
+    if let Some(known) = known {
+        let changed = published.migrations_since(known).into_iter();
+        let changed: BTreeSet<_> = changed.map(|view| view.record.id).collect();
+        view.migrations.retain(|view| changed.contains(&view.record.id));
+    }
+    Ok(convert::evacuation(&view))
+}
+
+/// Sends snapshots, or what has changed, as things change, until the evacuation is over or the client goes away.
 async fn watch(
     handle: &Handle,
     id: EvacuationId,
+    changes_only: bool,
+    mut known: Option<Revision>,
     snapshots: &mpsc::Sender<Result<WatchEvacuationResponse, Status>>,
 ) {
     let mut changes = handle.changes();
+    // What was told beside the moves.
+    let mut told = None;
     loop {
         changes.borrow_and_update();
-        let snapshot = match handle.ask(move |fleet, _, _| view(fleet, id)).await {
-            Ok(snapshot) => answer(snapshot),
-            Err(gone) => Err(gone.into()),
+        let published = match handle.published().await {
+            Ok(published) => published,
+            Err(gone) => {
+                // The client may have gone too.
+                let _ = snapshots.send(Err(gone.into())).await;
+                return;
+            }
         };
-        let over = snapshot.as_ref().map_or(true, is_over);
-        let message =
-            snapshot.map(|evacuation| WatchEvacuationResponse { evacuation: Some(evacuation) });
-        if snapshots.send(message).await.is_err() || over {
-            return;
+        let follows = known.filter(|&known| published.follows(known));
+        let revision = published.revision();
+        let evacuation = answer(shown(&published, id, follows));
+        drop(published);
+        known = changes_only.then_some(revision);
+        let over = evacuation.as_ref().map_or(true, is_over);
+        let beside = evacuation.as_ref().ok().map(beside_moves);
+        let is_news = follows.is_none()
+            || told != beside
+            || evacuation.as_ref().is_ok_and(|evacuation| !evacuation.migrations.is_empty());
+        told = beside;
+        if is_news || over {
+            let message = evacuation.map(|evacuation| WatchEvacuationResponse {
+                evacuation: Some(evacuation),
+                revision: revision.to_string(),
+                complete: follows.is_none(),
+            });
+            if snapshots.send(message).await.is_err() || over {
+                return;
+            }
         }
         tokio::time::sleep(PACE).await;
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
             () = snapshots.closed() => return,
         }
+    }
+}
+
+fn beside_moves(evacuation: &Evacuation) -> Evacuation {
+    Evacuation {
+        id: evacuation.id.clone(),
+        state: evacuation.state,
+        totals: evacuation.totals,
+        ended_unix_ms: evacuation.ended_unix_ms,
+        overdue: evacuation.overdue,
+        ..Evacuation::default()
     }
 }

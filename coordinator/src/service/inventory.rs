@@ -1,6 +1,6 @@
 //! Hosts, VMs, links.
 
-use rackferry_fleet::Fleet;
+use rackferry_fleet::{Fleet, HostName, VmName};
 use rackferry_proto::v1::{
     CordonHostsRequest, CordonHostsResponse, GetInventoryRequest, GetInventoryResponse, Host,
     ImportInventoryRequest, ImportInventoryResponse, ListHostsRequest, ListHostsResponse,
@@ -12,7 +12,7 @@ use rackferry_proto::v1::{
 use rackferry_tls::Tls;
 use tonic::{Request, Response, Status};
 
-use super::answer;
+use super::{answer, page::Page};
 use crate::{convert, doctor, driver::Handle};
 
 /// The door for what there is.
@@ -44,25 +44,30 @@ impl InventoryService for Inventory {
         &self,
         request: Request<ListHostsRequest>,
     ) -> Result<Response<ListHostsResponse>, Status> {
-        let rack = request.into_inner().rack;
-        let hosts = self.handle.ask(|fleet, _, _| fleet.hosts()).await?;
-        let hosts = hosts.into_iter().map(convert::host);
-        let hosts = hosts.filter(|host| rack.is_empty() || host.rack == rack).collect();
-        Ok(Response::new(ListHostsResponse { hosts }))
+        let ListHostsRequest { rack, page_size, page_token } = request.into_inner();
+        let page = Page::new(page_size, &page_token, |token| Some(HostName::from(token)))?;
+        let published = self.handle.published().await?;
+        let hosts = published.hosts().into_iter();
+        let hosts = hosts.filter(|host| rack.is_empty() || host.rack.as_str() == rack);
+        let (hosts, next_page_token) = page.cut(hosts, |host| host.name.clone(), |_| 1);
+        let hosts = hosts.into_iter().cloned().map(convert::host).collect();
+        Ok(Response::new(ListHostsResponse { hosts, next_page_token }))
     }
 
     async fn list_vms(
         &self,
         request: Request<ListVmsRequest>,
     ) -> Result<Response<ListVmsResponse>, Status> {
-        let ListVmsRequest { rack, host } = request.into_inner();
-        let vms = self.handle.ask(|fleet, _, _| fleet.vms()).await?;
-        let vms = vms.into_iter().map(convert::vm);
+        let ListVmsRequest { rack, host, page_size, page_token } = request.into_inner();
+        let page = Page::new(page_size, &page_token, |token| Some(VmName::from(token)))?;
+        let published = self.handle.published().await?;
+        let vms = published.vms().into_iter();
         let vms = vms
-            .filter(|vm| rack.is_empty() || vm.rack == rack)
-            .filter(|vm| host.is_empty() || vm.host == host)
-            .collect();
-        Ok(Response::new(ListVmsResponse { vms }))
+            .filter(|vm| rack.is_empty() || vm.rack.as_str() == rack)
+            .filter(|vm| host.is_empty() || vm.owner.as_str() == host);
+        let (vms, next_page_token) = page.cut(vms, |vm| vm.name.clone(), |_| 1);
+        let vms = vms.into_iter().cloned().map(convert::vm).collect();
+        Ok(Response::new(ListVmsResponse { vms, next_page_token }))
     }
 
     async fn import_inventory(

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, pin::Pin};
 
-use rackferry_fleet::{EvacuationId, Fleet, MigrationId, Refusal};
+use rackferry_fleet::{
+    EvacuationId, Fleet, MigrationId, MigrationRequest, MigrationView, Published, Refusal, Revision,
+};
 use rackferry_proto::{
     Reason, refuse,
     v1::{
@@ -19,9 +21,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::{
-    answer,
-    evacuation::{PACE, SNAPSHOTS},
+    Begun, answer,
+    evacuation::{PACE, SNAPSHOTS, known_revision},
     going_down,
+    page::Page,
+    planned_anew,
 };
 use crate::{checks, convert, driver::Handle};
 
@@ -50,6 +54,20 @@ fn view(fleet: &Fleet, id: MigrationId) -> Result<Migration, Refusal> {
     Ok(convert::migration(&view))
 }
 
+impl Migrations {
+    /// Plans, looks at what was planned, and starts that and nothing else.
+    async fn begin(&self, request: MigrationRequest) -> Result<Migration, Begun> {
+        let wanted = request.clone();
+        let moves = self.handle.ask(move |fleet, _, _| fleet.new_move(&wanted)).await??;
+        checks::before(&self.handle, moves.clone()).await?;
+        let start = move |fleet: &mut Fleet, now, out: &mut _| {
+            let id = fleet.start_migration(&request, moves.first(), now, out)?;
+            view(fleet, id)
+        };
+        Ok(self.handle.ask(start).await??)
+    }
+}
+
 #[tonic::async_trait]
 impl MigrationService for Migrations {
     type WatchMigrationsStream =
@@ -60,17 +78,8 @@ impl MigrationService for Migrations {
         request: Request<CreateMigrationRequest>,
     ) -> Result<Response<CreateMigrationResponse>, Status> {
         let request = convert::migration_request(request.into_inner())?;
-        let wanted = request.clone();
-        let moves = answer(self.handle.ask(move |fleet, _, _| fleet.new_move(&wanted)).await?)?;
-        checks::before(&self.handle, moves).await?;
-        let migration = self
-            .handle
-            .ask(move |fleet, now, out| {
-                let id = fleet.create_migration(&request, now, out)?;
-                view(fleet, id)
-            })
-            .await?;
-        Ok(Response::new(CreateMigrationResponse { migration: Some(answer(migration)?) }))
+        let migration = planned_anew(|| self.begin(request.clone())).await?;
+        Ok(Response::new(CreateMigrationResponse { migration: Some(migration) }))
     }
 
     async fn get_migration(
@@ -78,34 +87,39 @@ impl MigrationService for Migrations {
         request: Request<GetMigrationRequest>,
     ) -> Result<Response<GetMigrationResponse>, Status> {
         let id = id(&request.into_inner().id)?;
-        let migration = self.handle.ask(move |fleet, _, _| view(fleet, id)).await?;
-        Ok(Response::new(GetMigrationResponse { migration: Some(answer(migration)?) }))
+        let published = self.handle.published().await?;
+        let view = published.migration(id).ok_or(Refusal::UnknownMigration(id));
+        let migration = Some(convert::migration(&answer(view)?));
+        Ok(Response::new(GetMigrationResponse { migration }))
     }
 
     async fn list_migrations(
         &self,
         request: Request<ListMigrationsRequest>,
     ) -> Result<Response<ListMigrationsResponse>, Status> {
-        let ListMigrationsRequest { evacuation_id, active_only } = request.into_inner();
-        let migrations = self
-            .handle
-            .ask(move |fleet, _, _| {
-                fleet
-                    .migrations()
-                    .filter(|view| !active_only || view.record.is_active())
-                    .map(|view| convert::migration(&view))
-                    .filter(|one| evacuation_id.is_empty() || one.evacuation_id == evacuation_id)
-                    .collect()
-            })
-            .await?;
-        Ok(Response::new(ListMigrationsResponse { migrations }))
+        let ListMigrationsRequest { evacuation_id, active_only, page_size, page_token } =
+            request.into_inner();
+        let page = Page::new(page_size, &page_token, |token| token.parse::<MigrationId>().ok())?;
+        let published = self.handle.published().await?;
+        let of_it = |view: &MigrationView<'_>| {
+            let evacuation = view.record.evacuation;
+            evacuation_id.is_empty()
+                || evacuation.is_some_and(|known| known.to_string() == evacuation_id)
+        };
+        let all = published.migrations().into_iter();
+        let all = all.filter(|view| !active_only || view.record.is_active()).filter(of_it);
+        let (migrations, next_page_token) = page.cut(all, |view| view.record.id, |_| 1);
+        let migrations = migrations.iter().map(convert::migration).collect();
+        Ok(Response::new(ListMigrationsResponse { migrations, next_page_token }))
     }
 
     async fn watch_migrations(
         &self,
         request: Request<WatchMigrationsRequest>,
     ) -> Result<Response<Self::WatchMigrationsStream>, Status> {
-        let WatchMigrationsRequest { evacuation_id, ids } = request.into_inner();
+        let WatchMigrationsRequest { evacuation_id, ids, changes_only, since } =
+            request.into_inner();
+        let known = known_revision(changes_only, &since)?;
         if ids.len() > IDS_LIMIT {
             return Err(refuse(Reason::InvalidArgument, "ids is missing or malformed"));
         }
@@ -116,15 +130,16 @@ impl MigrationService for Migrations {
             })?),
         };
         let ids = ids.iter().map(|text| id(text)).collect::<Result<BTreeSet<_>, _>>()?;
-        let watched = Watched { evacuation, ids };
-        let known = watched.clone();
+        let watched = Watched { evacuation, ids, changes_only };
         // Refused at once rather than in the stream.
-        answer(self.handle.ask(move |fleet, _, _| known.check(fleet)).await?)?;
+        let published = self.handle.published().await?;
+        answer(watched.check(&published))?;
+        drop(published);
         let (snapshots, to_client) = mpsc::channel(SNAPSHOTS);
         let (handle, shutdown) = (self.handle.clone(), self.shutdown.clone());
         tokio::spawn(async move {
             tokio::select! {
-                () = watch(&handle, watched, &snapshots) => {}
+                () = watch(&handle, watched, known, &snapshots) => {}
                 () = shutdown.cancelled() => {
                     // It goes to another coordinator, or comes back later.
                     let _ = snapshots.try_send(Err(going_down()));
@@ -170,14 +185,15 @@ impl MigrationService for Migrations {
 struct Watched {
     evacuation: Option<EvacuationId>,
     ids: BTreeSet<MigrationId>,
+    changes_only: bool,
 }
 
 impl Watched {
-    fn check(&self, fleet: &Fleet) -> Result<(), Refusal> {
-        if let Some(id) = self.evacuation.filter(|&id| fleet.evacuation(id).is_none()) {
+    fn check(&self, published: &Published) -> Result<(), Refusal> {
+        if let Some(id) = self.evacuation.filter(|&id| published.evacuation_record(id).is_none()) {
             return Err(Refusal::UnknownEvacuation(id));
         }
-        let unknown = self.ids.iter().find(|&&id| fleet.migration(id).is_none());
+        let unknown = self.ids.iter().find(|&&id| published.migration(id).is_none());
         unknown.map_or(Ok(()), |&id| Err(Refusal::UnknownMigration(id)))
     }
 
@@ -185,29 +201,46 @@ impl Watched {
         self.evacuation.is_none() && self.ids.is_empty()
     }
 
-    /// The moves of a snapshot, what the next one must know, and whether there will be no more. Of all moves those that
-    /// have ended are told once, and none that ended before: they may be very many.
-    fn look(&self, fleet: &Fleet, before: Option<&Told>) -> (Vec<Migration>, Told, bool) {
+    fn names(&self, view: &MigrationView<'_>) -> bool {
+        self.ids.contains(&view.record.id)
+            || (self.evacuation.is_some() && view.record.evacuation == self.evacuation)
+    }
+
+    /// The moves of a snapshot, and what the next one must know. Of all moves those that have ended are told once, and
+    /// none that ended before: they may be very many.
+    fn look(&self, published: &Published, before: Option<&Told>) -> (Vec<Migration>, Told) {
         let mut told = Told::default();
         let mut shown = Vec::new();
         let is_news = |id| before.is_some_and(|told| id > told.last || told.active.contains(&id));
-        for view in fleet.migrations() {
+        for view in published.migrations() {
             let id = view.record.id;
-            let named = self.ids.contains(&id)
-                || (self.evacuation.is_some() && view.record.evacuation == self.evacuation);
             told.last = told.last.max(id);
-            if view.record.is_active() && (named || self.is_all()) {
+            let active = view.record.is_active();
+            if active && self.is_all() {
                 told.active.insert(id);
             }
-            if named || (self.is_all() && (view.record.is_active() || is_news(id))) {
+            if self.names(&view) || (self.is_all() && (active || is_news(id))) {
                 shown.push(convert::migration(&view));
             }
         }
+        (shown, told)
+    }
+
+    /// Those of them that have changed.
+    fn changed(&self, published: &Published, known: Revision) -> Vec<Migration> {
+        let changed = published.migrations_since(known);
+        let watched = changed.iter().filter(|view| self.is_all() || self.names(view));
+        watched.map(convert::migration).collect()
+    }
+
+    /// There will be no more.
+    fn is_over(&self, published: &Published) -> bool {
+        let active =
+            |id: &MigrationId| published.migration(*id).is_some_and(|view| view.record.is_active());
         // Between two attempts an evacuation has no move that goes on.
-        let goes_on = self.evacuation.and_then(|id| fleet.evacuation(id));
-        let goes_on = goes_on.is_some_and(|view| view.record.ended.is_none());
-        let over = !self.is_all() && told.active.is_empty() && !goes_on;
-        (shown, told, over)
+        let evacuation = self.evacuation.and_then(|id| published.evacuation_record(id));
+        let goes_on = evacuation.is_some_and(|record| record.ended.is_none());
+        !self.is_all() && !goes_on && !self.ids.iter().any(active)
     }
 }
 
@@ -220,31 +253,45 @@ struct Told {
     last: MigrationId,
 }
 
-/// Sends snapshots as things change, until the moves are over or the client goes away.
+/// Sends snapshots, or what has changed, as things change, until the moves are over or the client goes away.
 async fn watch(
     handle: &Handle,
     watched: Watched,
+    mut known: Option<Revision>,
     snapshots: &mpsc::Sender<Result<WatchMigrationsResponse, Status>>,
 ) {
     let mut changes = handle.changes();
     let mut told = None;
     loop {
         changes.borrow_and_update();
-        let (now, before) = (watched.clone(), told.take());
-        let first = before.is_none();
-        let look = move |fleet: &mut Fleet, _, _: &mut _| now.look(fleet, before.as_ref());
-        let (message, over) = match handle.ask(look).await {
-            Ok((migrations, now_told, over)) => {
-                told = Some(now_told);
-                (Ok(WatchMigrationsResponse { migrations }), over)
+        let published = match handle.published().await {
+            Ok(published) => published,
+            Err(gone) => {
+                // The client may have gone too.
+                let _ = snapshots.send(Err(gone.into())).await;
+                return;
             }
-            Err(gone) => (Err(gone.into()), true),
         };
+        let follows = known.filter(|&known| published.follows(known));
         // Only the first may say that nothing moves.
-        let is_news = first || message.as_ref().is_ok_and(|told| !told.migrations.is_empty());
-        if is_news || over {
-            let gone = snapshots.send(message).await.is_err();
-            if gone || over {
+        let first = told.is_none();
+        let migrations = match follows {
+            Some(known) => watched.changed(&published, known),
+            None => {
+                let (migrations, now) = watched.look(&published, told.as_ref());
+                told = Some(now);
+                migrations
+            }
+        };
+        let over = watched.is_over(&published);
+        let complete = follows.is_none();
+        let revision = published.revision();
+        known = watched.changes_only.then_some(revision);
+        drop(published);
+        if !migrations.is_empty() || over || (first && complete) {
+            let revision = revision.to_string();
+            let message = WatchMigrationsResponse { migrations, revision, complete };
+            if snapshots.send(Ok(message)).await.is_err() || over {
                 return;
             }
         }

@@ -8,6 +8,7 @@ mod enrolment;
 mod evacuation;
 mod inventory;
 mod migration;
+mod page;
 mod raft;
 
 use std::time::Duration;
@@ -33,7 +34,7 @@ use tonic::{Status, transport::Server};
 use crate::{
     convert,
     driver::Handle,
-    office::Away,
+    gate::Away,
     raft::{Identity, MESSAGE_LIMIT, NodeId, Raft},
 };
 
@@ -142,4 +143,52 @@ impl From<Away> for Status {
 /// What a turn gives: refused by the fleet, or a value.
 fn answer<T>(answer: Result<T, Refusal>) -> Result<T, Status> {
     answer.map_err(|refusal| convert::refusal(&refusal))
+}
+
+/// How often moves are planned for one request, if what they were planned by changes before they start.
+const PLANS: usize = 3;
+
+/// Why moves did not start.
+enum Begun {
+    /// What they were planned by has changed.
+    Changed(Refusal),
+    /// They are refused.
+    Refused(Status),
+}
+
+impl From<Refusal> for Begun {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::PlanChanged(_) => Self::Changed(refusal),
+            other => Self::Refused(convert::refusal(&other)),
+        }
+    }
+}
+
+impl From<Away> for Begun {
+    fn from(away: Away) -> Self {
+        Self::Refused(away.into())
+    }
+}
+
+impl From<Status> for Begun {
+    fn from(status: Status) -> Self {
+        Self::Refused(status)
+    }
+}
+
+/// Plans, checks and starts: the moves that were checked are those that start. If the site has changed in between, all of
+/// it is done again.
+async fn planned_anew<T, F: Future<Output = Result<T, Begun>>>(
+    begin: impl Fn() -> F,
+) -> Result<T, Status> {
+    let mut plans = 1;
+    loop {
+        match begin().await {
+            Ok(value) => return Ok(value),
+            Err(Begun::Refused(status)) => return Err(status),
+            Err(Begun::Changed(_)) if plans < PLANS => plans += 1,
+            Err(Begun::Changed(refusal)) => return Err(convert::refusal(&refusal)),
+        }
+    }
 }

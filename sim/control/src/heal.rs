@@ -47,7 +47,7 @@ impl World {
     }
 
     fn come_to_rest(&mut self) {
-        let limit = self.clock.now + REST + 4 * self.plan.limits.patience_ns;
+        let limit = self.clock.now + REST + 4 * self.plan.limits.host_silence_timeout_ns;
         loop {
             self.run_until(self.clock.now + LOOK_AGAIN);
             if self.violation.is_some() {
@@ -82,7 +82,7 @@ impl World {
         let Some(Reply::Evacuation(id)) = reply else {
             return self.violated("intents reached", format!("the evacuation at rest: {reply:?}"));
         };
-        let fleet = self.nodes.iter().find_map(|node| node.leader()?.fleet.as_ref());
+        let fleet = self.nodes.iter().find_map(|node| node.leader()?.fleet());
         let views = fleet.and_then(|fleet| fleet.evacuation(id)).map(|view| view.migrations);
         let failed = views.iter().flatten().find(|view| {
             !matches!(view.record.stage, rackferry_fleet::Stage::Ended { end: End::Moved, .. })

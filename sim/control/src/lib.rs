@@ -34,11 +34,7 @@ use world::World;
 /// A bug that is put in to see that it is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
-    /// Orders leave before the write they depend on is committed.
-    SaysBeforeDurable,
-    /// A leader does not ask whether it still leads before it gives an order without a write.
-    NoBarrier,
-    /// One in the fleet itself.
+    /// One in the fleet, or in the turns of its leader.
     #[cfg(feature = "planted-bugs")]
     InFleet(rackferry_fleet::PlantedBug),
     /// One in the rules of every agent.

@@ -195,7 +195,7 @@ impl World {
     /// Ends what holds back, at the end of trouble: a world that is paused, or has nowhere to go, does not come to rest.
     /// True if there was anything.
     pub fn lift_holds(&mut self) -> bool {
-        let fleet = self.nodes.iter().find_map(|node| node.leader()?.fleet.as_ref());
+        let fleet = self.nodes.iter().find_map(|node| node.leader()?.fleet());
         let Some(fleet) = fleet else { return false };
         let paused = fleet.evacuations().filter(|view| view.state == EvacuationState::Paused);
         // Who was on its way before it was said that it must not go there.

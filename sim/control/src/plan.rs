@@ -64,8 +64,8 @@ impl Plan {
             switchovers_total: 1 + dice.below(4) as u32,
             attempts: 1 + dice.below(3) as u32,
             retry_pause_ns: dice.between(1, 4) * SECOND,
-            calm_pause_ns: dice.between(1, 8) * SECOND,
-            patience_ns: dice.between(2, 12) * SECOND,
+            non_converged_retry_ns: dice.between(1, 8) * SECOND,
+            host_silence_timeout_ns: dice.between(2, 12) * SECOND,
             link_share_min: dice.between(1, 40) * 1_000_000,
             ..Limits::default()
         };

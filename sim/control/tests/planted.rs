@@ -19,8 +19,8 @@ fn find(bug: Bug) -> (u64, &'static str) {
 #[test]
 fn every_bug_planted_around_coordinators_is_found() {
     let bugs = [
-        Bug::SaysBeforeDurable,
-        Bug::NoBarrier,
+        Bug::InFleet(PlantedBug::SaysBeforeDurable),
+        Bug::InFleet(PlantedBug::NoBarrier),
         Bug::InFleet(PlantedBug::ResumesBeforeStopped),
         Bug::InFleet(PlantedBug::CommitWrittenLate),
         Bug::InFleet(PlantedBug::AbortKeepsGeneration),
@@ -34,6 +34,7 @@ fn every_bug_planted_around_coordinators_is_found() {
         Bug::InFleet(PlantedBug::RetriesAtOnce),
         Bug::InFleet(PlantedBug::HurriesTheGentle),
         Bug::InFleet(PlantedBug::ApartOverlooked),
+        Bug::InFleet(PlantedBug::ForgetsWaiting),
     ];
     all_found(bugs);
 }

@@ -27,18 +27,27 @@ pub async fn run(context: &Context, args: Status) -> Result<Code, Failure> {
 }
 
 async fn all(context: &Context, watch_latest: bool) -> Result<Code, Failure> {
-    let request = ListEvacuationsRequest { active_only: false };
-    let list = async |client: Client| client.evacuations().list_evacuations(request).await;
-    let answer = context.call(list).await?.into_inner();
+    let mut request = ListEvacuationsRequest::default();
+    let mut evacuations = Vec::new();
+    loop {
+        let list =
+            async |client: Client| client.evacuations().list_evacuations(request.clone()).await;
+        let page = context.call(list).await?.into_inner();
+        evacuations.extend(page.evacuations);
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
     if watch_latest {
-        let active = answer.evacuations.iter().rev().find(|one| !watch::is_over(one));
+        let active = evacuations.iter().rev().find(|one| !watch::is_over(one));
         if let Some(latest) = active {
             return watch::to_the_end(context, &latest.id, &[], None).await;
         }
     }
     context.print(
-        || render::evacuation::list(&answer.evacuations),
-        || render::json::evacuations(&answer.evacuations),
+        || render::evacuation::list(&evacuations),
+        || render::json::evacuations(&evacuations),
     );
     Ok(Code::Done)
 }

@@ -7,7 +7,7 @@ use crate::world::World;
 
 pub(super) fn check(world: &World, node: usize, order: &Order) -> Option<String> {
     let Order::HurrySource(id) = order else { return None };
-    let fleet = world.nodes[node].leader()?.fleet.as_ref()?;
+    let fleet = world.nodes[node].leader()?.fleet()?;
     let record = fleet.migration(*id)?.record;
     if record.forced {
         return None;

@@ -9,7 +9,7 @@ use crate::world::World;
 
 pub(super) fn check(world: &World) -> Option<String> {
     let leading = world.nodes.iter().filter_map(|node| node.leader());
-    let Some(fleet) = leading.filter_map(|leader| leader.fleet.as_ref()).next() else {
+    let Some(fleet) = leading.filter_map(|leader| leader.fleet()).next() else {
         return Some("nobody leads".to_owned());
     };
     if let Some(host) =

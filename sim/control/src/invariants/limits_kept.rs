@@ -52,7 +52,7 @@ fn moves(world: &mut World, node: usize, id: MigrationId) -> Option<String> {
     let limits = world.plan.limits;
     let leader = world.nodes[node].leader_mut()?;
     let first = leader.limits.begun.insert(id);
-    let fleet = leader.fleet.as_ref()?;
+    let fleet = leader.fleet()?;
     let record = fleet.migration(id)?.record;
     if !queued || !first || !record.is_ordered() {
         return None;
@@ -72,7 +72,7 @@ fn moves(world: &mut World, node: usize, id: MigrationId) -> Option<String> {
 fn slots(world: &mut World, node: usize, id: MigrationId) -> Option<String> {
     let limits = world.plan.limits;
     let leader = world.nodes[node].leader_mut()?;
-    let fleet = leader.fleet.as_ref()?;
+    let fleet = leader.turns.as_ref()?.fleet();
     if !leader.limits.slots.insert(id) {
         return None;
     }

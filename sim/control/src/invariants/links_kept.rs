@@ -11,7 +11,7 @@ pub(super) fn check(world: &World, node: usize, order: &Order) -> Option<String>
         Order::SetRate(migration, rate) => (*migration, *rate),
         _ => return None,
     };
-    let fleet = world.nodes[node].leader()?.fleet.as_ref()?;
+    let fleet = world.nodes[node].leader()?.fleet()?;
     free_rider(fleet, id, rate).or_else(|| overbooked(fleet))
 }
 

@@ -205,7 +205,7 @@ fn begins<'a>(world: &'a World, node: usize, order: &Order) -> Option<(&'a Fleet
     if !queued || leader.limits.has_begun(*id) {
         return None;
     }
-    Some((leader.fleet.as_ref()?, *id))
+    Some((leader.fleet()?, *id))
 }
 
 fn order_name(order: &Order) -> &'static str {

@@ -14,7 +14,7 @@ pub struct ProgressForward {
 
 pub(super) fn check(world: &mut World, node: usize) -> Option<String> {
     let leader = world.nodes[node].leader_mut()?;
-    let fleet = leader.fleet.as_ref()?;
+    let fleet = leader.turns.as_ref()?.fleet();
     let shown = &mut leader.shown.shown;
     for view in fleet.migrations() {
         let id = view.record.id;

@@ -9,7 +9,7 @@ use crate::world::World;
 
 /// When a fleet decides.
 pub(super) fn decided(world: &World, node: usize, order: &Order) -> Option<String> {
-    let fleet = world.nodes[node].leader()?.fleet.as_ref()?;
+    let fleet = world.nodes[node].leader()?.fleet()?;
     let migration = subject(order)?;
     let record = fleet.migration(migration)?.record;
     let standing = fleet.vm(&record.vm).map(|vm| (vm.owner, vm.generation, vm.standing));
@@ -47,7 +47,7 @@ pub(super) fn decided(world: &World, node: usize, order: &Order) -> Option<Strin
 /// The agent that was told to start a migration is the one that is connected.
 fn in_session(world: &World, node: usize, record: &MigrationRecord) -> bool {
     let Stage::Started { source_boot, .. } = &record.stage else { return false };
-    let fleet = world.nodes[node].leader().and_then(|leader| leader.fleet.as_ref());
+    let fleet = world.nodes[node].leader().and_then(|leader| leader.fleet());
     let hosts = fleet.map(|fleet| fleet.hosts()).unwrap_or_default();
     hosts.iter().any(|host| host.name == record.source && host.boot.as_ref() == Some(source_boot))
 }

@@ -1,12 +1,11 @@
-//! What stands around the fleet on the node that leads: inputs in turn, one write for a batch of them, and nothing
-//! leaves before the write is committed. An order that bears on ownership and came without a write waits until a
-//! majority has confirmed that this node still leads.
+//! A node that leads: the production [`Turns`] over the log of the world. What is modelled is when inputs come, how many
+//! of them share a turn, and how long the log takes.
 
 mod out;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use rackferry_fleet::{Connection, Effect, Event, Fleet, Hello, HostName, Moment, Said};
+use rackferry_fleet::{Connection, Decision, Fleet, Hello, Leader as Turns, Moment, Outputs, Said};
 
 use crate::clock::{MICROSECOND, SECOND};
 use crate::invariants::{LimitsKept, ProgressForward};
@@ -37,18 +36,18 @@ pub struct Leader {
     pub followers: Followers,
     /// The latest round of the question whether it still leads.
     pub round: u64,
-    /// The fleet, once it is known what is committed.
-    pub fleet: Option<Box<Fleet>>,
+    /// Its turns over the fleet, once it is known what is committed.
+    pub turns: Option<Box<Turns<(CallId, Reply)>>>,
     /// What it granted and showed.
     pub limits: LimitsKept,
     /// What it showed.
     pub shown: ProgressForward,
     inbox: VecDeque<Input>,
     links: BTreeMap<Connection, ConnId>,
-    batch: Option<out::Batch>,
-    batches: u64,
+    /// What the turn that was decided waits for.
+    until: Option<out::Until>,
+    decisions: u64,
     turn_due: bool,
-    last_connection: u64,
 }
 
 impl Leader {
@@ -58,16 +57,20 @@ impl Leader {
             term,
             followers,
             round: 0,
-            fleet: None,
+            turns: None,
             limits: LimitsKept::default(),
             shown: ProgressForward::default(),
             inbox: VecDeque::new(),
             links: BTreeMap::new(),
-            batch: None,
-            batches: 0,
+            until: None,
+            decisions: 0,
             turn_due: false,
-            last_connection: 0,
         }
+    }
+
+    /// The fleet, once there is one.
+    pub fn fleet(&self) -> Option<&Fleet> {
+        self.turns.as_ref().map(|turns| turns.fleet())
     }
 
     fn connection_of(&self, conn: ConnId) -> Option<Connection> {
@@ -76,7 +79,7 @@ impl Leader {
 
     /// Nothing waits to be decided or to leave.
     pub fn is_idle(&self) -> bool {
-        self.inbox.is_empty() && self.batch.is_none()
+        self.inbox.is_empty() && self.until.is_none()
     }
 }
 
@@ -104,7 +107,7 @@ impl World {
 
     fn plan_turn(&mut self, node: usize) {
         let Some(leader) = self.nodes[node].leader_mut() else { return };
-        let ready = leader.fleet.is_some() && leader.batch.is_none() && !leader.inbox.is_empty();
+        let ready = leader.turns.is_some() && leader.until.is_none() && !leader.inbox.is_empty();
         if ready && !std::mem::replace(&mut leader.turn_due, true) {
             let term = leader.term;
             let pause = self.dice.between(5, 400) * MICROSECOND;
@@ -129,83 +132,107 @@ impl World {
             return;
         };
         leader.turn_due = false;
-        if leader.fleet.is_none() || leader.batch.is_some() {
+        if leader.turns.is_none() || leader.until.is_some() {
             return;
         }
         let count = leader.inbox.len().min(most);
         let inputs: Vec<Input> = leader.inbox.drain(..count).collect();
-        let (mut changes, mut sends, mut answers) = (Vec::new(), Vec::new(), Vec::new());
-        let mut published = false;
+        let mut watched = 0;
+        let ticked = inputs.iter().any(|input| matches!(input, Input::Tick));
         for input in inputs {
-            let mut effects = Vec::new();
-            answers.extend(self.take(node, input, &mut effects));
-            let told = sends.len();
-            for effect in effects {
-                match effect {
-                    Effect::Persist(more) => changes.extend(more),
-                    Effect::Send(connection, order) => sends.push((connection, order)),
-                    Effect::Publish => published = true,
-                    Effect::Log(notice) => {
-                        self.trace
-                            .say(self.clock.now, || format!("c{node} notes: {}", notice.text));
-                    }
-                }
-            }
-            for (_, order) in &sends[told..] {
-                self.watch_decision(node, order);
-            }
+            self.take(node, input);
+            self.watch_decisions(node, &Outputs::default(), &mut watched);
+        }
+        let now = Moment(self.clock.now);
+        let Some(turns) = self.turns_mut(node) else { return };
+        let Decision { gate, at_once } = turns.decide(now);
+        let published = turns.outputs().publish || at_once.publish;
+        self.watch_decisions(node, &at_once, &mut watched);
+        for notice in &at_once.notices {
+            self.trace.say(self.clock.now, || format!("c{node} notes: {}", notice.text));
         }
         if published {
             self.watch_shown(node);
         }
-        self.dispatch_batch(node, knew, changes, sends, answers);
+        // With every tick it is looked whose patience is at its end.
+        if ticked {
+            self.watch_queue(node);
+        }
+        self.wait_for(node, knew, gate);
+        self.let_out(node, knew, at_once);
+        self.leader_goes_on(node);
     }
 
-    fn take(
+    /// Looks at orders as they are decided.
+    fn watch_decisions(
         &mut self,
         node: usize,
-        input: Input,
-        out: &mut Vec<Effect>,
-    ) -> Option<(CallId, Reply)> {
+        at_once: &Outputs<(CallId, Reply)>,
+        watched: &mut usize,
+    ) {
+        let Some(turns) = self.turns_mut(node) else { return };
+        let orders = at_once.orders.iter().chain(&turns.outputs().orders);
+        let news: Vec<_> = orders.skip(*watched).map(|(_, order)| order.clone()).collect();
+        *watched += news.len();
+        for order in &news {
+            self.watch_decision(node, order);
+        }
+    }
+
+    fn turns_mut(&mut self, node: usize) -> Option<&mut Turns<(CallId, Reply)>> {
+        self.nodes[node].leader_mut()?.turns.as_deref_mut()
+    }
+
+    fn take(&mut self, node: usize, input: Input) -> Option<()> {
         let now = Moment(self.clock.now);
         if let Input::Connected(id, _) = &input {
             self.send(*id, 1, Frame::Taken);
         }
-        if let Input::Connected(_, hello) = &input {
-            self.close_void(node, &hello.host);
-        }
         let leader = self.nodes[node].leader_mut()?;
-        let event = match input {
+        let turns = leader.turns.as_mut()?;
+        match input {
             Input::Connected(id, hello) => {
-                leader.last_connection += 1;
-                let connection = Connection(leader.last_connection);
-                leader.links.insert(connection, id);
                 self.trace
                     .say(now.0, || format!("c{node} hears {}: {}", hello.host, list(&hello.vms)));
-                Event::Connected(connection, *hello)
+                let admission = turns.connect(*hello, now);
+                let void = admission.void.and_then(|void| leader.links.remove(&void));
+                leader.links.insert(admission.connection, id);
+                if let Some(void) = void {
+                    self.close(void, 1);
+                }
             }
             Input::Disconnected(id) => {
                 let connection = leader.connection_of(id)?;
                 leader.links.remove(&connection);
-                Event::Disconnected(connection)
+                leader.turns.as_mut()?.disconnect(connection, now);
             }
-            Input::Said(id, said) => Event::Said(leader.connection_of(id)?, *said),
-            Input::Tick => Event::Tick,
+            Input::Said(id, said) => {
+                let connection = leader.connection_of(id)?;
+                leader.turns.as_mut()?.hear(connection, *said, now);
+            }
+            Input::Tick => turns.tick(now),
             Input::Call(call) => {
-                let fleet = leader.fleet.as_mut()?;
-                let reply = self.operator.ask(call, fleet, now, out);
-                self.trace.say(now.0, || format!("c{node} decides call {call}: {reply:?}"));
-                return Some((call, reply));
+                let operator = &self.operator;
+                turns.ask(now, |fleet, now, out| (call, operator.ask(call, fleet, now, out)));
+                let reply = turns.outputs().answers.last();
+                self.trace.say(now.0, || format!("c{node} decides call {reply:?}"));
             }
-        };
-        leader.fleet.as_mut()?.handle(event, now, out);
-        None
+        }
+        Some(())
+    }
+
+    /// Whatever may start has started when a turn ends.
+    fn watch_queue(&mut self, node: usize) {
+        let overlooked = self.turns_mut(node).map(|turns| turns.fleet_mut().overlooked());
+        if let Some(id) = overlooked.unwrap_or_default().first() {
+            self.violated("starts what may start", format!("{id} may start, and waits"));
+        }
     }
 
     /// The first commit of a term says what is committed: the fleet is made of that.
     fn open_fleet(&mut self, node: usize) {
         let state = &self.nodes[node];
-        let Some(leader) = state.leader().filter(|leader| leader.fleet.is_none()) else { return };
+        let Some(leader) = state.leader().filter(|leader| leader.turns.is_none()) else { return };
         let last = state.commit.checked_sub(1).and_then(|last| state.log.get(last));
         if last.is_none_or(|entry| entry.term != leader.term) {
             return;
@@ -221,18 +248,7 @@ impl World {
             fleet.plant(bug);
         }
         if let Some(leader) = self.nodes[node].leader_mut() {
-            leader.fleet = Some(Box::new(fleet));
-        }
-    }
-
-    /// Only a host's latest stream counts: an agent that still holds an older one must dial again.
-    fn close_void(&mut self, node: usize, host: &HostName) {
-        let Some(leader) = self.nodes[node].leader_mut() else { return };
-        let fleet = leader.fleet.as_ref();
-        let known = fleet.and_then(|fleet| fleet.hosts().into_iter().find(|h| h.name == *host));
-        let void = known.and_then(|known| known.connection);
-        if let Some(id) = void.and_then(|void| leader.links.remove(&void)) {
-            self.close(id, 1);
+            leader.turns = Some(Box::new(Turns::new(fleet, Connection(0))));
         }
     }
 

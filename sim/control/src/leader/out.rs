@@ -2,9 +2,8 @@
 
 use std::rc::Rc;
 
-use rackferry_fleet::{Change, Connection, Order};
+use rackferry_fleet::{Gate, Order, Outputs};
 
-use crate::Bug;
 use crate::clock::SECOND;
 use crate::net::Frame;
 use crate::operator::{CallId, Reply};
@@ -14,18 +13,18 @@ use crate::world::{Happening, World};
 /// A leader whose write is not committed by then gives up.
 const WRITE_PATIENCE: u64 = 3 * SECOND;
 
-pub(super) enum Until {
+/// What lets the outputs of a turn out.
+enum Passed {
+    Open,
     Written(usize),
     Confirmed(u64),
 }
 
-/// What leaves together.
-pub(super) struct Batch {
-    sends: Vec<(Connection, Order)>,
-    answers: Vec<(CallId, Reply)>,
-    until: Until,
+/// A turn that was decided and waits.
+pub(super) struct Until {
     /// Entries committed by anybody when it was decided, and those this node knew of.
     knew: (usize, usize),
+    gate: Passed,
 }
 
 /// Does an order change what may run where?
@@ -40,48 +39,33 @@ fn bears_on_ownership(order: &Order) -> bool {
 }
 
 impl World {
-    pub(super) fn dispatch_batch(
-        &mut self,
-        node: usize,
-        knew: (usize, usize),
-        changes: Vec<Change>,
-        sends: Vec<(Connection, Order)>,
-        answers: Vec<(CallId, Reply)>,
-    ) {
+    /// Brings about what the turn that was decided waits for.
+    pub(super) fn wait_for(&mut self, node: usize, knew: (usize, usize), gate: Gate) {
         let Some(leader) = self.nodes[node].leader_mut() else { return };
         let term = leader.term;
-        let bears = sends.iter().any(|(_, order)| bears_on_ownership(order));
-        let early = self.bug == Some(Bug::SaysBeforeDurable);
-        let barrier = bears && self.bug != Some(Bug::NoBarrier);
-        let batch = |until| Batch { sends, answers, until, knew };
-        if changes.is_empty() {
-            leader.round += 1;
-            let round = if barrier { leader.round } else { 0 };
-            leader.batch = Some(batch(Until::Confirmed(round)));
-            if barrier {
+        leader.decisions += 1;
+        let what = Happening::Overdue(node, term, leader.decisions);
+        match gate {
+            Gate::Open => leader.until = Some(Until { knew, gate: Passed::Open }),
+            Gate::Barrier => {
+                leader.round += 1;
+                leader.until = Some(Until { knew, gate: Passed::Confirmed(leader.round) });
                 self.replicate(node);
             }
-        } else {
-            let count = self.nodes[node].log.len() + 1;
-            let entry = Entry { term, changes: Rc::new(changes) };
-            let until = if early { Until::Confirmed(0) } else { Until::Written(count) };
-            let Some(leader) = self.nodes[node].leader_mut() else { return };
-            leader.batch = Some(batch(until));
-            self.write(node, entry);
+            Gate::Write(changes) => {
+                let count = self.nodes[node].log.len() + 1;
+                let Some(leader) = self.nodes[node].leader_mut() else { return };
+                leader.until = Some(Until { knew, gate: Passed::Written(count) });
+                self.write(node, Entry { term, changes: Rc::new(changes) });
+            }
         }
-        let Some(leader) = self.nodes[node].leader_mut() else { return };
-        leader.batches += 1;
-        let what = Happening::Overdue(node, term, leader.batches);
-        if leader.batch.is_some() {
-            self.clock.after(WRITE_PATIENCE, what);
-        }
-        self.leader_goes_on(node);
+        self.clock.after(WRITE_PATIENCE, what);
     }
 
-    /// A leader gives up if its latest batch still waits.
-    pub fn overdue(&mut self, node: usize, term: u64, batches: u64) {
+    /// A leader gives up if its latest turn still waits.
+    pub fn overdue(&mut self, node: usize, term: u64, decisions: u64) {
         let Some(leader) = self.nodes[node].leader() else { return };
-        if leader.term == term && leader.batches == batches && leader.batch.is_some() {
+        if leader.term == term && leader.decisions == decisions && leader.until.is_some() {
             self.step_down(node, "nobody acknowledges its writes");
         }
     }
@@ -92,23 +76,32 @@ impl World {
         let majority = self.majority();
         let commit = self.nodes[node].commit;
         let Some(leader) = self.nodes[node].leader_mut() else { return };
-        let ready = match leader.batch.as_ref().map(|batch| &batch.until) {
+        let passed = match leader.until.as_ref().map(|until| &until.gate) {
             None => false,
-            Some(Until::Written(count)) => commit >= *count,
-            Some(Until::Confirmed(round)) => {
+            Some(Passed::Open) => true,
+            Some(Passed::Written(count)) => commit >= *count,
+            Some(Passed::Confirmed(round)) => {
                 let heard = leader.followers.round.values().filter(|seen| *seen >= round).count();
-                *round == 0 || heard + 1 >= majority
+                heard + 1 >= majority
             }
         };
-        if ready && let Some(batch) = leader.batch.take() {
-            self.let_out(node, batch);
+        if passed
+            && let Some(Until { knew, .. }) = leader.until.take()
+            && let Some(turns) = &mut leader.turns
+        {
+            let outputs = turns.release();
+            self.let_out(node, knew, outputs);
         }
         self.plan_turn(node);
     }
 
-    fn let_out(&mut self, node: usize, batch: Batch) {
-        let Batch { sends, answers, knew, .. } = batch;
-        for (connection, order) in sends {
+    pub(super) fn let_out(
+        &mut self,
+        node: usize,
+        knew: (usize, usize),
+        outputs: Outputs<(CallId, Reply)>,
+    ) {
+        for (connection, order) in outputs.orders {
             let leader = self.nodes[node].leader();
             let Some(id) = leader.and_then(|leader| leader.links.get(&connection).copied()) else {
                 continue;
@@ -118,7 +111,7 @@ impl World {
             }
             self.send(id, 1, Frame::Order(Box::new(order)));
         }
-        for (call, reply) in answers {
+        for (call, reply) in outputs.answers {
             self.answer(call, reply);
         }
     }

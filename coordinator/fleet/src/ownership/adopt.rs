@@ -1,0 +1,207 @@
+//! What a host lists beyond the migrations it takes part in: new VMs, VMs that are gone, leftovers.
+
+use crate::{
+    End, Fleet, HostName, MigrationId, MigrationRecord, Order, Record, RunState, Stage, Standing,
+    VmName, VmRecord, VmReport,
+};
+
+impl Fleet {
+    /// Sets right what no migration in flight takes care of.
+    pub(crate) fn sweep(&mut self, host: &HostName, hello: bool) {
+        let Some(agent) = self.agents.get(host) else { return };
+        let listed = agent.vms.clone();
+        let strays_before: Vec<VmName> =
+            self.astray.iter().filter(|(_, at)| *at == host).map(|(vm, _)| vm.clone()).collect();
+        self.astray.retain(|_, at| at != host);
+        for vm in listed.values() {
+            self.sweep_vm(host, vm, hello);
+        }
+        for vm in self.astray.keys().filter(|vm| !strays_before.contains(vm)) {
+            let text = format!("VM {vm} runs on {host}, which does not own it");
+            self.outbox.notices.push(crate::Notice { urgent: true, text });
+        }
+        self.forget_gone(host);
+    }
+
+    fn sweep_vm(&mut self, host: &HostName, vm: &VmReport, hello: bool) {
+        let moved_by = self.migration_of(host, vm);
+        match vm.run_state {
+            RunState::Unknown => {}
+            RunState::Dead => {
+                if let Some(migration) = moved_by.filter(|_| vm.migration.is_some()) {
+                    self.sweep_dead(host, &migration);
+                }
+            }
+            RunState::Incoming | RunState::Loaded => {
+                if let Some(migration) = moved_by {
+                    self.sweep_copy(host, &migration);
+                }
+            }
+            RunState::MovedOut => {
+                if let Some(migration) = moved_by {
+                    self.sweep_moved_out(host, &migration);
+                }
+            }
+            RunState::Running | RunState::Paused => {
+                self.sweep_running(host, vm, moved_by, hello);
+            }
+        }
+    }
+
+    /// The migration by which a host came to have a copy in this state.
+    fn migration_of(&self, host: &HostName, vm: &VmReport) -> Option<MigrationRecord> {
+        if let Some(id) = vm.migration {
+            let found = self.store.migrations().get(&id).filter(|found| found.vm == vm.name);
+            return found.cloned();
+        }
+        let attempts = self.store.index().attempts_of_vm(&vm.name).rev();
+        let mut attempts = attempts.filter_map(|id| self.store.migrations().get(&id));
+        attempts.find(|one| one.source == *host || one.target == *host).cloned()
+    }
+
+    /// A copy that never ran. The log alone says whether it may.
+    fn sweep_copy(&mut self, host: &HostName, migration: &MigrationRecord) {
+        if migration.target != *host || migration.is_ordered() {
+            return;
+        }
+        let owns = self.store.vms().get(&migration.vm).is_some_and(|vm| {
+            vm.owner == *host
+                && vm.generation == migration.generation
+                && vm.standing == Standing::Stable
+        });
+        if owns {
+            self.tell(host, Order::ResumeTarget(migration.id, migration.generation));
+        } else {
+            #[cfg(feature = "planted-bugs")]
+            if self.has(crate::PlantedBug::LeavesCopies) {
+                return;
+            }
+            self.tell(host, Order::DiscardTarget(migration.id, "it is over".to_owned()));
+        }
+    }
+
+    /// What is left of a copy that died in a move, or after it. As long as it is there its name is taken, so the VM
+    /// could not come to this host.
+    fn sweep_dead(&mut self, host: &HostName, migration: &MigrationRecord) {
+        let owns = self.store.vms().get(&migration.vm).is_none_or(|vm| vm.owner == *host);
+        if owns || migration.is_ordered() {
+            return;
+        }
+        if migration.target == *host {
+            self.tell(host, Order::DiscardTarget(migration.id, "it is over".to_owned()));
+        } else if migration.source == *host {
+            self.release(migration, host, false);
+        }
+    }
+
+    /// A copy that cannot run by itself any more.
+    fn sweep_moved_out(&mut self, host: &HostName, migration: &MigrationRecord) {
+        if migration.source != *host || migration.is_ordered() {
+            return;
+        }
+        let resume = self.stays_with(host, &migration.vm);
+        let moved =
+            matches!(migration.stage, Stage::Settling | Stage::Ended { end: End::Moved, .. });
+        if resume || moved {
+            self.release(migration, host, resume);
+        }
+    }
+
+    fn sweep_running(
+        &mut self,
+        host: &HostName,
+        vm: &VmReport,
+        moved_by: Option<MigrationRecord>,
+        hello: bool,
+    ) {
+        let Some(record) = self.store.vms().get(&vm.name).cloned() else {
+            return self.adopt(host, vm);
+        };
+        if let Some(migration) = &moved_by
+            && vm.migration == Some(migration.id)
+        {
+            if !migration.is_active() && migration.source == *host && hello {
+                self.tell(host, Order::Cancel(migration.id, "it is over".to_owned()));
+            }
+            // A word from before the switchover, late.
+            if migration.target == record.owner && !hello {
+                return;
+            }
+        }
+        if record.owner == *host {
+            if record.memory_bytes != vm.memory_bytes {
+                self.store.change_vm(&vm.name, |record| record.memory_bytes = vm.memory_bytes);
+            }
+            return;
+        }
+        let takes_part = self.active_on(host).into_iter().any(|id| self.moves(id, &vm.name));
+        if !takes_part {
+            self.running_elsewhere(host, &record);
+        }
+    }
+
+    fn moves(&self, id: MigrationId, vm: &VmName) -> bool {
+        self.store.migrations().get(&id).is_some_and(|migration| migration.vm == *vm)
+    }
+
+    /// Somebody started a VM by hand on another host. If its owner says it has none, the VM has moved.
+    fn running_elsewhere(&mut self, host: &HostName, record: &VmRecord) {
+        let owner_has_none = self.agents.get(&record.owner).is_some_and(|agent| {
+            agent.vms.get(&record.name).is_none_or(|vm| vm.run_state == RunState::Dead)
+        });
+        if owner_has_none && record.standing == Standing::Stable {
+            let generation = self.store.next();
+            self.note(false, format!("VM {} is now on {host}", record.name));
+            self.store.change_vm(&record.name, |vm| {
+                vm.owner = host.clone();
+                vm.generation = generation;
+            });
+            self.look_at_vm(&record.name);
+            self.free_room(&record.owner);
+        } else {
+            self.astray.insert(record.name.clone(), host.clone());
+        }
+    }
+
+    fn adopt(&mut self, host: &HostName, vm: &VmReport) {
+        let record = VmRecord {
+            name: vm.name.clone(),
+            memory_bytes: vm.memory_bytes,
+            owner: host.clone(),
+            generation: self.store.next(),
+            standing: Standing::Stable,
+        };
+        self.store.put(Record::Vm(record));
+    }
+
+    /// VMs this host owns and lists no more have ended.
+    fn forget_gone(&mut self, host: &HostName) {
+        let Some(agent) = self.agents.get(host) else { return };
+        let gone: Vec<VmName> = self
+            .store
+            .index()
+            .vms_of_host(host)
+            .filter_map(|vm| self.store.vms().get(vm))
+            .filter(|vm| vm.standing == Standing::Stable)
+            .filter(|vm| !agent.vms.contains_key(&vm.name))
+            .filter(|vm| !self.expected(host, &vm.name))
+            .map(|vm| vm.name.clone())
+            .collect();
+        for name in gone {
+            self.store.remove_vm(&name);
+            self.look_at_vm(&name);
+            self.free_room(host);
+            self.note(false, format!("VM {name} is gone from {host}"));
+        }
+    }
+
+    /// It has just come to this host, whose list is older.
+    fn expected(&self, host: &HostName, vm: &VmName) -> bool {
+        self.active_on(host).into_iter().any(|id| {
+            self.store
+                .migrations()
+                .get(&id)
+                .is_some_and(|migration| migration.vm == *vm && migration.target == *host)
+        })
+    }
+}

@@ -1,0 +1,331 @@
+//! Agents come, go and list what they have.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{
+    BootId, Connection, Fleet, Hello, HostName, HostRecord, Member, MigrationId, Order, Progress,
+    RackName, Record, RunState, Stage, VmName, VmReport,
+    ownership::{Source, Target},
+};
+
+/// A connected agent.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    pub(crate) connection: Connection,
+    pub(crate) boot: BootId,
+    pub(crate) page_addr: String,
+    pub(crate) version: String,
+    /// None until it says so.
+    pub(crate) memory_free_bytes: Option<u64>,
+    pub(crate) vms: Arc<BTreeMap<VmName, VmReport>>,
+}
+
+/// Connected agents, by host and by connection.
+#[derive(Debug, Default)]
+pub(crate) struct Agents {
+    by_host: BTreeMap<HostName, Agent>,
+    hosts: BTreeMap<Connection, HostName>,
+}
+
+impl Agents {
+    pub(crate) fn get(&self, host: &HostName) -> Option<&Agent> {
+        self.by_host.get(host)
+    }
+
+    pub(crate) fn contains_key(&self, host: &HostName) -> bool {
+        self.by_host.contains_key(host)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&HostName, &Agent)> {
+        self.by_host.iter()
+    }
+
+    /// The host whose latest connection this is.
+    pub(crate) fn host_of(&self, connection: Connection) -> Option<&HostName> {
+        self.hosts.get(&connection)
+    }
+
+    /// An agent takes the place of the one that its host had.
+    fn insert(&mut self, host: HostName, agent: Agent) {
+        self.remove(&host);
+        self.hosts.insert(agent.connection, host.clone());
+        self.by_host.insert(host, agent);
+    }
+
+    fn remove(&mut self, host: &HostName) {
+        if let Some(agent) = self.by_host.remove(host) {
+            self.hosts.remove(&agent.connection);
+        }
+    }
+
+    fn get_mut(&mut self, host: &HostName) -> Option<&mut Agent> {
+        self.by_host.get_mut(host)
+    }
+
+    /// A host has this copy no more.
+    pub(crate) fn forget_copy(&mut self, host: &HostName, vm: &VmName) {
+        if let Some(agent) = self.by_host.get_mut(host) {
+            Arc::make_mut(&mut agent.vms).remove(vm);
+        }
+    }
+}
+
+impl Fleet {
+    pub(crate) fn connected(&mut self, connection: Connection, hello: Hello) {
+        let Hello { host, rack, page_addr, memory_bytes, agent_version, boot, vms } = hello;
+        let before = self.store.hosts().get(&host).cloned();
+        let id = before.as_ref().map_or_else(|| self.store.next(), |record| record.id);
+        let cordoned = before.as_ref().is_some_and(|record| record.cordoned);
+        let record =
+            HostRecord { name: host.clone(), id, rack: rack.clone(), memory_bytes, cordoned };
+        if before.as_ref() != Some(&record) {
+            self.store.put(Record::Host(record));
+        }
+        // Whatever was known of it came through a stream that is void now.
+        self.forget_words(&host);
+        self.silent_since.remove(&host);
+        let agent = Agent {
+            connection,
+            boot,
+            page_addr,
+            version: agent_version,
+            memory_free_bytes: None,
+            vms: by_name(vms),
+        };
+        self.agents.insert(host.clone(), agent);
+        self.tell(&host, Order::Welcome(id));
+        self.racks_due.extend(before.map(|old| old.rack));
+        self.racks_due.insert(rack);
+        self.listed(&host, true);
+        self.free_room(&host);
+    }
+
+    pub(crate) fn disconnected(&mut self, connection: Connection) {
+        let Some(host) = self.agents.host_of(connection).cloned() else { return };
+        self.agents.remove(&host);
+        self.silent_since.insert(host.clone(), self.now);
+        self.forget_words(&host);
+        self.astray.retain(|_, at| *at != host);
+        self.racks_due.extend(self.store.hosts().get(&host).map(|record| record.rack.clone()));
+        for id in self.active_on(&host) {
+            self.reconcile(id);
+        }
+        self.unpublish_host(&host);
+        // Its moves hold up no others while it is silent.
+        for id in self.store.index().begun_from(&host).collect::<Vec<_>>() {
+            if let Some(target) = self.store.migrations().get(&id).map(|one| one.target.clone()) {
+                self.free_ends(&host, &target);
+            }
+        }
+        for id in self.store.index().queued_from(&host).collect::<Vec<_>>() {
+            self.queue.look_again(id);
+        }
+        self.look_at_reaching(&host);
+        self.slots_due = true;
+        self.rates_due = true;
+        self.outbox.publish = true;
+    }
+
+    pub(crate) fn report(&mut self, host: &HostName, free: u64, vms: Vec<VmReport>) {
+        let room = self.room_bytes(host, None);
+        let Some(agent) = self.agents.get_mut(host) else { return };
+        agent.memory_free_bytes = Some(free);
+        let before = std::mem::replace(&mut agent.vms, by_name(vms));
+        let fewer = before.keys().any(|vm| !agent.vms.contains_key(vm));
+        let differ = |(name, vm): &(&VmName, &VmReport)| before.get(*name) != Some(*vm);
+        let changed = agent.vms.iter().filter(differ).map(|(name, _)| name);
+        let gone = before.keys().filter(|vm| !agent.vms.contains_key(*vm));
+        changed.chain(gone).for_each(|vm| self.unpublished.vm(vm));
+        self.listed(host, false);
+        let now = self.room_bytes(host, None);
+        if fewer || now > room {
+            self.free_room(host);
+        }
+        if now < room {
+            self.tighten(host);
+        }
+    }
+
+    pub(crate) fn tick(&mut self) {
+        for id in self.store.index().begun().collect::<Vec<_>>() {
+            self.give_up_silent(id);
+            self.miss_ready(id);
+        }
+        self.watch_deadlines();
+        self.dispatch_tick();
+        self.slots_due = true;
+        self.rates_due = true;
+    }
+
+    /// A target that lists its copy and has not said that it is ready: its word may be lost, for a full outbox drops
+    /// words. It says it again when it is asked again.
+    fn miss_ready(&mut self, id: MigrationId) {
+        let live = self.live.get(&id);
+        if live.is_some_and(|live| live.target == Target::Paused && !live.ready) {
+            self.repeat_prepare(id);
+        }
+    }
+
+    /// Everything that follows from a host's complete list.
+    fn listed(&mut self, host: &HostName, hello: bool) {
+        for id in self.active_on(host) {
+            self.hear_list(id, host, hello);
+            self.reconcile(id);
+        }
+        self.sweep(host, hello);
+        self.unpublished.host(host);
+        self.touch_moves(host);
+        if hello {
+            self.unpublish_host(host);
+        }
+        self.queue.release(&crate::queue::Blocker::Host(host.clone()));
+        for id in self.store.index().queued_from(host).collect::<Vec<_>>() {
+            let vm = self.store.migrations().get(&id).and_then(|one| self.listed_vm(host, &one.vm));
+            if vm.is_none_or(|vm| vm.run_state != RunState::Running) {
+                self.queue.look_again(id);
+            }
+        }
+        // Moves of a source that was silent count again, and slots are given to those that are heard.
+        self.slots_due |= hello;
+        self.rates_due |= hello;
+        self.outbox.publish = true;
+    }
+
+    /// What is shown of moves that a host takes part in may have changed.
+    fn touch_moves(&mut self, host: &HostName) {
+        for id in self.active_on(host) {
+            self.unpublished.migration(id);
+        }
+    }
+
+    /// Tells every agent of a rack who its neighbours are, and what they still claim for.
+    pub(crate) fn show_rack(&mut self, rack: &RackName) {
+        let hosts = self.store.index().hosts_of_rack(rack);
+        let members: Vec<Member> = hosts.filter_map(|host| self.member(host)).collect();
+        if members.is_empty() {
+            return;
+        }
+        let epoch = self.store.next_epoch();
+        let open: Vec<_> = self.store.index().open_crossings().collect();
+        for member in &members {
+            let (members, open) = (members.clone(), open.clone());
+            let order = Order::RackView { epoch, members, open };
+            self.tell(&member.host, order);
+        }
+    }
+
+    /// A host as others are told of it, if its agent is connected.
+    pub(crate) fn member(&self, host: &HostName) -> Option<Member> {
+        let record = self.store.hosts().get(host)?;
+        let agent = self.agents.get(host)?;
+        Some(Member { id: record.id, host: host.clone(), page_addr: agent.page_addr.clone() })
+    }
+
+    /// Active migrations a host takes part in, and was told of.
+    pub(crate) fn active_on(&self, host: &HostName) -> Vec<MigrationId> {
+        let index = self.store.index();
+        let mut active: Vec<MigrationId> =
+            index.begun_from(host).chain(index.begun_to(host)).collect();
+        active.sort_unstable();
+        active
+    }
+
+    /// What a host attested came through a stream that is gone.
+    fn forget_words(&mut self, host: &HostName) {
+        for id in self.active_on(host) {
+            let Some(migration) = self.store.migrations().get(&id) else { continue };
+            let Some(live) = self.live.get_mut(&id) else { continue };
+            if migration.source == *host {
+                live.source = Source::Unknown;
+                live.cancel_told = false;
+                live.told = None;
+                live.force_told = false;
+                live.progress = Progress {
+                    dirty_bytes_per_second: 0,
+                    send_bytes_per_second: 0,
+                    ..live.progress
+                };
+            }
+            if migration.target == *host {
+                live.target = Target::Unknown;
+                live.ready = false;
+            }
+        }
+    }
+
+    /// Reduces a host's list to its word on one migration.
+    fn hear_list(&mut self, id: MigrationId, host: &HostName, hello: bool) {
+        let Some(migration) = self.store.migrations().get(&id) else { return };
+        let Some(agent) = self.agents.get(host) else { return };
+        let Some(live) = self.live.get_mut(&id) else { return };
+        let listed = agent.vms.get(&migration.vm);
+        if migration.source == *host {
+            let (session, settling) = match &migration.stage {
+                Stage::Started { source_boot, .. } => (Some(source_boot), false),
+                stage => (None, *stage == Stage::Settling),
+            };
+            let alive = (settling || session == Some(&agent.boot))
+                && listed.is_some_and(|vm| vm.migration == Some(id));
+            live.acknowledged |= alive;
+            // A list from before the order to start must not look like the end of the session. An agent
+            // that was restarted since never had the order.
+            let conclusive = hello || live.acknowledged || session != Some(&agent.boot);
+            if let Some(word) = source_word(listed, alive, conclusive) {
+                live.source = word;
+            }
+        } else {
+            let ours = listed.filter(|vm| vm.migration.is_none_or(|other| other == id));
+            let (boot, conclusive) = match &migration.stage {
+                Stage::Preparing { target_boot } => (Some(target_boot), live.ready),
+                Stage::Started { target_boot, .. } => (Some(target_boot), true),
+                _ => (None, true),
+            };
+            if let Some(word) = target_word(ours, boot == Some(&agent.boot), conclusive) {
+                live.target = word;
+            }
+        }
+        // The order to prepare may have been lost with the stream before, or could not be given again
+        // without the source; to repeat it does no harm.
+        if hello && matches!(live.target, Target::Unknown | Target::Paused) {
+            self.repeat_prepare(id);
+        }
+    }
+
+    pub(crate) fn boot_of(&self, host: &HostName) -> Option<BootId> {
+        self.agents.get(host).map(|agent| agent.boot.clone())
+    }
+
+    pub(crate) fn listed_vm(&self, host: &HostName, vm: &VmName) -> Option<&VmReport> {
+        self.agents.get(host)?.vms.get(vm)
+    }
+}
+
+fn by_name(vms: Vec<VmReport>) -> Arc<BTreeMap<VmName, VmReport>> {
+    Arc::new(vms.into_iter().map(|vm| (vm.name.clone(), vm)).collect())
+}
+
+/// What a source's list says, or nothing new.
+fn source_word(listed: Option<&VmReport>, alive: bool, conclusive: bool) -> Option<Source> {
+    match listed.map(|vm| vm.run_state) {
+        None | Some(RunState::Dead) => Some(Source::Gone),
+        Some(RunState::MovedOut) => Some(Source::Stopped),
+        Some(RunState::Running | RunState::Paused) if alive => Some(Source::Moving),
+        Some(RunState::Running | RunState::Paused) => conclusive.then_some(Source::Runs),
+        Some(RunState::Incoming | RunState::Loaded | RunState::Unknown) => None,
+    }
+}
+
+/// What a target's list says, or nothing new. `listed` is the copy of this migration.
+fn target_word(listed: Option<&VmReport>, alive: bool, conclusive: bool) -> Option<Target> {
+    let Some(vm) = listed else { return conclusive.then_some(Target::Gone) };
+    match vm.run_state {
+        // A body without a number may be older than the migration.
+        RunState::Dead | RunState::MovedOut => {
+            (conclusive || vm.migration.is_some()).then_some(Target::Gone)
+        }
+        RunState::Running | RunState::Paused => Some(Target::Runs),
+        RunState::Incoming | RunState::Loaded if alive => Some(Target::Paused),
+        RunState::Incoming | RunState::Loaded => Some(Target::Orphaned),
+        RunState::Unknown => None,
+    }
+}
