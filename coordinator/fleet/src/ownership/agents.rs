@@ -98,6 +98,8 @@ impl Fleet {
         self.racks_due.insert(rack);
         self.listed(&host, true);
         self.free_room(&host);
+        // It may have come back with less.
+        self.tighten(&host);
     }
 
     pub(crate) fn disconnected(&mut self, connection: Connection) {
@@ -127,21 +129,24 @@ impl Fleet {
     }
 
     pub(crate) fn report(&mut self, host: &HostName, free: u64, vms: Vec<VmReport>) {
-        let room = self.room_bytes(host, None);
         let Some(agent) = self.agents.get_mut(host) else { return };
-        agent.memory_free_bytes = Some(free);
+        // Without a figure before, it may be more or less than what was reckoned.
+        let (less, more) = match agent.memory_free_bytes.replace(free) {
+            Some(known) => (free < known, free > known),
+            None => (true, true),
+        };
         let before = std::mem::replace(&mut agent.vms, by_name(vms));
         let fewer = before.keys().any(|vm| !agent.vms.contains_key(vm));
+        let fuller = agent.vms.keys().any(|vm| !before.contains_key(vm));
         let differ = |(name, vm): &(&VmName, &VmReport)| before.get(*name) != Some(*vm);
         let changed = agent.vms.iter().filter(differ).map(|(name, _)| name);
         let gone = before.keys().filter(|vm| !agent.vms.contains_key(*vm));
         changed.chain(gone).for_each(|vm| self.unpublished.vm(vm));
         self.listed(host, false);
-        let now = self.room_bytes(host, None);
-        if fewer || now > room {
+        if fewer || more {
             self.free_room(host);
         }
-        if now < room {
+        if fuller || less {
             self.tighten(host);
         }
     }

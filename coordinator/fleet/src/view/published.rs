@@ -12,8 +12,8 @@ use rackferry_model::NotAnId;
 
 use crate::{
     Change, EvacuationId, EvacuationRecord, EvacuationView, Fleet, HostName, HostView, Key,
-    MigrationId, MigrationRecord, MigrationView, Moment, Phase, Progress, RackName,
-    Record, VmName, VmView, Wait, shown, view::rows::Rows,
+    MigrationId, MigrationRecord, MigrationView, Moment, Phase, Progress, RackName, Record, VmName,
+    VmView, Wait, shown, view::rows::Rows,
 };
 
 /// A state of what is published. Those of two leaders are not comparable.
