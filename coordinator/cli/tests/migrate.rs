@@ -73,7 +73,8 @@ impl MigrationService for Fake {
             }
             _ => vec![copying],
         };
-        let one = tokio_stream::once(Ok(WatchMigrationsResponse { migrations }));
+        let one =
+            tokio_stream::once(Ok(WatchMigrationsResponse { migrations, ..Default::default() }));
         let stream: Snapshots = match self.ends {
             Some(_) => Box::pin(one),
             None => Box::pin(one.chain(tokio_stream::pending())),

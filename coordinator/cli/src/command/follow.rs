@@ -1,6 +1,7 @@
 //! The one loop that follows work until it has ended, whatever becomes of the coordinator meanwhile.
 
 use std::{
+    collections::BTreeMap,
     pin::Pin,
     time::{Duration, Instant},
 };
@@ -29,11 +30,18 @@ pub trait Work {
     /// What carries a snapshot.
     type Response;
 
-    /// Opens a stream of snapshots.
-    async fn watch(&self, client: &Client) -> Result<Streaming<Self::Response>, Status>;
+    /// Opens a stream: of what has changed since a revision, or of all if there is none.
+    async fn watch(
+        &self,
+        client: &Client,
+        since: &str,
+    ) -> Result<Streaming<Self::Response>, Status>;
 
-    /// The snapshot that an answer carries.
-    fn snapshot(answer: Self::Response) -> Option<Self::Snapshot>;
+    /// The revision of an answer; empty if the next stream must begin with all.
+    fn revision(answer: &Self::Response) -> String;
+
+    /// How the work stands after an answer.
+    fn snapshot(answer: Self::Response, latest: Option<&Self::Snapshot>) -> Option<Self::Snapshot>;
 }
 
 /// An evacuation, by its id.
@@ -43,14 +51,39 @@ impl Work for EvacuationWork<'_> {
     type Snapshot = Evacuation;
     type Response = WatchEvacuationResponse;
 
-    async fn watch(&self, client: &Client) -> Result<Streaming<Self::Response>, Status> {
-        let request = WatchEvacuationRequest { id: self.0.to_owned() };
+    async fn watch(
+        &self,
+        client: &Client,
+        since: &str,
+    ) -> Result<Streaming<Self::Response>, Status> {
+        let id = self.0.to_owned();
+        let request = WatchEvacuationRequest { id, changes_only: true, since: since.to_owned() };
         Ok(client.evacuations().watch_evacuation(request).await?.into_inner())
     }
 
-    fn snapshot(answer: Self::Response) -> Option<Evacuation> {
-        answer.evacuation
+    fn revision(answer: &Self::Response) -> String {
+        answer.revision.clone()
     }
+
+    fn snapshot(answer: Self::Response, latest: Option<&Evacuation>) -> Option<Evacuation> {
+        // A coordinator of an earlier version says no revision, and always all.
+        let is_all = answer.complete || answer.revision.is_empty();
+        match (answer.evacuation, latest) {
+            (Some(changes), Some(latest)) if !is_all => Some(merged(latest, changes)),
+            (evacuation, _) => evacuation,
+        }
+    }
+}
+
+/// An evacuation after changes: each migration that has changed is in place of the one of the same VM.
+fn merged(latest: &Evacuation, changes: Evacuation) -> Evacuation {
+    let Evacuation { migrations, .. } = latest.clone();
+    let mut changed: BTreeMap<String, Migration> =
+        changes.migrations.into_iter().map(|one| (one.vm.clone(), one)).collect();
+    let mut migrations: Vec<_> =
+        migrations.into_iter().map(|one| changed.remove(&one.vm).unwrap_or(one)).collect();
+    migrations.extend(changed.into_values());
+    Evacuation { migrations, ..changes }
 }
 
 /// A single migration, by its id.
@@ -60,13 +93,21 @@ impl Work for MigrationWork<'_> {
     type Snapshot = Migration;
     type Response = WatchMigrationsResponse;
 
-    async fn watch(&self, client: &Client) -> Result<Streaming<Self::Response>, Status> {
+    async fn watch(
+        &self,
+        client: &Client,
+        _since: &str,
+    ) -> Result<Streaming<Self::Response>, Status> {
         let ids = vec![self.0.to_owned()];
         let request = WatchMigrationsRequest { ids, ..WatchMigrationsRequest::default() };
         Ok(client.migrations().watch_migrations(request).await?.into_inner())
     }
 
-    fn snapshot(answer: Self::Response) -> Option<Migration> {
+    fn revision(_: &Self::Response) -> String {
+        String::new()
+    }
+
+    fn snapshot(answer: Self::Response, _: Option<&Migration>) -> Option<Migration> {
         answer.migrations.into_iter().next()
     }
 }
@@ -86,17 +127,14 @@ pub async fn follow<W: Work>(
         Some(timeout) => Box::pin(tokio::time::sleep(timeout)),
         None => Box::pin(std::future::pending()),
     };
-    let mut latest = None;
     loop {
         let snapshot = tokio::select! {
             snapshot = stream.next() => snapshot?,
-            () = &mut expired => return Ok(latest),
-            interrupt = tokio::signal::ctrl_c() => { interrupt?; return Ok(latest) }
+            () = &mut expired => return Ok(stream.latest),
+            interrupt = tokio::signal::ctrl_c() => { interrupt?; return Ok(stream.latest) }
         };
-        let last = is_last(&snapshot);
-        latest = Some(snapshot);
-        if last {
-            return Ok(latest);
+        if is_last(snapshot) {
+            return Ok(stream.latest);
         }
     }
 }
@@ -107,21 +145,31 @@ struct Snapshots<'a, W: Work> {
     client: Client,
     work: &'a W,
     stream: Option<Streaming<W::Response>>,
+    latest: Option<W::Snapshot>,
+    revision: String,
     away_since: Option<Instant>,
 }
 
 impl<'a, W: Work> Snapshots<'a, W> {
     fn new(context: &'a Context, work: &'a W) -> Self {
-        Self { context, client: context.client.clone(), work, stream: None, away_since: None }
+        Self {
+            context,
+            client: context.client.clone(),
+            work,
+            stream: None,
+            latest: None,
+            revision: String::new(),
+            away_since: None,
+        }
     }
 
     /// The next snapshot. Cancel safe: what is lost comes again with the next.
-    async fn next(&mut self) -> Result<W::Snapshot, Failure> {
+    async fn next(&mut self) -> Result<&W::Snapshot, Failure> {
         loop {
             match self.try_next().await {
                 Ok(Some(snapshot)) => {
                     self.away_since = None;
-                    return Ok(snapshot);
+                    return Ok(self.latest.insert(snapshot));
                 }
                 // Ended without an end: the coordinator goes away.
                 Ok(None) => self.stream = None,
@@ -143,10 +191,14 @@ impl<'a, W: Work> Snapshots<'a, W> {
     async fn try_next(&mut self) -> Result<Option<W::Snapshot>, Failure> {
         let stream = match &mut self.stream {
             Some(stream) => stream,
-            none => none.insert(self.work.watch(&self.client).await.map_err(severed)?),
+            none => {
+                let opened = self.work.watch(&self.client, &self.revision).await;
+                none.insert(opened.map_err(severed)?)
+            }
         };
-        let answer = stream.message().await.map_err(severed)?;
-        Ok(answer.and_then(W::snapshot))
+        let Some(answer) = stream.message().await.map_err(severed)? else { return Ok(None) };
+        self.revision = W::revision(&answer);
+        Ok(W::snapshot(answer, self.latest.as_ref()))
     }
 }
 
@@ -162,4 +214,45 @@ fn severed(status: Status) -> Failure {
         return Failure::from(Status::unavailable(status.message()));
     }
     Failure::from(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(complete: bool, revision: &str, moves: &[(&str, u32)]) -> WatchEvacuationResponse {
+        let one = |&(vm, round): &(&str, u32)| Migration {
+            vm: vm.to_owned(),
+            round,
+            ..Migration::default()
+        };
+        let migrations = moves.iter().map(one).collect();
+        let evacuation = Some(Evacuation { migrations, ..Evacuation::default() });
+        WatchEvacuationResponse { evacuation, revision: revision.to_owned(), complete }
+    }
+
+    fn rounds(evacuation: &Evacuation) -> Vec<(&str, u32)> {
+        evacuation.migrations.iter().map(|one| (one.vm.as_str(), one.round)).collect()
+    }
+
+    #[test]
+    fn changes_are_merged_into_what_is_known() {
+        let all = answer(true, "1.1", &[("a", 1), ("b", 1)]);
+        let known = EvacuationWork::snapshot(all, None).unwrap();
+        let changes = answer(false, "1.2", &[("c", 1), ("b", 2)]);
+        let known = EvacuationWork::snapshot(changes, Some(&known)).unwrap();
+        assert_eq!(rounds(&known), [("a", 1), ("b", 2), ("c", 1)]);
+        let none = answer(false, "1.3", &[]);
+        assert_eq!(rounds(&EvacuationWork::snapshot(none, Some(&known)).unwrap()).len(), 3);
+        let anew = answer(true, "2.1", &[("a", 3)]);
+        assert_eq!(rounds(&EvacuationWork::snapshot(anew, Some(&known)).unwrap()), [("a", 3)]);
+    }
+
+    #[test]
+    fn an_earlier_coordinator_always_says_all() {
+        let all = answer(true, "1.1", &[("a", 1), ("b", 1)]);
+        let known = EvacuationWork::snapshot(all, None).unwrap();
+        let all = answer(false, "", &[("b", 2)]);
+        assert_eq!(rounds(&EvacuationWork::snapshot(all, Some(&known)).unwrap()), [("b", 2)]);
+    }
 }

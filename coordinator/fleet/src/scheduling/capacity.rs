@@ -48,7 +48,7 @@ impl Fleet {
 
     /// Connected hosts that take VMs, with what they can take.
     pub(crate) fn rooms(&self, hosts: &[HostName]) -> Vec<Room> {
-        let connected = hosts.iter().filter(|host| self.agents.contains_key(*host));
+        let connected = hosts.iter().filter(|host| self.agents.contains_key(host));
         let connected = connected.filter(|host| !self.is_cordoned(host));
         let mut groups = self.groups_at_hosts();
         connected
@@ -69,7 +69,7 @@ impl Fleet {
     pub(crate) fn place_one(&self, vm: &VmName, need: u64, hosts: &[HostName]) -> Option<HostName> {
         let demand = self.demand(vm, need);
         let mut mates = self.mates_of(vm);
-        let open = hosts.iter().filter(|host| self.agents.contains_key(*host));
+        let open = hosts.iter().filter(|host| self.agents.contains_key(host));
         let rooms: Vec<Room> = open
             .filter(|host| !self.is_cordoned(host))
             .map(|host| Room {

@@ -218,11 +218,8 @@ impl Fleet {
     /// Finds out what lies between two racks, before it is asked for.
     fn learn_route(&mut self, from: &RackName, to: &RackName) {
         let Some(known) = self.store.inventory() else { return };
-        let racks = (from.clone(), to.clone());
-        if !self.routes.contains_key(&racks) {
-            let route = known.topology.route(from, to);
-            self.routes.insert(racks, route);
-        }
+        let learn = || known.topology.route(from, to);
+        self.routes.entry((from.clone(), to.clone())).or_insert_with(learn);
     }
 
     fn known_route(
