@@ -221,7 +221,14 @@ impl Fleet {
             }
             Event::Tick => self.tick(),
         }
-        self.finish(out);
+        if !self.in_batch {
+            return self.finish(out);
+        }
+        // Together rates stay within budgets at every moment.
+        if std::mem::take(&mut self.rates_due) {
+            self.divide_links();
+        }
+        self.let_out(out);
     }
 
     /// More may start than was looked at: another turn is worth while, whatever comes.
@@ -245,16 +252,9 @@ impl Fleet {
         self.finish(out);
     }
 
-    /// Ends a turn: starts what may start, then lets the effects out, records first. Within a batch all but the effects
-    /// waits for its end.
+    /// Ends a turn, or a client's request, whose answer shows what it has started: starts what may start, then lets the
+    /// effects out, records first. Within a batch the records wait for its end.
     pub(crate) fn finish(&mut self, out: &mut Vec<Effect>) {
-        if self.in_batch {
-            // Together rates stay within budgets at every moment.
-            if std::mem::take(&mut self.rates_due) {
-                self.divide_links();
-            }
-            return self.let_out(out);
-        }
         self.dispatch();
         if std::mem::take(&mut self.slots_due) {
             self.grant_slots();
@@ -265,6 +265,9 @@ impl Fleet {
         }
         if std::mem::take(&mut self.rates_due) {
             self.divide_links();
+        }
+        if self.in_batch {
+            return self.let_out(out);
         }
         #[cfg_attr(
             not(feature = "planted-bugs"),
