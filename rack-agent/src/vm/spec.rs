@@ -4,6 +4,7 @@ mod command;
 mod needs;
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use rackferry_migrator::memory::HugePages;
@@ -20,6 +21,8 @@ const SPEC_BYTES_MAX: usize = 64 << 10;
 const NAME_BYTES_MAX: usize = 63;
 /// Most virtual CPUs.
 const CPUS_MAX: u32 = 1024;
+/// Entries of a dirty ring, as KVM takes them.
+const DIRTY_RING: RangeInclusive<u32> = 1024..=65536;
 /// Options the agent sets itself.
 const OWN_OPTIONS: [&str; 10] = [
     "-incoming",
@@ -84,6 +87,8 @@ struct Fields {
     machine: String,
     #[serde(default = "default_accel")]
     accel: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    dirty_ring: Option<Spanned<u32>>,
     #[serde(default = "default_cpus")]
     cpus: Spanned<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -223,6 +228,9 @@ impl VmSpec {
         if let Some(args) = &fields.extra_args {
             check_extra_args(&at, args)?;
         }
+        if let Some(ring) = &fields.dirty_ring {
+            check_dirty_ring(&at, ring, &fields.accel)?;
+        }
         Ok(Self {
             name: fields.name.get_ref().clone(),
             memory_bytes,
@@ -321,6 +329,18 @@ fn check_extra_args(at: &Place<'_>, args: &Spanned<Vec<String>>) -> Result<(), S
         let advice = format!("{option} is set by the agent, use the spec's own fields");
         Err(at.refuse("extra_args", args, advice))
     })
+}
+
+fn check_dirty_ring(at: &Place<'_>, ring: &Spanned<u32>, accel: &str) -> Result<(), SpecError> {
+    let entries = *ring.get_ref();
+    if accel != "kvm" {
+        return Err(at.refuse("dirty_ring", ring, "needs accel = \"kvm\""));
+    }
+    if !DIRTY_RING.contains(&entries) || !entries.is_power_of_two() {
+        let advice = "take a power of two from 1024 to 65536, or leave it out";
+        return Err(at.refuse("dirty_ring", ring, advice));
+    }
+    Ok(())
 }
 
 fn huge_pages(at: &Place<'_>, size: &Spanned<String>) -> Result<HugePages, SpecError> {

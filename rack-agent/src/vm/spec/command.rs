@@ -33,8 +33,15 @@ impl VmSpec {
         argv.flags(&["-nodefaults", "-no-user-config", "-S", "-display", "none"]);
         argv.option("-object", self.memory_backend(launch.memory));
         let fields = &self.fields;
-        let machine = format!("{},accel={},memory-backend=pc.ram", fields.machine, fields.accel);
-        argv.option("-machine", machine);
+        let (machine, accel) = (&fields.machine, &fields.accel);
+        if let Some(entries) = &fields.dirty_ring {
+            // An accelerator's own options do not go into -machine, and QEMU takes only one of the two forms.
+            argv.option("-machine", format!("{machine},memory-backend=pc.ram"));
+            let entries = entries.get_ref();
+            argv.option("-accel", format!("{accel},dirty-ring-size={entries}"));
+        } else {
+            argv.option("-machine", format!("{machine},accel={accel},memory-backend=pc.ram"));
+        }
         argv.option("-m", format!("size={}k", self.memory_bytes >> 10));
         argv.option("-smp", fields.cpus.get_ref().to_string());
         if let Some(cpu) = &fields.cpu {

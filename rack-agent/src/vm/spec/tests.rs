@@ -72,6 +72,16 @@ fn small_spec_uses_defaults() {
 }
 
 #[test]
+fn a_dirty_ring_is_an_option_of_kvm_and_survives_pinning() {
+    let text = "name = 'a'\nmemory = '64MiB'\naccel = 'kvm'\ndirty_ring = 4096";
+    let spec = VmSpec::parse(text).unwrap().with_machine("pc-q35-10.0").unwrap();
+    let command = command(&spec, true);
+    let expected = " -machine pc-q35-10.0,memory-backend=pc.ram -accel kvm,dirty-ring-size=4096 ";
+    assert!(command.contains(expected) && !command.contains("accel=kvm"), "{command}");
+    assert!(spec.needs().kvm);
+}
+
+#[test]
 fn machine_can_be_pinned() {
     for text in [FULL, "name = 'a'\nmemory = '64MiB'\nattach = { qmp = '/q' }"] {
         let spec = VmSpec::parse(text).unwrap();
@@ -97,6 +107,9 @@ fn faults_are_told_with_line_field_and_advice() {
         ("name = 'a'\n\n\nmemory = '2MiB'\nhugepages = '4KiB'", 5, "hugepages", "1GiB"),
         ("name = 'a'\nmemory = '2MiB'\nserial = 'tcp:1'", 3, "serial", "file:PATH"),
         ("name = 'a'\nmemory = '2MiB'\ncpus = 0", 3, "cpus", "1024"),
+        ("name = 'a'\nmemory = '2MiB'\ndirty_ring = 4096", 3, "dirty_ring", "accel"),
+        ("name = 'a'\nmemory = '2MiB'\naccel = 'kvm'\ndirty_ring = 3000", 4, "dirty_ring", "1024"),
+        ("name = 'a'\nmemory = '2MiB'\naccel = 'kvm'\ndirty_ring = 512", 4, "dirty_ring", "1024"),
         ("name = 'a'\nmemory = '2MiB'\nextra_args = ['-m', '1G']", 3, "extra_args", "-m is set"),
     ];
     for (text, line, field, hint) in cases {
