@@ -17,6 +17,7 @@
 //! one waits. Everything a lab started ends with it, also after a panic or a signal; what a killed run left
 //! behind is removed when the next lab comes up.
 
+pub mod accel;
 pub mod baseline;
 pub mod bench;
 pub mod certificates;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use serde::Serialize;
 
+use crate::accel::Accel;
 use crate::heartbeat::SERIAL;
 use crate::image::{self, Qemu, text};
 use crate::procs::Process;
@@ -15,7 +16,6 @@ use crate::topology::Host;
 
 /// The oldest machine type that both QEMUs of the lab have: guests may move between them.
 pub const MACHINE: &str = "pc-q35-7.2";
-const ACCELERATOR: &str = "tcg";
 /// A pause is the gap between two beats less this, and guest time stands still in it: a slower heartbeat
 /// measures as well, and 24 idle guests leave the machine to those who are measured.
 const HEARTBEAT: Duration = Duration::from_millis(50);
@@ -95,6 +95,8 @@ pub struct VmDef {
     pub name: String,
     /// Which QEMU starts it.
     pub qemu: Qemu,
+    /// What runs its instructions.
+    pub accel: Accel,
     /// MiB of guest memory.
     pub memory_mib: u32,
     /// Has two pages more, see [`VmDef::uneven`].
@@ -112,6 +114,8 @@ struct Spec {
     memory: String,
     machine: &'static str,
     accel: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dirty_ring: Option<u32>,
     serial: &'static str,
     extra_args: Vec<String>,
     boot: SpecBoot,
@@ -148,6 +152,7 @@ impl VmDef {
         Self {
             name: name.into(),
             qemu: Qemu::V10_0,
+            accel: Accel::Tcg,
             memory_mib: 256,
             uneven: false,
             disk: 0,
@@ -158,6 +163,12 @@ impl VmDef {
     /// With another profile, filling half of its memory.
     pub fn profile(mut self, profile: Profile) -> Self {
         self.guest.profile = profile;
+        self
+    }
+
+    /// Under another accelerator.
+    pub fn accel(mut self, accel: Accel) -> Self {
+        self.accel = accel;
         self
     }
 
@@ -187,7 +198,8 @@ impl VmDef {
             name: self.name.clone(),
             memory: format!("{}KiB", self.memory_kib()),
             machine: MACHINE,
-            accel: ACCELERATOR,
+            accel: self.accel.name(),
+            dirty_ring: self.accel.dirty_ring(),
             serial: "none",
             extra_args: [self.serial_arguments(), self.monitor_arguments()].concat(),
             boot: SpecBoot {
@@ -213,7 +225,7 @@ impl VmDef {
         );
         let name = format!("{},debug-threads=on", self.name);
         add(&["-name", &name, "-nodefaults", "-no-user-config", "-display", "none"]);
-        add(&["-machine", &format!("{MACHINE},accel={ACCELERATOR}"), "-smp", "1"]);
+        add(&["-machine", MACHINE, "-accel", &self.accel.to_string(), "-smp", "1"]);
         add(&["-m", &format!("{}K", self.memory_kib()), "-serial", "none"]);
         add(&["-kernel", &text(&image::kernel()), "-initrd", &text(&image::initrd())]);
         add(&["-append", &self.kernel_arguments()]);
@@ -282,5 +294,16 @@ mod tests {
         assert_eq!(spec["memory"].as_str(), Some("524288KiB"));
         let append = spec["boot"]["append"].as_str().unwrap();
         assert!(append.contains("rf.fill=256 ") && append.contains("rf.profile=idle "));
+        assert!(spec["accel"].as_str() == Some("tcg") && !spec.contains_key("dirty_ring"));
+    }
+
+    #[test]
+    fn a_spec_has_the_dirty_ring_beside_the_accelerator() {
+        let def = VmDef::named("web").accel(Accel::KvmRing(4096));
+        let spec: toml::Table = def.spec().unwrap().parse().unwrap();
+        assert_eq!(
+            (spec["accel"].as_str(), spec["dirty_ring"].as_integer()),
+            (Some("kvm"), Some(4096))
+        );
     }
 }
