@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use crate::accel::Accel;
 use crate::faults::check::check;
 use crate::image::Qemu;
 use crate::rate::Rate;
@@ -45,6 +46,8 @@ pub struct Options {
     pub core: Rate,
     /// QEMU of all hosts.
     pub qemu: Qemu,
+    /// What runs the guests' instructions.
+    pub accel: Accel,
     /// Further options of `rackferry evacuate`.
     pub evacuate: Vec<String>,
     /// Where the logs go if a memory differed.
@@ -187,7 +190,7 @@ fn boot(site: &Site<'_>, options: &Options) -> Result<BTreeSet<String>> {
         let mut def = VmDef::named(&name).memory_mib(options.memory_mib).profile(Profile::Hot);
         def.guest.wss_mib = options.wss_mib;
         def.guest.rate_kib = RATES_KIB[places.len() % RATES_KIB.len()];
-        def.qemu = options.qemu;
+        (def.qemu, def.accel) = (options.qemu, options.accel);
         places.push((host, def));
     }
     site.boot(&places, 4, BOOT)?;

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use clap::Args;
+use rackferry_tests::accel::Accel;
 use rackferry_tests::image::Qemu;
 use rackferry_tests::rate::Rate;
 use rackferry_tests::runs_here;
@@ -35,6 +36,9 @@ pub struct Arguments {
     /// Which QEMU runs them: 7.2 or 10.0.
     #[arg(long, default_value = "10.0")]
     qemu: Qemu,
+    /// What runs the guests: tcg, kvm or kvm,dirty-ring-size=ENTRIES.
+    #[arg(long, default_value_t)]
+    accel: Accel,
     /// Further options of `rackferry evacuate`, after `--`.
     #[arg(last = true)]
     evacuate: Vec<String>,
@@ -54,6 +58,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
         wss_mib: arguments.wss,
         core: arguments.core,
         qemu: arguments.qemu,
+        accel: arguments.accel,
         evacuate: arguments.evacuate,
         logs: target().join("trial"),
     };
