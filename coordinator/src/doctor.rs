@@ -8,7 +8,7 @@ use rackferry_proto::v1::{CheckSource, Problem, ProblemCode};
 use rackferry_tls::Tls;
 use tonic::Status;
 
-use crate::{checks, convert, driver::Handle, questions::Question};
+use crate::{convert, driver::Handle, preflight, questions::Question};
 
 /// Agents asked at a time.
 const AGENTS: usize = 64;
@@ -38,7 +38,7 @@ pub async fn problems(handle: &Handle, tls: Option<&Tls>) -> Result<Vec<Problem>
 async fn clock(handle: &Handle, host: HostName, connection: Connection) -> Option<Problem> {
     let question = Question::Source(CheckSource { check: 0, vm: String::new() });
     let report = handle.check(connection, question).await?;
-    let finding = checks::clock(&report)?;
+    let finding = preflight::clock(&report)?;
     Some(Problem {
         code: ProblemCode::Clock.into(),
         host: host.to_string(),

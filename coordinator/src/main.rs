@@ -9,7 +9,6 @@
 //! | ticker | nothing | - | the driver is gone |
 //! | one reader per agent ([`service`]) | the agent's stream | gRPC flow control | the stream or the link ends |
 //! | one per watching client | its last snapshot | `SNAPSHOTS` | the evacuation or the client ends |
-mod checks;
 mod config;
 mod convert;
 mod doctor;
@@ -17,6 +16,7 @@ mod driver;
 mod gate;
 mod key;
 mod leadership;
+mod preflight;
 mod questions;
 mod raft;
 mod service;

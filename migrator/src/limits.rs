@@ -26,13 +26,13 @@ pub const RECEIVED_FRAMES: usize = 4;
 pub const SESSION_EVENTS: usize = 64;
 
 /// A claim that is not answered by then counts as granted: its page is sent, which costs bytes only.
-pub const CLAIM_PATIENCE: Duration = Duration::from_millis(400);
+pub const CLAIM_TIMEOUT: Duration = Duration::from_millis(400);
 
 /// A fetch that is not answered by then counts as lost: the source is asked.
-pub const FETCH_PATIENCE: Duration = Duration::from_secs(2);
+pub const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Content that a holder still expects is waited for this long before the source is asked.
-pub const PENDING_PATIENCE: Duration = Duration::from_secs(3);
+pub const PENDING_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Contents kept of what lies in no mapped memory: 32 MiB, several VMs' ROMs many times over.
 pub const POOL_PAGES: u32 = 8192;

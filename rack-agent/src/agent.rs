@@ -13,9 +13,9 @@ use rackferry_tls::Tls;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 
-use crate::checks::Programs;
 use crate::config::Config;
 use crate::convert::{self, Wire};
+use crate::preflight::Programs;
 use crate::vm::VmManager;
 
 /// One MiB.

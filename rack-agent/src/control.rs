@@ -168,7 +168,7 @@ pub fn name_of(order: &Down) -> &'static str {
         Down::SwitchoverGrant(_) => "switchover grant",
         Down::ReleaseSource(_) => "release source",
         Down::SetRate(_) => "set rate",
-        Down::HurrySource(_) => "hurry source",
+        Down::ForceSwitchover(_) => "force switchover",
         Down::CheckSource(_) => "check source",
         Down::CheckTarget(_) => "check target",
     }

@@ -50,7 +50,7 @@ pub fn order(order: Down) -> Option<Order<Wire>> {
             reason: o.reason,
         },
         Down::Cancel(o) => Order::Cancel(id(&o.migration_id)?, o.reason),
-        Down::HurrySource(o) => Order::HurrySource(id(&o.migration_id)?),
+        Down::ForceSwitchover(o) => Order::ForceSwitchover(id(&o.migration_id)?),
         Down::ResumeTarget(o) => Order::ResumeTarget(id(&o.migration_id)?, o.generation),
         Down::DiscardTarget(o) => Order::DiscardTarget(id(&o.migration_id)?, o.reason),
         Down::ReleaseSource(o) => Order::ReleaseSource {

@@ -3,10 +3,9 @@
 //! Its rules are `rackferry_agent_core`; the [`task`] drives them. The rest does what takes time: it keeps the host's VMs
 //! ([`vm`]) and the stream to the coordinator ([`control`]), runs the migration sessions ([`moves`]), serves the host's
 //! index shard and contents to its rack ([`server`]) and takes the operator's local orders ([`local`]). Its certificate
-//! comes through [`enrol`]. What it counts is in [`metrics`]; [`checks`] looks whether VMs could leave or come.
+//! comes through [`enrol`]. What it counts is in [`metrics`]; [`preflight`] looks whether VMs could leave or come.
 
 pub mod agent;
-pub mod checks;
 pub mod config;
 pub mod control;
 mod convert;
@@ -15,6 +14,7 @@ pub mod enrol;
 pub mod local;
 pub mod metrics;
 pub mod moves;
+pub mod preflight;
 pub mod server;
 pub mod task;
 pub mod vm;

@@ -15,9 +15,9 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::agent::Agent;
-use crate::checks;
 use crate::convert::{self, Wire};
 use crate::metrics::{self, Meter};
+use crate::preflight;
 use crate::vm::{Side, Vm, VmSpec};
 
 /// Commands and notices of one session that wait; there are never more than a handful.
@@ -45,7 +45,7 @@ async fn prepare_vm(
         return Ok(());
     }
     // QEMU would fail too, in words that help nobody.
-    if let Some(blocker) = checks::blockers(agent, &spec).await.first() {
+    if let Some(blocker) = preflight::blockers(agent, &spec).await.first() {
         anyhow::bail!("{}: {}", blocker.cause, blocker.fix);
     }
     let vm = agent.vms().prepare_incoming(spec, id, order.generation).await?;

@@ -21,10 +21,10 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
 use crate::agent::{Agent, Input};
-use crate::checks;
 use crate::control::{Control, Happened, Sender, name_of};
 use crate::convert::{self, Wire};
 use crate::moves::{self, SESSION_QUEUE};
+use crate::preflight;
 
 /// A source session, as it is told things.
 struct Source {
@@ -154,14 +154,14 @@ impl Task {
             Down::CheckSource(order) => {
                 let agent = self.agent.clone();
                 tokio::spawn(async move {
-                    let found = checks::check_source(&agent, order).await;
+                    let found = preflight::check_source(&agent, order).await;
                     agent.happened(Event::Checked(found)).await;
                 });
             }
             Down::CheckTarget(order) => {
                 let agent = self.agent.clone();
                 tokio::spawn(async move {
-                    let found = checks::check_target(&agent, order).await;
+                    let found = preflight::check_target(&agent, order).await;
                     agent.happened(Event::Checked(found)).await;
                 });
             }

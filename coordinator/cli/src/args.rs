@@ -151,7 +151,7 @@ pub struct Apply {
     pub file: PathBuf,
     /// How to wait.
     #[command(flatten)]
-    pub patience: Patience,
+    pub waits: Follow,
 }
 
 /// Move VMs back.
@@ -259,7 +259,7 @@ fn word<T: Word + Send + Sync>() -> impl TypedValueParser<Value = T> {
 pub struct WaitFor {
     /// How long.
     #[command(flatten)]
-    pub patience: Patience,
+    pub waits: Follow,
     /// Id of the request: the same id starts the same work only once.
     #[arg(long, value_name = "ID")]
     pub request_id: Option<String>,
@@ -267,7 +267,7 @@ pub struct WaitFor {
 
 /// How long to wait.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Patience {
+pub struct Follow {
     /// Start the work and do not wait.
     #[arg(long)]
     pub detach: bool,

@@ -1,22 +1,17 @@
 //! The state and the turn: one event in, its effects out.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::BTreeMap;
 
 use crate::{
-    Connection, Effect, EvacuationId, Event, HostName, MigrationId, Moment, Notice, Order,
-    Progress, RackName, Record, Route, Stage, Standing, VmName, Wait,
-    agents::Agents,
-    anti_affinity::{Groups, groups},
+    Connection, Effect, Event, HostName, MigrationId, Moment, Notice, Order, Progress, Record,
+    Wait,
     links::Told,
-    ownership::{Source, Target},
-    placement::{Placer, Spread},
-    published::{Published, Unpublished},
-    queue::Queue,
-    slots::Slots,
+    ownership::{Ownership, Source, Target},
+    placement::Placer,
+    planning::Planning,
+    scheduling::Scheduling,
     store::Store,
+    view::View,
 };
 
 /// How much may happen at once.
@@ -84,7 +79,7 @@ pub(crate) struct Live {
     pub(crate) cancel_told: bool,
     /// What an agent said about a failure.
     pub(crate) reason: Option<String>,
-    /// The source's present agent was told to hurry.
+    /// The source's present agent was told to switch over.
     pub(crate) force_told: bool,
     /// The source gave up because the VM does not converge.
     pub(crate) not_converged: bool,
@@ -97,40 +92,15 @@ pub(crate) struct Live {
 /// The fleet. See the crate's documentation.
 pub struct Fleet {
     pub(crate) limits: Limits,
-    pub(crate) placer: Box<dyn Placer>,
     pub(crate) store: Store,
-    pub(crate) agents: Agents,
-    /// Since when a host is without agent, as far as this process has seen.
-    pub(crate) silent_since: BTreeMap<HostName, Moment>,
     pub(crate) live: BTreeMap<MigrationId, Live>,
-    pub(crate) slots: Slots,
-    /// Running evacuations whose deadline has passed, as was told.
-    pub(crate) overdue: BTreeSet<EvacuationId>,
-    /// VMs that run where they should not, and where that is.
-    pub(crate) astray: BTreeMap<VmName, HostName>,
+    pub(crate) ownership: Ownership,
+    pub(crate) scheduling: Scheduling,
+    pub(crate) planning: Planning,
+    pub(crate) view: View,
     pub(crate) now: Moment,
-    /// What is queued, and what it waits for.
-    pub(crate) queue: Queue,
-    /// More may start than was looked at in this turn.
-    pub(crate) more: bool,
-    /// Somebody may get a switchover slot.
-    pub(crate) slots_due: bool,
-    /// Evacuations whose last move may have ended.
-    pub(crate) closing: BTreeSet<EvacuationId>,
-    /// Racks whose hosts must hear of each other again.
-    pub(crate) racks_due: BTreeSet<RackName>,
-    /// VMs that are kept apart.
-    pub(crate) groups: Groups,
-    /// What readers see.
-    pub(crate) published: Arc<Published>,
-    /// What of it is older than this turn.
-    pub(crate) unpublished: Unpublished,
     /// A batch of events is open: it is looked at what they come to at its end.
-    pub(crate) in_batch: bool,
-    /// Something changed that may change what a source may send.
-    pub(crate) rates_due: bool,
-    /// What lies between racks, as far as it was asked for.
-    pub(crate) routes: BTreeMap<(RackName, RackName), Route>,
+    in_batch: bool,
     pub(crate) outbox: Outbox,
     #[cfg(feature = "planted-bugs")]
     pub(crate) planted: Option<crate::PlantedBug>,
@@ -151,47 +121,19 @@ impl Fleet {
     /// A fleet as its records say; every host is silent until its agent connects.
     pub fn new(limits: Limits, records: impl IntoIterator<Item = Record>, now: Moment) -> Self {
         let store = Store::load(records);
-        let silent_since = store.hosts().keys().map(|host| (host.clone(), now)).collect();
-        let groups = groups(&store);
-        let closing = store.index().running().collect();
         let unfinished = store.migrations().values().filter(|migration| migration.is_active());
         let live: BTreeMap<_, _> =
             unfinished.map(|migration| (migration.id, Live::default())).collect();
-        let mut queue = Queue::default();
-        for &id in live.keys() {
-            if store.migrations().get(&id).is_some_and(|one| one.stage == Stage::Queued) {
-                queue.look_at(id);
-            }
-        }
-        let mut slots = Slots::default();
-        // Committed, their VMs are paused, whoever granted that.
-        for vm in store.vms().values() {
-            if let Standing::Committed { migration, .. } = vm.standing {
-                slots.seize(migration);
-            }
-        }
         let mut fleet = Self {
             limits,
-            placer: Box::new(Spread),
+            ownership: Ownership::new(&store, now),
+            scheduling: Scheduling::new(&store),
+            planning: Planning::new(&store),
+            view: View::default(),
             store,
-            agents: Agents::default(),
-            silent_since,
             live,
-            slots,
-            overdue: BTreeSet::new(),
-            astray: BTreeMap::new(),
             now,
-            queue,
-            more: false,
-            slots_due: true,
-            closing,
-            racks_due: BTreeSet::new(),
-            groups,
-            published: Arc::default(),
-            unpublished: Unpublished::default(),
             in_batch: false,
-            rates_due: true,
-            routes: BTreeMap::new(),
             outbox: Outbox::default(),
             #[cfg(feature = "planted-bugs")]
             planted: None,
@@ -204,7 +146,7 @@ impl Fleet {
 
     /// Puts another planner in the place of spread-by-memory.
     pub fn set_placer(&mut self, placer: Box<dyn Placer>) {
-        self.placer = placer;
+        self.planning.set_placer(placer);
     }
 
     /// Takes what happened at an agent. Events of connections that are not their host's latest are
@@ -215,7 +157,7 @@ impl Fleet {
             Event::Connected(connection, hello) => self.connected(connection, hello),
             Event::Disconnected(connection) => self.disconnected(connection),
             Event::Said(connection, said) => {
-                if let Some(host) = self.agents.host_of(connection).cloned() {
+                if let Some(host) = self.ownership.agents().host_of(connection).cloned() {
                     self.said(&host, said);
                 }
             }
@@ -225,15 +167,13 @@ impl Fleet {
             return self.finish(out);
         }
         // Together rates stay within budgets at every moment.
-        if std::mem::take(&mut self.rates_due) {
-            self.divide_links();
-        }
+        self.divide_links_if_due();
         self.let_out(out);
     }
 
     /// More may start than was looked at: another turn is worth while, whatever comes.
     pub fn has_more(&self) -> bool {
-        self.more
+        self.scheduling.has_more()
     }
 
     pub(crate) fn begin(&mut self, now: Moment) {
@@ -256,16 +196,10 @@ impl Fleet {
     /// effects out, records first. Within a batch the records wait for its end.
     pub(crate) fn finish(&mut self, out: &mut Vec<Effect>) {
         self.dispatch();
-        if std::mem::take(&mut self.slots_due) {
-            self.grant_slots();
-        }
+        self.grant_slots_if_due();
         self.close_evacuations();
-        for rack in std::mem::take(&mut self.racks_due) {
-            self.show_rack(&rack);
-        }
-        if std::mem::take(&mut self.rates_due) {
-            self.divide_links();
-        }
+        self.show_racks();
+        self.divide_links_if_due();
         if self.in_batch {
             return self.let_out(out);
         }
@@ -298,13 +232,13 @@ impl Fleet {
 
     /// What is shown of a migration has changed.
     pub(crate) fn touch(&mut self, id: MigrationId) {
-        self.unpublished.migration(id);
+        self.view.touch_migration(id);
         self.outbox.publish = true;
     }
 
     /// Tells a host's agent, if it is connected.
     pub(crate) fn tell(&mut self, host: &HostName, order: Order) {
-        if let Some(agent) = self.agents.get(host) {
+        if let Some(agent) = self.ownership.agents().get(host) {
             self.outbox.orders.push((agent.connection, order));
         }
     }

@@ -23,7 +23,7 @@ mod scheduling;
 mod view;
 
 use ownership::agents;
-use planning::{anti_affinity, candidate, evacuate, planned, restore, topology};
+use planning::{candidate, evacuate, planned, restore, topology};
 use records::{index, name, record, store, tokens};
 use scheduling::{links, queue, slots};
 use view::{problems, published, shown};

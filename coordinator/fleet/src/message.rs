@@ -210,7 +210,7 @@ pub enum Order {
     /// What a source may send from now on, bytes per second; none: as fast as it can.
     SetRate(MigrationId, Option<u64>),
     /// Stop the VM soon, for as long as it takes.
-    HurrySource(MigrationId),
+    ForceSwitchover(MigrationId),
     /// The answer to a commit request.
     CommitDecision {
         /// The migration.

@@ -11,7 +11,7 @@ pub enum PlantedBug {
     CommitWrittenLate,
     /// A commit is undone without a new generation.
     AbortKeepsGeneration,
-    /// After the commit a silent source is taken for stopped once patience is at its end.
+    /// After the commit a silent source is taken for stopped once its silence time-out is over.
     SilenceIsEvidence,
     /// A commit that is asked for again is refused, though it stands.
     AskedAgainRefused,

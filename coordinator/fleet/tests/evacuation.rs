@@ -367,7 +367,7 @@ fn progress_never_runs_backwards() {
 }
 
 #[test]
-fn a_silent_target_is_replaced_when_patience_ends() {
+fn a_silent_target_is_replaced_after_its_time_out() {
     let mut desk = Desk::new();
     desk.connect("a1", "a", "boot-a", vec![vm("web", RunState::Running)]);
     let b1 = desk.connect("b1", "b", "boot-b1", vec![]);

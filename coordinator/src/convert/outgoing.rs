@@ -45,7 +45,7 @@ fn message(order: Order, key: &DomainKey) -> Message {
                 bytes_per_second: on_the_wire(rate),
             })
         }
-        Order::HurrySource(migration) => Message::HurrySource(hurry_source(migration)),
+        Order::ForceSwitchover(migration) => Message::ForceSwitchover(force_switchover(migration)),
         Order::SetRate(migration, rate) => Message::SetRate(set_rate(migration, rate)),
         Order::CommitDecision { migration, generation, refusal } => {
             Message::CommitDecision(v1::CommitDecision {
@@ -77,8 +77,8 @@ fn message(order: Order, key: &DomainKey) -> Message {
     }
 }
 
-fn hurry_source(migration: MigrationId) -> v1::HurrySource {
-    v1::HurrySource { migration_id: migration.to_string() }
+fn force_switchover(migration: MigrationId) -> v1::ForceSwitchover {
+    v1::ForceSwitchover { migration_id: migration.to_string() }
 }
 
 fn grant(migration: MigrationId) -> v1::SwitchoverGrant {

@@ -8,9 +8,9 @@ use tonic::{Request, Response, Status};
 
 use super::answer;
 use crate::{
-    checks::{self, Wish},
     convert,
     driver::Handle,
+    preflight::{self, Wish},
 };
 
 /// The most VMs times targets of one check.
@@ -52,7 +52,7 @@ impl CheckService for Checks {
             Ok(Ok(wishes.collect()))
         });
         let wishes = answer(wishes.await?)?.map_err(|(vms, targets)| too_many(vms, targets))?;
-        let vms = checks::all(&self.handle, wishes).await;
+        let vms = preflight::all(&self.handle, wishes).await;
         Ok(Response::new(CheckVmsResponse { vms }))
     }
 }

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::{Begun, answer, going_down, page::Page, planned_anew};
-use crate::{checks, convert, driver::Handle};
+use crate::{convert, driver::Handle, preflight};
 
 /// The shortest time between two snapshots of a watch.
 pub(super) const PACE: Duration = Duration::from_millis(200);
@@ -82,12 +82,12 @@ impl Evacuations {
         let moves = move |fleet: &mut Fleet, _, _: &mut _| new_moves(fleet, &wanted, &planned);
         let (moves, blocked) = match self.handle.ask(moves).await? {
             Ok(moves) => {
-                let blocked = checks::blocking(&self.handle, moves.clone()).await?;
+                let blocked = preflight::blocking(&self.handle, moves.clone()).await?;
                 (moves, blocked)
             }
             Err(Refusal::NotMovable(vms)) => {
                 let vms = vms.into_iter().map(|(vm, _)| vm).collect();
-                (Vec::new(), checks::stuck(&self.handle, vms).await?)
+                (Vec::new(), preflight::stuck(&self.handle, vms).await?)
             }
             Err(refusal) => return Err(convert::refusal(&refusal)),
         };
@@ -101,7 +101,7 @@ impl Evacuations {
         let wanted = request.clone();
         let moves = self.handle.ask(move |fleet, _, _| fleet.new_moves(&wanted)).await?;
         let moves = moves?;
-        checks::before(&self.handle, moves.clone()).await?;
+        preflight::before(&self.handle, moves.clone()).await?;
         let start = move |fleet: &mut Fleet, now, out: &mut _| {
             let id = fleet.start_evacuation(&request, &moves, now, out)?;
             view(fleet, id)
@@ -118,7 +118,7 @@ impl Evacuations {
         let (wanted, given) = (request.clone(), planned.clone());
         let moves =
             self.handle.ask(move |fleet, _, _| fleet.new_planned_moves(&wanted, &given)).await?;
-        checks::before(&self.handle, answer(moves)?).await?;
+        preflight::before(&self.handle, answer(moves)?).await?;
         let start = move |fleet: &mut Fleet, now, out: &mut _| {
             let id = fleet.apply_evacuation(&request, &planned, now, out)?;
             view(fleet, id)
@@ -134,7 +134,7 @@ impl Evacuations {
         let wanted = request.clone();
         let restore = self.handle.ask(move |fleet, _, _| fleet.new_restore(&wanted)).await?;
         let moves = restore?.moves;
-        checks::before(&self.handle, moves.clone()).await?;
+        preflight::before(&self.handle, moves.clone()).await?;
         let start = move |fleet: &mut Fleet, now, out: &mut _| {
             let (id, staying) = fleet.start_restore(&request, &moves, now, out)?;
             Ok::<_, Refusal>((view(fleet, id)?, staying))
@@ -187,7 +187,7 @@ impl EvacuationService for Evacuations {
             let wanted = request.clone();
             let restore = self.handle.ask(move |fleet, _, _| fleet.new_restore(&wanted)).await?;
             let restore = answer(restore)?;
-            let blocked = checks::blocking(&self.handle, restore.moves.clone()).await?;
+            let blocked = preflight::blocking(&self.handle, restore.moves.clone()).await?;
             let moves = restore.moves;
             let plan = move |fleet: &mut Fleet, _, _: &mut _| {
                 convert::restore_plan(fleet, request.evacuation, request.options, &moves)

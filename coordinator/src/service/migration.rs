@@ -27,7 +27,7 @@ use super::{
     page::Page,
     planned_anew,
 };
-use crate::{checks, convert, driver::Handle};
+use crate::{convert, driver::Handle, preflight};
 
 /// The most moves that are watched by name.
 const IDS_LIMIT: usize = 1000;
@@ -59,7 +59,7 @@ impl Migrations {
     async fn begin(&self, request: MigrationRequest) -> Result<Migration, Begun> {
         let wanted = request.clone();
         let moves = self.handle.ask(move |fleet, _, _| fleet.new_move(&wanted)).await??;
-        checks::before(&self.handle, moves.clone()).await?;
+        preflight::before(&self.handle, moves.clone()).await?;
         let start = move |fleet: &mut Fleet, now, out: &mut _| {
             let id = fleet.start_migration(&request, moves.first(), now, out)?;
             view(fleet, id)

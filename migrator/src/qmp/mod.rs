@@ -97,7 +97,7 @@ impl Qmp {
         Ok(qmp)
     }
 
-    /// Like [`Qmp::connect`], trying again until `patience` is over: for a QEMU that is starting.
+    /// Like [`Qmp::connect`], trying again until `timeout` is over: for a QEMU that is starting.
     ///
     /// Cancel safe.
     ///
@@ -105,13 +105,13 @@ impl Qmp {
     /// The last attempt's error.
     pub async fn connect_within(
         path: impl AsRef<Path>,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Self, QmpError> {
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         let path = path.as_ref();
         loop {
             let attempt = timeout_at(deadline, Self::connect(path)).await.unwrap_or_else(|_| {
-                Err(QmpError::NoGreeting { path: path.to_owned(), waited: patience })
+                Err(QmpError::NoGreeting { path: path.to_owned(), waited: timeout })
             });
             match attempt {
                 Ok(qmp) => return Ok(qmp),

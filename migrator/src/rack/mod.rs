@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 pub use link::Answer;
 pub use store::{ContentStore, Found, StoreReader};
 
-use crate::limits::CLAIM_PATIENCE;
+use crate::limits::CLAIM_TIMEOUT;
 use crate::memory::{GuestMemory, MemoryError};
 use link::Link;
 
@@ -286,7 +286,7 @@ impl PendingClaims {
     /// Waits for the answers. A shard that does not answer in time grants everything: that costs bytes only.
     pub async fn finish(self) -> Vec<Option<Holder>> {
         let Self { mut answers, remote } = self;
-        let deadline = tokio::time::Instant::now() + CLAIM_PATIENCE;
+        let deadline = tokio::time::Instant::now() + CLAIM_TIMEOUT;
         for (positions, receiver) in remote {
             let Ok(Ok(payload)) = tokio::time::timeout_at(deadline, receiver).await else {
                 continue;

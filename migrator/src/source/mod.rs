@@ -62,7 +62,7 @@ enum Input {
     Event(Event),
     ReturnPath(Vec<u8>),
     Progress(Progress),
-    Hurry,
+    ForceSwitchover,
     /// QEMU may use a larger part of the limit.
     LargerShare,
 }
@@ -178,7 +178,7 @@ impl From<Command> for Input {
             Command::SlotGranted => Event::SlotGranted,
             Command::Decision { granted, reason } => Event::Decision { granted, reason },
             Command::Cancel(why) => Event::Cancel(why),
-            Command::Hurry => return Self::Hurry,
+            Command::ForceSwitchover => return Self::ForceSwitchover,
         })
     }
 }
@@ -228,8 +228,8 @@ impl Session {
                 return None;
             }
             Input::Progress(progress) => self.looked(progress)?,
-            Input::Hurry => {
-                self.hurry();
+            Input::ForceSwitchover => {
+                self.force_switchover();
                 return None;
             }
             Input::LargerShare => {

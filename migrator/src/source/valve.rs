@@ -33,8 +33,8 @@ impl Session {
     }
 
     /// The VM is to be stopped soon, however long. It still waits for its slot.
-    pub(super) fn hurry(&mut self) {
-        if self.stop.hurry() {
+    pub(super) fn force_switchover(&mut self) {
+        if self.stop.force_switchover() {
             self.limit_raised();
         }
     }

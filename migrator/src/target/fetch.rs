@@ -4,7 +4,7 @@ use rackferry_dedup_index::{Digest, PAGE_SIZE};
 use rackferry_migrator_protocol::frame::{FETCH_ABSENT, FETCH_PRESENT, FetchReplyView};
 
 use super::Fetched;
-use crate::limits::FETCH_PATIENCE;
+use crate::limits::FETCH_TIMEOUT;
 use crate::rack::Rack;
 use crate::stats::{Counters, add};
 
@@ -22,7 +22,7 @@ pub async fn fetch(
         pages: Vec::new(),
     };
     let Some(answer) = rack.fetch(host, wanted).await else { return nothing() };
-    let Ok(Ok(payload)) = tokio::time::timeout(FETCH_PATIENCE, answer).await else {
+    let Ok(Ok(payload)) = tokio::time::timeout(FETCH_TIMEOUT, answer).await else {
         return nothing();
     };
     let Ok(view) = FetchReplyView::decode(&payload) else { return nothing() };

@@ -5,7 +5,7 @@
 //! | [`run`] | the state machine, the placer, everything outstanding | the machine says `Finish` |
 //! | reader | the reading half of the connection | the link breaks |
 //! | return path | QEMU's return path | QEMU closes it |
-//! | fetches | one request to a neighbour each, at most `FETCHES` | answered, or out of patience |
+//! | fetches | one request to a neighbour each, at most `FETCHES` | answered, or timed out |
 //!
 //! [`protocol::session::target`]: rackferry_migrator_protocol::session::target
 

@@ -7,7 +7,7 @@ use rackferry_dedup_index::{Digest, DigestBuildHasher};
 use rackferry_migrator_protocol::frame::Holder;
 use rackferry_migrator_protocol::session::outstanding::{PageId, ReferenceId};
 
-use crate::limits::{PENDING_PATIENCE, PENDING_RETRY};
+use crate::limits::{PENDING_RETRY, PENDING_TIMEOUT};
 
 /// A content that is not here yet.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ impl Wanted {
     /// The holder is expecting it: look again soon. True if that has gone on for too long.
     pub fn pending(&mut self, digest: &Digest) -> bool {
         let Some(entry) = self.entries.get_mut(digest) else { return false };
-        if entry.since.elapsed() > PENDING_PATIENCE {
+        if entry.since.elapsed() > PENDING_TIMEOUT {
             return true;
         }
         // The longer it has taken, the less often it is looked for.

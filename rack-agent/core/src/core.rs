@@ -134,8 +134,8 @@ impl<C: Carried + Clone> Core<C> {
                 }
             }
             Order::SetRate(migration, rate) => self.set_rate(migration, rate, out),
-            Order::HurrySource(migration) => {
-                self.tell_source(migration, SourceCommand::Hurry, out);
+            Order::ForceSwitchover(migration) => {
+                self.tell_source(migration, SourceCommand::ForceSwitchover, out);
             }
             Order::SwitchoverGrant(migration) => {
                 self.stream.answered(migration);

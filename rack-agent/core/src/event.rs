@@ -78,7 +78,7 @@ pub enum Order<C: Carried> {
     /// What a source may send from now on.
     SetRate(MigrationId, Option<u64>),
     /// Stop the VM soon, for as long as it takes.
-    HurrySource(MigrationId),
+    ForceSwitchover(MigrationId),
     /// The VM may stop now.
     SwitchoverGrant(MigrationId),
     /// The answer to a commit request.

@@ -21,7 +21,7 @@ pub(crate) enum State<C: Carried> {
         start: C::Start,
         /// What was ordered meanwhile, each at most once.
         cancelled: Option<String>,
-        hurried: bool,
+        forced: bool,
     },
     /// Its session runs.
     Running,
@@ -73,7 +73,7 @@ impl<C: Carried> Sources<C> {
     ) -> bool {
         let fresh = !self.0.contains_key(&migration);
         if fresh {
-            let state = State::Marking { rate, start, cancelled: None, hurried: false };
+            let state = State::Marking { rate, start, cancelled: None, forced: false };
             self.0.insert(migration, Source { generation, state });
         }
         fresh
@@ -83,9 +83,9 @@ impl<C: Carried> Sources<C> {
     pub(crate) fn command(&mut self, migration: MigrationId, command: SourceCommand) -> Command {
         match self.0.get_mut(&migration).map(|source| &mut source.state) {
             Some(State::Running) => return Command::Deliver(command),
-            Some(State::Marking { cancelled, hurried, .. }) => match command {
+            Some(State::Marking { cancelled, forced, .. }) => match command {
                 SourceCommand::Cancel(why) => *cancelled = Some(why),
-                SourceCommand::Hurry => *hurried = true,
+                SourceCommand::ForceSwitchover => *forced = true,
                 SourceCommand::SlotGranted | SourceCommand::Decision { .. } => {}
             },
             Some(State::Ending(_)) | None => {}
@@ -103,15 +103,15 @@ impl<C: Carried> Sources<C> {
         if !matches!(source.state, State::Marking { .. }) {
             return None;
         }
-        let State::Marking { rate, start, cancelled, hurried } =
+        let State::Marking { rate, start, cancelled, forced } =
             std::mem::replace(&mut source.state, State::Running)
         else {
             return None;
         };
         let mut early: Vec<SourceCommand> =
             cancelled.map(SourceCommand::Cancel).into_iter().collect();
-        if hurried {
-            early.push(SourceCommand::Hurry);
+        if forced {
+            early.push(SourceCommand::ForceSwitchover);
         }
         Some((rate, start, early))
     }

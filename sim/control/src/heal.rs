@@ -7,7 +7,7 @@ use crate::host::qemu::Qemu;
 use crate::operator::{LOOK_AGAIN, Reply};
 use crate::world::{START, World};
 
-/// Virtual time in which a healed world comes to rest, beside what the fleet's patience takes.
+/// Virtual time in which a healed world comes to rest, beside the fleet's time-outs.
 const REST: u64 = 600 * SECOND;
 
 impl World {

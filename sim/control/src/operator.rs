@@ -267,8 +267,8 @@ impl World {
         let pause = self.dice.between(MS / 10, self.plan.delay_ns);
         self.clock.after(pause, Happening::CallArrives(node, id));
         // It may be answered after it was made again.
-        let patience = self.dice.between(300, 3000) * MS;
-        self.clock.after(patience, Happening::TryCall(id));
+        let timeout = self.dice.between(300, 3000) * MS;
+        self.clock.after(timeout, Happening::TryCall(id));
     }
 
     /// A call has arrived at a coordinator.

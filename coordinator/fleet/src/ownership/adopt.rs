@@ -8,15 +8,20 @@ use crate::{
 impl Fleet {
     /// Sets right what no migration in flight takes care of.
     pub(crate) fn sweep(&mut self, host: &HostName, hello: bool) {
-        let Some(agent) = self.agents.get(host) else { return };
+        let Some(agent) = self.ownership.agents.get(host) else { return };
         let listed = agent.vms.clone();
-        let strays_before: Vec<VmName> =
-            self.astray.iter().filter(|(_, at)| *at == host).map(|(vm, _)| vm.clone()).collect();
-        self.astray.retain(|_, at| at != host);
+        let strays_before: Vec<VmName> = self
+            .ownership
+            .astray
+            .iter()
+            .filter(|(_, at)| *at == host)
+            .map(|(vm, _)| vm.clone())
+            .collect();
+        self.ownership.astray.retain(|_, at| at != host);
         for vm in listed.values() {
             self.sweep_vm(host, vm, hello);
         }
-        for vm in self.astray.keys().filter(|vm| !strays_before.contains(vm)) {
+        for vm in self.ownership.astray.keys().filter(|vm| !strays_before.contains(vm)) {
             let text = format!("VM {vm} runs on {host}, which does not own it");
             self.outbox.notices.push(crate::Notice { urgent: true, text });
         }
@@ -146,7 +151,7 @@ impl Fleet {
 
     /// Somebody started a VM by hand on another host. If its owner says it has none, the VM has moved.
     fn running_elsewhere(&mut self, host: &HostName, record: &VmRecord) {
-        let owner_has_none = self.agents.get(&record.owner).is_some_and(|agent| {
+        let owner_has_none = self.ownership.agents.get(&record.owner).is_some_and(|agent| {
             agent.vms.get(&record.name).is_none_or(|vm| vm.run_state == RunState::Dead)
         });
         if owner_has_none && record.standing == Standing::Stable {
@@ -159,7 +164,7 @@ impl Fleet {
             self.look_at_vm(&record.name);
             self.free_room(&record.owner);
         } else {
-            self.astray.insert(record.name.clone(), host.clone());
+            self.ownership.astray.insert(record.name.clone(), host.clone());
         }
     }
 
@@ -176,7 +181,7 @@ impl Fleet {
 
     /// VMs this host owns and lists no more have ended.
     fn forget_gone(&mut self, host: &HostName) {
-        let Some(agent) = self.agents.get(host) else { return };
+        let Some(agent) = self.ownership.agents.get(host) else { return };
         let gone: Vec<VmName> = self
             .store
             .index()

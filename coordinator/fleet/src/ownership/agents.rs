@@ -83,7 +83,7 @@ impl Fleet {
         }
         // Whatever was known of it came through a stream that is void now.
         self.forget_words(&host);
-        self.silent_since.remove(&host);
+        self.ownership.silent_since.remove(&host);
         let agent = Agent {
             connection,
             boot,
@@ -92,10 +92,10 @@ impl Fleet {
             memory_free_bytes: None,
             vms: by_name(vms),
         };
-        self.agents.insert(host.clone(), agent);
+        self.ownership.agents.insert(host.clone(), agent);
         self.tell(&host, Order::Welcome(id));
-        self.racks_due.extend(before.map(|old| old.rack));
-        self.racks_due.insert(rack);
+        self.ownership.racks_due.extend(before.map(|old| old.rack));
+        self.ownership.racks_due.insert(rack);
         self.listed(&host, true);
         self.free_room(&host);
         // It may have come back with less.
@@ -103,12 +103,14 @@ impl Fleet {
     }
 
     pub(crate) fn disconnected(&mut self, connection: Connection) {
-        let Some(host) = self.agents.host_of(connection).cloned() else { return };
-        self.agents.remove(&host);
-        self.silent_since.insert(host.clone(), self.now);
+        let Some(host) = self.ownership.agents.host_of(connection).cloned() else { return };
+        self.ownership.agents.remove(&host);
+        self.ownership.silent_since.insert(host.clone(), self.now);
         self.forget_words(&host);
-        self.astray.retain(|_, at| *at != host);
-        self.racks_due.extend(self.store.hosts().get(&host).map(|record| record.rack.clone()));
+        self.ownership.astray.retain(|_, at| *at != host);
+        self.ownership
+            .racks_due
+            .extend(self.store.hosts().get(&host).map(|record| record.rack.clone()));
         for id in self.active_on(&host) {
             self.reconcile(id);
         }
@@ -120,16 +122,15 @@ impl Fleet {
             }
         }
         for id in self.store.index().queued_from(&host).collect::<Vec<_>>() {
-            self.queue.look_again(id);
+            self.scheduling.look_again(id);
         }
         self.look_at_reaching(&host);
-        self.slots_due = true;
-        self.rates_due = true;
+        self.scheduling.review();
         self.outbox.publish = true;
     }
 
     pub(crate) fn report(&mut self, host: &HostName, free: u64, vms: Vec<VmReport>) {
-        let Some(agent) = self.agents.get_mut(host) else { return };
+        let Some(agent) = self.ownership.agents.get_mut(host) else { return };
         // Without a figure before, it may be more or less than what was reckoned.
         let (less, more) = match agent.memory_free_bytes.replace(free) {
             Some(known) => (free < known, free > known),
@@ -141,7 +142,7 @@ impl Fleet {
         let differ = |(name, vm): &(&VmName, &VmReport)| before.get(*name) != Some(*vm);
         let changed = agent.vms.iter().filter(differ).map(|(name, _)| name);
         let gone = before.keys().filter(|vm| !agent.vms.contains_key(*vm));
-        changed.chain(gone).for_each(|vm| self.unpublished.vm(vm));
+        changed.chain(gone).for_each(|vm| self.view.touch_vm(vm));
         self.listed(host, false);
         if fewer || more {
             self.free_room(host);
@@ -158,8 +159,7 @@ impl Fleet {
         }
         self.watch_deadlines();
         self.dispatch_tick();
-        self.slots_due = true;
-        self.rates_due = true;
+        self.scheduling.review();
     }
 
     /// A target that lists its copy and has not said that it is ready: its word may be lost, for a full outbox drops
@@ -178,33 +178,41 @@ impl Fleet {
             self.reconcile(id);
         }
         self.sweep(host, hello);
-        self.unpublished.host(host);
+        self.view.touch_host(host);
         self.touch_moves(host);
         if hello {
             self.unpublish_host(host);
         }
-        self.queue.release(&crate::queue::Blocker::Host(host.clone()));
+        self.scheduling.release_host(host);
         for id in self.store.index().queued_from(host).collect::<Vec<_>>() {
             let vm = self.store.migrations().get(&id).and_then(|one| self.listed_vm(host, &one.vm));
             if vm.is_none_or(|vm| vm.run_state != RunState::Running) {
-                self.queue.look_again(id);
+                self.scheduling.look_again(id);
             }
         }
         // Moves of a source that was silent count again, and slots are given to those that are heard.
-        self.slots_due |= hello;
-        self.rates_due |= hello;
+        if hello {
+            self.scheduling.review();
+        }
         self.outbox.publish = true;
     }
 
     /// What is shown of moves that a host takes part in may have changed.
     fn touch_moves(&mut self, host: &HostName) {
         for id in self.active_on(host) {
-            self.unpublished.migration(id);
+            self.view.touch_migration(id);
+        }
+    }
+
+    /// Tells agents of their neighbours where these have changed.
+    pub(crate) fn show_racks(&mut self) {
+        for rack in std::mem::take(&mut self.ownership.racks_due) {
+            self.show_rack(&rack);
         }
     }
 
     /// Tells every agent of a rack who its neighbours are, and what they still claim for.
-    pub(crate) fn show_rack(&mut self, rack: &RackName) {
+    fn show_rack(&mut self, rack: &RackName) {
         let hosts = self.store.index().hosts_of_rack(rack);
         let members: Vec<Member> = hosts.filter_map(|host| self.member(host)).collect();
         if members.is_empty() {
@@ -222,7 +230,7 @@ impl Fleet {
     /// A host as others are told of it, if its agent is connected.
     pub(crate) fn member(&self, host: &HostName) -> Option<Member> {
         let record = self.store.hosts().get(host)?;
-        let agent = self.agents.get(host)?;
+        let agent = self.ownership.agents.get(host)?;
         Some(Member { id: record.id, host: host.clone(), page_addr: agent.page_addr.clone() })
     }
 
@@ -261,7 +269,7 @@ impl Fleet {
     /// Reduces a host's list to its word on one migration.
     fn hear_list(&mut self, id: MigrationId, host: &HostName, hello: bool) {
         let Some(migration) = self.store.migrations().get(&id) else { return };
-        let Some(agent) = self.agents.get(host) else { return };
+        let Some(agent) = self.ownership.agents.get(host) else { return };
         let Some(live) = self.live.get_mut(&id) else { return };
         let listed = agent.vms.get(&migration.vm);
         if migration.source == *host {
@@ -297,11 +305,11 @@ impl Fleet {
     }
 
     pub(crate) fn boot_of(&self, host: &HostName) -> Option<BootId> {
-        self.agents.get(host).map(|agent| agent.boot.clone())
+        self.ownership.agents.get(host).map(|agent| agent.boot.clone())
     }
 
     pub(crate) fn listed_vm(&self, host: &HostName, vm: &VmName) -> Option<&VmReport> {
-        self.agents.get(host)?.vms.get(vm)
+        self.ownership.agents.get(host)?.vms.get(vm)
     }
 }
 

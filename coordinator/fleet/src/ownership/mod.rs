@@ -1,5 +1,9 @@
 //! Who owns a VM: what agents attest, the table that decides by it, and what follows.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{HostName, Moment, RackName, VmName, agents::Agents, store::Store};
+
 mod adopt;
 pub(crate) mod agents;
 mod reconcile;
@@ -7,3 +11,35 @@ mod sessions;
 mod table;
 
 pub use table::*;
+
+/// What agents have said, and what follows from it. Others read it.
+#[derive(Debug)]
+pub(crate) struct Ownership {
+    agents: Agents,
+    /// Since when a host is without agent, as far as this process has seen.
+    silent_since: BTreeMap<HostName, Moment>,
+    /// VMs that run where they should not, and where that is.
+    astray: BTreeMap<VmName, HostName>,
+    /// Racks whose hosts must hear of each other again.
+    racks_due: BTreeSet<RackName>,
+}
+
+impl Ownership {
+    /// Every host is silent until its agent connects.
+    pub(crate) fn new(store: &Store, now: Moment) -> Self {
+        Self {
+            agents: Agents::default(),
+            silent_since: store.hosts().keys().map(|host| (host.clone(), now)).collect(),
+            astray: BTreeMap::new(),
+            racks_due: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) const fn agents(&self) -> &Agents {
+        &self.agents
+    }
+
+    pub(crate) const fn astray(&self) -> &BTreeMap<VmName, HostName> {
+        &self.astray
+    }
+}

@@ -73,8 +73,7 @@ impl Fleet {
             vm.standing = Standing::Committed { migration: id, source_stopped };
         });
         self.free_room(&migration.source);
-        self.slots.seize(id);
-        self.slots_due = true;
+        self.scheduling.seize_slot(id);
     }
 
     fn resume_target(&mut self, id: MigrationId) {
@@ -102,8 +101,8 @@ impl Fleet {
         if live.source != Source::Unknown {
             return self.call_off(id, "cancelled");
         }
-        let patience = self.limits.host_silence_timeout_ns;
-        if migration.cancelled && self.silent_for(&migration.source).is_some_and(|ns| ns > patience)
+        let timeout = self.limits.host_silence_timeout_ns;
+        if migration.cancelled && self.silent_for(&migration.source).is_some_and(|ns| ns > timeout)
         {
             self.roll_back(id);
         }
@@ -150,7 +149,7 @@ impl Fleet {
         self.stand_stable(&migration, &migration.target.clone());
         self.store.change_vm(&migration.vm, |vm| vm.generation = migration.generation);
         self.store.change_migration(id, |record| record.stage = Stage::Settling);
-        self.slots.free(id);
+        self.scheduling.free_slot(id);
         self.free_ends(&migration.source, &migration.target);
         self.reconcile_settling(id);
     }
@@ -166,7 +165,7 @@ impl Fleet {
                     self.release(&migration, &migration.source, false);
                 }
             }
-            Source::Unknown if self.agents.contains_key(&migration.source) => {}
+            Source::Unknown if self.ownership.agents.contains_key(&migration.source) => {}
             // Its figures are under way; the next tick does not wait for them.
             Source::Gone if !ended => {}
             Source::Runs => {
@@ -232,8 +231,7 @@ impl Fleet {
     pub(crate) fn end(&mut self, id: MigrationId, end: End, reason: String) {
         let at = self.now;
         let live = self.live.remove(&id);
-        self.slots.free(id);
-        self.queue.remove(id);
+        self.scheduling.forget(id);
         let not_converged = live.as_ref().is_some_and(|live| live.not_converged);
         self.store.change_migration(id, |record| {
             if let Some(live) = live
@@ -245,7 +243,7 @@ impl Fleet {
         });
         let Some(record) = self.store.migrations().get(&id).cloned() else { return };
         self.free_ends(&record.source, &record.target);
-        self.closing.extend(record.evacuation);
+        self.planning.may_close(record.evacuation);
         if let (End::RolledBack, Some(evacuation)) = (end, record.evacuation) {
             self.retry(&record, evacuation, not_converged);
         }
@@ -256,7 +254,7 @@ impl Fleet {
     fn close_crossing(&mut self, last: &MigrationRecord) {
         if !self.store.index().is_open(last.crossing) {
             let rack = self.store.hosts().get(&last.source).map(|host| host.rack.clone());
-            self.racks_due.extend(rack);
+            self.ownership.racks_due.extend(rack);
         }
     }
 
@@ -265,9 +263,9 @@ impl Fleet {
     pub(crate) fn give_up_silent(&mut self, id: MigrationId) {
         let Some((migration, live)) = self.active(id) else { return };
         let source = live.source;
-        let patience = self.limits.host_silence_timeout_ns;
-        let target_silent = self.silent_for(&migration.target).is_some_and(|ns| ns > patience);
-        let source_silent = self.silent_for(&migration.source).is_some_and(|ns| ns > patience);
+        let timeout = self.limits.host_silence_timeout_ns;
+        let target_silent = self.silent_for(&migration.target).is_some_and(|ns| ns > timeout);
+        let source_silent = self.silent_for(&migration.source).is_some_and(|ns| ns > timeout);
         match migration.stage {
             Stage::Preparing { .. } if target_silent => {
                 if let Some(live) = self.live.get_mut(&id) {
@@ -298,7 +296,7 @@ impl Fleet {
 
     /// How long a host has had no agent.
     pub(crate) fn silent_for(&self, host: &HostName) -> Option<u64> {
-        self.silent_since.get(host).map(|&since| self.now.since(since))
+        self.ownership.silent_since.get(host).map(|&since| self.now.since(since))
     }
 }
 

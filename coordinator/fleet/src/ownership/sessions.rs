@@ -56,12 +56,12 @@ impl Fleet {
         if live.source == Source::Unknown {
             live.source = Source::Moving;
         }
-        self.rates_due |= activity != progress.activity;
-        if progress.activity == Activity::Switching && !self.slots.holds(id) {
+        if activity != progress.activity {
+            self.scheduling.review_rates();
+        }
+        if progress.activity == Activity::Switching && !self.scheduling.holds_slot(id) {
             // Its request, or the slot it got, was lost with a coordinator that has been restarted since.
-            self.slots.ask(id);
-            self.slots_due = true;
-            self.rates_due = true;
+            self.scheduling.ask_slot(id);
         }
         self.touch(id);
     }
@@ -162,9 +162,9 @@ impl Fleet {
         let Some(migration) = self.as_target(host, id) else { return };
         let copy = self.listed_vm(host, &migration.vm);
         if copy.is_some_and(|vm| vm.migration == Some(id)) {
-            self.agents.forget_copy(host, &migration.vm);
+            self.ownership.agents.forget_copy(host, &migration.vm);
         }
-        self.queue.release(&crate::queue::Blocker::Host(host.clone()));
+        self.scheduling.release_host(host);
         self.free_room(host);
         self.target_gone(id, None);
     }
@@ -275,11 +275,9 @@ impl Fleet {
         }
         let Some(live) = self.live.get_mut(&id) else { return };
         live.acknowledged = true;
-        if self.slots.ask(id) {
+        if self.scheduling.ask_slot(id) {
             self.tell(host, Order::SwitchoverGrant(id));
         }
-        self.slots_due = true;
-        self.rates_due = true;
         self.touch(id);
     }
 }

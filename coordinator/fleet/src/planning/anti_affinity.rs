@@ -62,7 +62,7 @@ impl Fleet {
     pub(crate) fn mates_of(&self, vm: &VmName) -> BTreeMap<HostName, BTreeMap<String, VmName>> {
         let mut found: BTreeMap<HostName, BTreeMap<String, VmName>> = BTreeMap::new();
         let Some(group) = self.group_of(vm) else { return found };
-        for mate in self.groups.get(group).into_iter().flatten() {
+        for mate in self.planning.groups.get(group).into_iter().flatten() {
             for host in self.hosts_of_vm(mate, |_| true) {
                 found.entry(host).or_default().insert(group.clone(), mate.clone());
             }
@@ -86,7 +86,7 @@ impl Fleet {
     /// Why a VM must not go to a host: one of its group is there, or on its way.
     pub(crate) fn kept_apart(&self, migration: &MigrationRecord, host: &HostName) -> Option<Wait> {
         let group = self.group_of(&migration.vm)?;
-        let mates = self.groups.get(group)?;
+        let mates = self.planning.groups.get(group)?;
         let there = |vm: &&VmName| {
             **vm != migration.vm && self.hosts_of_vm(vm, MigrationRecord::is_ordered).contains(host)
         };

@@ -57,7 +57,7 @@ impl Fleet {
         Some(Candidate {
             vm: name.clone(),
             host: vm.owner.clone(),
-            connection: self.agents.get(&vm.owner).map(|agent| agent.connection),
+            connection: self.ownership.agents().get(&vm.owner).map(|agent| agent.connection),
             obstacle,
             qemu_version: told(|vm| &vm.qemu_version),
             machine_type: told(|vm| &vm.machine_type),
@@ -76,7 +76,7 @@ impl Fleet {
 
     /// The connection of a host's agent.
     pub fn connection_of(&self, host: &HostName) -> Option<Connection> {
-        self.agents.get(host).map(|agent| agent.connection)
+        self.ownership.agents().get(host).map(|agent| agent.connection)
     }
 
     /// The moves that an evacuation would begin; none if this request has begun them before.

@@ -266,7 +266,7 @@ impl Fleet {
             }
             Stage::Started { .. } if standing == Some(Standing::Moving(id)) => {
                 self.mark_cancelled(id);
-                if self.agents.contains_key(&migration.source) {
+                if self.ownership.agents().contains_key(&migration.source) {
                     self.reconcile(id);
                 } else {
                     self.roll_back(id);
@@ -310,7 +310,7 @@ impl Fleet {
             result: Default::default(),
         })));
         self.live.insert(id, Live::default());
-        self.queue.look_at(id);
+        self.scheduling.look_at(id);
         self.tighten(&step.target);
         id
     }
@@ -361,7 +361,7 @@ impl Fleet {
         if rooms.is_empty() {
             return Err(self.no_rooms(&target_hosts));
         }
-        let targets = self.placer.place(&demands, &rooms)?;
+        let targets = self.planning.placer.place(&demands, &rooms)?;
         let moves =
             demands.into_iter().zip(sources).zip(targets).map(|((demand, source), target)| Move {
                 vm: demand.vm,
@@ -387,7 +387,7 @@ impl Fleet {
         if rooms.is_empty() {
             return Err(self.no_rooms(std::slice::from_ref(target)));
         }
-        self.placer.place(&[self.demand(name, vm.memory_bytes)], &rooms)?;
+        self.planning.placer.place(&[self.demand(name, vm.memory_bytes)], &rooms)?;
         Ok(Move {
             vm: name.clone(),
             memory_bytes: vm.memory_bytes,
@@ -402,10 +402,10 @@ impl Fleet {
             return Err(Refusal::VmBusy { vm: name.clone(), migration });
         }
         let vm = self.store.vms().get(name).ok_or_else(|| Refusal::UnknownVm(name.clone()))?;
-        if !self.agents.contains_key(&vm.owner) {
+        if !self.ownership.agents().contains_key(&vm.owner) {
             return Err(Refusal::Disconnected(vm.owner.clone()));
         }
-        if self.astray.contains_key(name) {
+        if self.ownership.astray().contains_key(name) {
             return Ok(Some("it runs on a host that does not own it"));
         }
         let Some(listed) = self.listed_vm(&vm.owner, name) else {
@@ -467,7 +467,7 @@ impl Fleet {
     /// Ends evacuations whose last migration has ended.
     pub(crate) fn close_evacuations(&mut self) {
         let now = self.now;
-        for id in std::mem::take(&mut self.closing) {
+        for id in std::mem::take(&mut self.planning.closing) {
             let goes_on = self.store.index().moves_of_evacuation(id).next().is_some();
             let known = self.store.evacuations().get(&id);
             if !goes_on && known.is_some_and(|evacuation| evacuation.ended.is_none()) {

@@ -23,12 +23,15 @@ impl Fleet {
 
     pub(crate) fn counts(&self, id: MigrationId) -> bool {
         let migration = self.store.migrations().get(&id);
-        migration.is_some_and(|one| one.is_ordered() && self.agents.contains_key(&one.source))
+        migration.is_some_and(|one| {
+            one.is_ordered() && self.ownership.agents().contains_key(&one.source)
+        })
     }
 
     /// Memory a host can still take. Moves on their way to it are off, `except` one.
     pub(crate) fn free_bytes(&self, host: &HostName, except: Option<MigrationId>) -> u64 {
-        let (Some(agent), Some(record)) = (self.agents.get(host), self.store.hosts().get(host))
+        let (Some(agent), Some(record)) =
+            (self.ownership.agents().get(host), self.store.hosts().get(host))
         else {
             return 0;
         };
@@ -48,7 +51,7 @@ impl Fleet {
 
     /// Connected hosts that take VMs, with what they can take.
     pub(crate) fn rooms(&self, hosts: &[HostName]) -> Vec<Room> {
-        let connected = hosts.iter().filter(|host| self.agents.contains_key(host));
+        let connected = hosts.iter().filter(|host| self.ownership.agents().contains_key(host));
         let connected = connected.filter(|host| !self.is_cordoned(host));
         let mut groups = self.groups_at_hosts();
         connected
@@ -69,7 +72,7 @@ impl Fleet {
     pub(crate) fn place_one(&self, vm: &VmName, need: u64, hosts: &[HostName]) -> Option<HostName> {
         let demand = self.demand(vm, need);
         let mut mates = self.mates_of(vm);
-        let open = hosts.iter().filter(|host| self.agents.contains_key(host));
+        let open = hosts.iter().filter(|host| self.ownership.agents().contains_key(host));
         let rooms: Vec<Room> = open
             .filter(|host| !self.is_cordoned(host))
             .map(|host| Room {
@@ -78,6 +81,6 @@ impl Fleet {
                 groups: mates.remove(host).unwrap_or_default(),
             })
             .collect();
-        self.placer.place(&[demand], &rooms).ok()?.pop()
+        self.planning.place_one(demand, &rooms)
     }
 }

@@ -20,9 +20,9 @@ struct Pass {
 impl Fleet {
     /// Starts every queued move that may start, the oldest first; the others say why they wait.
     pub(crate) fn dispatch(&mut self) {
-        self.queue.release_until(self.now);
-        self.more = false;
-        if !self.queue.has_work() {
+        self.scheduling.queue.release_until(self.now);
+        self.scheduling.more = false;
+        if !self.scheduling.queue.has_work() {
             return;
         }
         let mut pass = Pass { under_way: self.under_way(), looks: LOOKS, loads: None };
@@ -32,24 +32,24 @@ impl Fleet {
             self.look(id, None, &mut pass);
         }
         self.fill_freed_hosts(&mut pass);
-        self.queue.forget_empty();
-        self.more = pass.looks == 0;
+        self.scheduling.queue.forget_empty();
+        self.scheduling.more = pass.looks == 0;
     }
 
     /// The oldest move to look at: of those that must be, and of those whose blockers have room.
     fn next_look(&mut self, pass: &mut Pass) -> Option<MigrationId> {
-        let mut next = self.queue.ready();
+        let mut next = self.scheduling.queue.ready();
         if self.is_full(pass) {
             return next;
         }
-        for (oldest, blocker) in self.queue.freed() {
+        for (oldest, blocker) in self.scheduling.queue.freed() {
             if next.is_some_and(|next| next < oldest) {
                 continue;
             }
             if self.has_room(&blocker, pass) {
                 next = Some(oldest);
             } else {
-                self.queue.is_full(&blocker);
+                self.scheduling.queue.is_full(&blocker);
             }
         }
         next
@@ -74,19 +74,19 @@ impl Fleet {
     /// Starts a move, perhaps towards a host that may take it now, or says why it waits.
     fn look(&mut self, id: MigrationId, towards: Option<&HostName>, pass: &mut Pass) {
         pass.looks = pass.looks.saturating_sub(1);
-        let before = self.queue.blocker(id).cloned();
+        let before = self.scheduling.queue.blocker(id).cloned();
         let Some(migration) = self.store.migrations().get(&id).cloned() else {
-            return self.queue.remove(id);
+            return self.scheduling.queue.remove(id);
         };
         if migration.stage != Stage::Queued {
-            return self.queue.remove(id);
+            return self.scheduling.queue.remove(id);
         }
         if let Some(gone) = self.vm_gone(&migration) {
             return self.end(id, End::Lost, gone);
         }
         match self.may_start(&migration, towards, pass) {
             Ok(target) => {
-                self.queue.remove(id);
+                self.scheduling.queue.remove(id);
                 pass.under_way += 1;
                 if let Some(loads) = &mut pass.loads {
                     self.add_load(&migration, &target, loads);
@@ -95,9 +95,9 @@ impl Fleet {
             }
             Err((wait, blocker)) => {
                 if before.as_ref() == Some(&blocker) {
-                    self.queue.is_full(&blocker);
+                    self.scheduling.queue.is_full(&blocker);
                 }
-                self.queue.wait(id, migration.memory_bytes, blocker);
+                self.scheduling.queue.wait(id, migration.memory_bytes, blocker);
                 self.show_wait(id, Some(wait));
             }
         }
@@ -140,7 +140,7 @@ impl Fleet {
             return Err((wait, Blocker::Until(until)));
         }
         let at_source = Blocker::Host(source.clone());
-        if !self.agents.contains_key(source) {
+        if !self.ownership.agents().contains_key(source) {
             return Err((Wait::host(WaitCode::SourceDisconnected, source), at_source));
         }
         let runs = self.listed_vm(source, &migration.vm).map(|vm| vm.run_state);
@@ -168,7 +168,7 @@ impl Fleet {
         target: &HostName,
         pass: &mut Pass,
     ) -> Result<(), Wait> {
-        let Some(agent) = self.agents.get(target) else {
+        let Some(agent) = self.ownership.agents().get(target) else {
             return Err(Wait::host(WaitCode::TargetDisconnected, target));
         };
         #[cfg(feature = "planted-bugs")]
@@ -254,15 +254,15 @@ impl Fleet {
 
     /// Moves that found no target go to hosts that may take them now.
     fn fill_freed_hosts(&mut self, pass: &mut Pass) {
-        while let Some(host) = self.queue.take_freed_host() {
-            for evacuation in self.queue.without_targets() {
+        while let Some(host) = self.scheduling.queue.take_freed_host() {
+            for evacuation in self.scheduling.queue.without_targets() {
                 let record = self.store.evacuations().get(&evacuation);
                 if !record.is_some_and(|record| record.target_hosts.contains(&host)) {
                     continue;
                 }
-                for (id, memory) in self.queue.list(&Blocker::Targets(evacuation)) {
+                for (id, memory) in self.scheduling.queue.list(&Blocker::Targets(evacuation)) {
                     if self.is_full(pass) || pass.looks == 0 {
-                        return self.queue.keep_freed_host(host);
+                        return self.scheduling.queue.keep_freed_host(host);
                     }
                     let own = self.store.migrations().get(&id).is_some_and(|m| m.target == host);
                     let room = self.room_bytes(&host, own.then_some(id));
@@ -283,27 +283,27 @@ impl Fleet {
         if self.has(crate::PlantedBug::ForgetsWaiting) {
             return;
         }
-        self.queue.free(Blocker::Fleet);
-        self.queue.free(Blocker::Leaving(source.clone()));
-        self.queue.free_corridors();
+        self.scheduling.queue.free(Blocker::Fleet);
+        self.scheduling.queue.free(Blocker::Leaving(source.clone()));
+        self.scheduling.queue.free_corridors();
         self.free_room(target);
-        self.slots_due = true;
-        self.rates_due = true;
+        self.scheduling.slots_due = true;
+        self.scheduling.rates_due = true;
     }
 
     /// A host may take what it did not take before.
     pub(crate) fn free_room(&mut self, host: &HostName) {
-        self.queue.free(Blocker::Reaching(host.clone()));
-        self.queue.release(&Blocker::Room(host.clone()));
-        self.queue.free_host(host);
+        self.scheduling.queue.free(Blocker::Reaching(host.clone()));
+        self.scheduling.queue.release(&Blocker::Room(host.clone()));
+        self.scheduling.queue.free_host(host);
     }
 
     /// A host takes less than before: a move that waits for its turn there may have to go elsewhere.
     pub(crate) fn tighten(&mut self, host: &HostName) {
         for id in self.store.index().reaching(host).collect::<Vec<_>>() {
-            let blocker = self.queue.blocker(id);
+            let blocker = self.scheduling.queue.blocker(id);
             if matches!(blocker, Some(Blocker::Reaching(_) | Blocker::Corridor(..))) {
-                self.queue.look_again(id);
+                self.scheduling.queue.look_again(id);
             }
         }
     }
@@ -311,27 +311,27 @@ impl Fleet {
     /// Queued moves that shall go to a host are looked at again: it takes none, or is away.
     pub(crate) fn look_at_reaching(&mut self, host: &HostName) {
         for id in self.store.index().reaching(host).collect::<Vec<_>>() {
-            self.queue.look_again(id);
+            self.scheduling.queue.look_again(id);
         }
     }
 
     /// Queued moves of a VM are looked at again.
     pub(crate) fn look_at_vm(&mut self, vm: &crate::VmName) {
         for id in self.store.index().attempts_of_vm(vm).collect::<Vec<_>>() {
-            self.queue.look_again(id);
+            self.scheduling.queue.look_again(id);
         }
     }
 
     /// Everything that waits is looked at again.
     pub(crate) fn look_at_all(&mut self) {
         for id in self.live.keys().copied().collect::<Vec<_>>() {
-            self.queue.look_again(id);
+            self.scheduling.queue.look_again(id);
         }
     }
 
-    /// Time has passed: patience with silent hosts may be at its end.
+    /// Time has passed: the silence time-out of hosts may have.
     pub(crate) fn dispatch_tick(&mut self) {
-        for host in self.queue.hosts_waited_for() {
+        for host in self.scheduling.queue.hosts_waited_for() {
             let silent = self.silent_for(&host);
             if silent.is_some_and(|silent| silent > self.limits.host_silence_timeout_ns) {
                 let migrations = self.store.migrations();
@@ -340,22 +340,22 @@ impl Fleet {
                         .get(&id)
                         .is_some_and(|one| one.evacuation.is_some() && one.target == host)
                 };
-                self.queue.release_if(&Blocker::Host(host.clone()), elsewhere);
+                self.scheduling.queue.release_if(&Blocker::Host(host.clone()), elsewhere);
             }
         }
-        self.queue.free_corridors();
-        self.queue.rotate(ROTATED);
+        self.scheduling.queue.free_corridors();
+        self.scheduling.queue.rotate(ROTATED);
     }
 
     /// Queued moves that could start now and do not: a blocker was released and nothing was looked at. Those without a
     /// target are left out: they are looked at in turn. For tests.
     pub fn overlooked(&mut self) -> Vec<MigrationId> {
-        if self.more {
+        if self.scheduling.more {
             return Vec::new();
         }
         let mut pass = Pass { under_way: self.under_way(), looks: LOOKS, loads: None };
         let waiting = self.live.keys().copied().filter(|&id| {
-            self.queue.blocker(id).is_some_and(|one| !matches!(one, Blocker::Targets(_)))
+            self.scheduling.queue.blocker(id).is_some_and(|one| !matches!(one, Blocker::Targets(_)))
         });
         let waiting: Vec<MigrationId> = waiting.collect();
         let mut overlooked = Vec::new();

@@ -35,24 +35,25 @@ impl Fleet {
         crate::shown::is_overdue(evacuation, self.now)
     }
 
-    /// Tells of deadlines that have passed, and sources that must hurry now.
+    /// Tells of deadlines that have passed, and sources that must switch over now.
     pub(crate) fn watch_deadlines(&mut self) {
         let running = self.store.index().running();
         let running = running.filter_map(|id| self.store.evacuations().get(&id));
         let overdue: BTreeSet<EvacuationId> =
             running.filter(|one| self.is_overdue(one)).map(|one| one.id).collect();
-        let passed: Vec<EvacuationId> = overdue.difference(&self.overdue).copied().collect();
+        let passed: Vec<EvacuationId> =
+            overdue.difference(&self.scheduling.overdue).copied().collect();
         for id in passed {
             self.note(false, format!("the deadline of {id} has passed; it goes on"));
             self.outbox.publish = true;
         }
-        self.overdue = overdue;
+        self.scheduling.overdue = overdue;
         for id in self.store.index().begun().collect::<Vec<_>>() {
             self.force(id);
         }
     }
 
-    /// Tells a source to hurry, if it must and its present agent has not heard it.
+    /// Tells a source to switch over, if it must and its present agent has not heard it.
     fn force(&mut self, id: MigrationId) {
         let Some((migration, live)) = self.active(id) else { return };
         // A session that has not yet spoken would not hear it.
@@ -66,7 +67,7 @@ impl Fleet {
         if let Some(live) = self.live.get_mut(&id) {
             live.force_told = true;
         }
-        self.tell(&migration.source, Order::HurrySource(id));
+        self.tell(&migration.source, Order::ForceSwitchover(id));
     }
 
     fn must_force(&self, migration: &MigrationRecord) -> bool {

@@ -6,7 +6,6 @@ use crate::{
     Activity, Effect, EvacuationId, Fleet, HostName, InventoryRecord, Lane, LimitRecord, Link,
     LinkLimit, LinkName, MigrationId, MigrationRecord, Moment, Order, RackName, Record, Refusal,
     Route, Stage, Topology, Wait, WaitCode,
-    anti_affinity::groups,
     scheduling::shares::{Pipe, divide},
 };
 
@@ -72,13 +71,13 @@ impl Fleet {
             return false;
         }
         self.begin(now);
-        self.routes.clear();
+        self.scheduling.routes.clear();
         let imported = self.now;
         let record = InventoryRecord { text, topology, imported };
         self.store.put(Record::Inventory(Box::new(record)));
-        self.groups = groups(&self.store);
+        self.planning.learn_groups(&self.store);
         self.look_at_all();
-        self.rates_due = true;
+        self.scheduling.rates_due = true;
         self.finish(out);
         true
     }
@@ -116,8 +115,8 @@ impl Fleet {
                 }
                 None => self.store.remove_limit(link),
             }
-            self.queue.free_corridors();
-            self.rates_due = true;
+            self.scheduling.queue.free_corridors();
+            self.scheduling.rates_due = true;
         }
         self.finish(out);
         Ok(())
@@ -169,7 +168,7 @@ impl Fleet {
     ) -> Result<(), Wait> {
         self.learn_route(from, to);
         let racks = (from.clone(), to.clone());
-        for (lane, &part) in self.routes.get(&racks).into_iter().flatten() {
+        for (lane, &part) in self.scheduling.routes.get(&racks).into_iter().flatten() {
             for owner in owners(evacuation) {
                 let Some(budget) = self.budget(owner, &lane.link) else { continue };
                 let load = loads.get(&(owner, lane.clone()));
@@ -205,7 +204,7 @@ impl Fleet {
     ) {
         let racks = (self.rack_of(&migration.source), self.rack_of(target));
         self.learn_route(&racks.0, &racks.1);
-        for (lane, part) in self.routes.get(&racks).into_iter().flatten() {
+        for (lane, part) in self.scheduling.routes.get(&racks).into_iter().flatten() {
             for owner in owners(migration.evacuation) {
                 if self.budget(owner, &lane.link).is_some() {
                     let load = loads.entry((owner, lane.clone())).or_default();
@@ -219,7 +218,7 @@ impl Fleet {
     fn learn_route(&mut self, from: &RackName, to: &RackName) {
         let Some(known) = self.store.inventory() else { return };
         let learn = || known.topology.route(from, to);
-        self.routes.entry((from.clone(), to.clone())).or_insert_with(learn);
+        self.scheduling.routes.entry((from.clone(), to.clone())).or_insert_with(learn);
     }
 
     fn known_route(
@@ -228,7 +227,7 @@ impl Fleet {
         target: &HostName,
     ) -> impl Iterator<Item = (&Lane, f64)> {
         let racks = (self.rack_of(source), self.rack_of(target));
-        let route: Option<&Route> = self.routes.get(&racks);
+        let route: Option<&Route> = self.scheduling.routes.get(&racks);
         route.into_iter().flatten().map(|(lane, part)| (lane, *part))
     }
 
@@ -255,14 +254,15 @@ impl Fleet {
     }
 
     /// Divides the budgets of all links among the moves that send, and tells their sources.
-    pub(crate) fn divide_links(&mut self) {
-        if self.store.inventory().is_none() {
+    /// Does nothing if nothing has changed.
+    pub(crate) fn divide_links_if_due(&mut self) {
+        if !std::mem::take(&mut self.scheduling.rates_due) || self.store.inventory().is_none() {
             return;
         }
         for (id, rate) in self.rates() {
             let Some(record) = self.store.migrations().get(&id) else { continue };
             let source = record.source.clone();
-            if !self.agents.contains_key(&source) {
+            if !self.ownership.agents().contains_key(&source) {
                 continue;
             }
             let since = self.now;
@@ -283,7 +283,7 @@ impl Fleet {
             live.told = Some(Told { rate, since });
         }
         // The others have less now.
-        self.rates_due = true;
+        self.scheduling.rates_due = true;
         rate
     }
 
@@ -320,7 +320,7 @@ impl Fleet {
     fn pipes(&self, moves: &[Crosser]) -> Vec<Pipe> {
         let mut pipes: BTreeMap<(Owner, &Lane), Pipe> = BTreeMap::new();
         for (member, crosser) in moves.iter().enumerate() {
-            for (lane, &part) in self.routes.get(&crosser.racks).into_iter().flatten() {
+            for (lane, &part) in self.scheduling.routes.get(&crosser.racks).into_iter().flatten() {
                 for owner in owners(crosser.evacuation) {
                     let Some(budget) = self.budget(owner, &lane.link) else { continue };
                     let new = || Pipe { budget, members: Vec::new() };
@@ -338,7 +338,8 @@ impl Fleet {
         let live = self.live.get(&id)?;
         let told = live.told?;
         let rate = told.rate?;
-        let switching = self.slots.holds(id) || self.slots.waiting().any(|waiting| waiting == id);
+        let switching = self.scheduling.slots.holds(id)
+            || self.scheduling.slots.waiting().any(|waiting| waiting == id);
         if switching || live.progress.activity != Activity::Copying {
             return None;
         }

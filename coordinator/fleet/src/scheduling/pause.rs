@@ -25,7 +25,7 @@ impl Fleet {
         self.begin(now);
         self.store.change_evacuation(id, |record| record.paused = paused);
         for migration in self.store.index().moves_of_evacuation(id).collect::<Vec<_>>() {
-            self.queue.look_again(migration);
+            self.scheduling.queue.look_again(migration);
         }
         self.finish(out);
         Ok(())

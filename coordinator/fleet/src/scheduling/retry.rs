@@ -42,7 +42,7 @@ impl Fleet {
         };
         self.store.put(Record::Migration(Box::new(again)));
         self.live.insert(id, Live::default());
-        self.queue.look_at(id);
+        self.scheduling.queue.look_at(id);
         if let Some(target) = self.store.migrations().get(&id).map(|one| one.target.clone()) {
             self.tighten(&target);
         }

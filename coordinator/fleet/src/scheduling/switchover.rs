@@ -6,9 +6,12 @@ use crate::{
 };
 
 impl Fleet {
-    /// Gives free slots to those who wait, first come first served.
-    pub(crate) fn grant_slots(&mut self) {
-        let waiting: Vec<MigrationId> = self.slots.waiting().collect();
+    /// Gives free slots to moves that wait, first come first served, if something has changed.
+    pub(crate) fn grant_slots_if_due(&mut self) {
+        if !std::mem::take(&mut self.scheduling.slots_due) {
+            return;
+        }
+        let waiting: Vec<MigrationId> = self.scheduling.slots.waiting().collect();
         if waiting.is_empty() {
             return;
         }
@@ -16,7 +19,7 @@ impl Fleet {
         for id in waiting {
             let Some((migration, _)) = self.active(id) else { continue };
             // It would not hear of it, and when it is back its slot may be another's.
-            if !self.agents.contains_key(&migration.source) {
+            if !self.ownership.agents().contains_key(&migration.source) {
                 continue;
             }
             let room = usage.room(&migration.source, &migration.target);
@@ -26,7 +29,7 @@ impl Fleet {
             });
             match room {
                 Ok(()) => {
-                    self.slots.seize(id);
+                    self.scheduling.slots.seize(id);
                     usage.count(&migration.source, &migration.target);
                     self.show_wait(id, None);
                     self.tell(&migration.source, Order::SwitchoverGrant(id));
@@ -45,8 +48,8 @@ impl Fleet {
     fn slot_usage(&self) -> Usage<HostName> {
         let Limits { switchovers_total, switchovers_per_host, .. } = self.limits;
         let mut usage = Usage::new(switchovers_total, switchovers_per_host);
-        let held = self.slots.held().filter_map(|id| self.store.migrations().get(&id));
-        for holder in held.filter(|holder| self.agents.contains_key(&holder.source)) {
+        let held = self.scheduling.slots.held().filter_map(|id| self.store.migrations().get(&id));
+        for holder in held.filter(|holder| self.ownership.agents().contains_key(&holder.source)) {
             usage.count(&holder.source, &holder.target);
         }
         usage

@@ -4,3 +4,33 @@ pub(crate) mod problems;
 pub(crate) mod published;
 mod rows;
 pub(crate) mod shown;
+
+use std::sync::Arc;
+
+use crate::{HostName, MigrationId, VmName};
+use published::{Published, Unpublished};
+
+/// What readers see.
+#[derive(Debug, Default)]
+pub(crate) struct View {
+    published: Arc<Published>,
+    /// What of it is older than this turn.
+    unpublished: Unpublished,
+}
+
+impl View {
+    /// What is shown of a host may have changed.
+    pub(crate) fn touch_host(&mut self, host: &HostName) {
+        self.unpublished.host(host);
+    }
+
+    /// What is shown of a VM may have changed.
+    pub(crate) fn touch_vm(&mut self, vm: &VmName) {
+        self.unpublished.vm(vm);
+    }
+
+    /// What is shown of a migration may have changed.
+    pub(crate) fn touch_migration(&mut self, id: MigrationId) {
+        self.unpublished.migration(id);
+    }
+}

@@ -30,7 +30,7 @@ impl Fleet {
     /// Everything that is not as it should be, the most urgent first. `version` is the coordinator's.
     pub fn problems(&self, version: &str) -> Vec<Problem> {
         let mut found = self.uncertain();
-        for (host, agent) in self.agents.iter() {
+        for (host, agent) in self.ownership.agents().iter() {
             found.extend(agent.vms.values().filter_map(|vm| self.copy_problem(host, vm)));
             if agent.version != version {
                 let cause = format!("its agent is {}, the coordinator {version}", agent.version);
@@ -38,7 +38,7 @@ impl Fleet {
                 found.push(about(ProblemCode::AgentVersion, host, cause, fix));
             }
         }
-        found.extend(self.astray.iter().map(|(vm, host)| self.stray(vm, host)));
+        found.extend(self.ownership.astray().iter().map(|(vm, host)| self.stray(vm, host)));
         found.extend(self.hosts_amiss());
         found.sort_by(|a, b| (a.kind, &a.host, &a.vm).cmp(&(b.kind, &b.host, &b.vm)));
         found
@@ -50,7 +50,7 @@ impl Fleet {
         self.begin(now);
         let mut repaired = Vec::new();
         let mut orders = Vec::new();
-        for (host, agent) in self.agents.iter() {
+        for (host, agent) in self.ownership.agents().iter() {
             for vm in agent.vms.values() {
                 if let Some(problem) = self.copy_problem(host, vm)
                     && let Some(order) = self.removal(host, vm)
@@ -158,7 +158,7 @@ impl Fleet {
         let certain = record.owner != *host
             && !matches!(record.standing, Standing::Committed { .. })
             && owner_has_it
-            && !self.astray.contains_key(&vm.name);
+            && !self.ownership.astray().contains_key(&vm.name);
         let id = vm.migration.filter(|_| certain)?;
         if self.store.migrations().get(&id).is_some_and(MigrationRecord::is_active) {
             return None;

@@ -170,15 +170,15 @@ pub(crate) struct Unpublished {
 }
 
 impl Unpublished {
-    pub(crate) fn host(&mut self, host: &HostName) {
+    pub(super) fn host(&mut self, host: &HostName) {
         self.hosts.insert(host.clone());
     }
 
-    pub(crate) fn vm(&mut self, vm: &VmName) {
+    pub(super) fn vm(&mut self, vm: &VmName) {
         self.vms.insert(vm.clone());
     }
 
-    pub(crate) fn migration(&mut self, id: MigrationId) {
+    pub(super) fn migration(&mut self, id: MigrationId) {
         self.migrations.insert(id);
     }
 }
@@ -186,14 +186,14 @@ impl Unpublished {
 impl Fleet {
     /// Says in which term it leads: revisions of several leaders are told apart by it.
     pub fn set_term(&mut self, term: u64) {
-        Arc::make_mut(&mut self.published).revision.term = term;
+        Arc::make_mut(&mut self.view.published).revision.term = term;
     }
 
     /// Everything that is shown, up to date.
     pub fn published(&mut self) -> Arc<Published> {
         let Unpublished { hosts, vms, migrations, evacuations } =
-            std::mem::take(&mut self.unpublished);
-        let mut published = std::mem::take(&mut self.published);
+            std::mem::take(&mut self.view.unpublished);
+        let mut published = std::mem::take(&mut self.view.published);
         let rows = Arc::make_mut(&mut published);
         let number = rows.revision.number + 1;
         let mut news = false;
@@ -225,43 +225,43 @@ impl Fleet {
         if news {
             rows.revision.number = number;
         }
-        self.published = published;
-        self.published.clone()
+        self.view.published = published;
+        self.view.published.clone()
     }
 
     /// Everything is published anew.
     pub(crate) fn republish(&mut self) {
-        self.unpublished.hosts.extend(self.store.hosts().keys().cloned());
-        self.unpublished.vms.extend(self.store.vms().keys().cloned());
-        self.unpublished.migrations.extend(self.store.migrations().keys().copied());
-        self.unpublished.evacuations.extend(self.store.evacuations().keys().copied());
+        self.view.unpublished.hosts.extend(self.store.hosts().keys().cloned());
+        self.view.unpublished.vms.extend(self.store.vms().keys().cloned());
+        self.view.unpublished.migrations.extend(self.store.migrations().keys().copied());
+        self.view.unpublished.evacuations.extend(self.store.evacuations().keys().copied());
     }
 
     /// Records have changed, and with them what is shown.
     pub(crate) fn unpublish(&mut self, changes: &[Change]) {
         for change in changes {
             match change {
-                Change::Put(Record::Host(host)) => self.unpublished.host(&host.name),
+                Change::Put(Record::Host(host)) => self.view.unpublished.host(&host.name),
                 Change::Put(Record::Vm(vm)) => {
-                    self.unpublished.vm(&vm.name);
-                    self.unpublished.host(&vm.owner);
-                    self.unpublished.migrations.extend(self.move_of(&vm.name));
+                    self.view.unpublished.vm(&vm.name);
+                    self.view.unpublished.host(&vm.owner);
+                    self.view.unpublished.migrations.extend(self.move_of(&vm.name));
                 }
                 Change::Put(Record::Migration(migration)) => {
-                    self.unpublished.migration(migration.id);
-                    self.unpublished.vm(&migration.vm);
-                    self.unpublished.host(&migration.source);
-                    self.unpublished.host(&migration.target);
+                    self.view.unpublished.migration(migration.id);
+                    self.view.unpublished.vm(&migration.vm);
+                    self.view.unpublished.host(&migration.source);
+                    self.view.unpublished.host(&migration.target);
                 }
                 Change::Put(Record::Evacuation(one)) => {
-                    self.unpublished.evacuations.insert(one.id);
+                    self.view.unpublished.evacuations.insert(one.id);
                 }
                 Change::Put(Record::Inventory(_)) => self.republish(),
-                Change::Remove(Key::Host(host)) => self.unpublished.host(host),
-                Change::Remove(Key::Vm(vm)) => self.unpublished.vm(vm),
-                Change::Remove(Key::Migration(id)) => self.unpublished.migration(*id),
+                Change::Remove(Key::Host(host)) => self.view.unpublished.host(host),
+                Change::Remove(Key::Vm(vm)) => self.view.unpublished.vm(vm),
+                Change::Remove(Key::Migration(id)) => self.view.unpublished.migration(*id),
                 Change::Remove(Key::Evacuation(id)) => {
-                    self.unpublished.evacuations.insert(*id);
+                    self.view.unpublished.evacuations.insert(*id);
                 }
                 Change::Put(Record::Numbers(_) | Record::Limit(_) | Record::Token(_))
                 | Change::Remove(Key::Numbers | Key::Inventory | Key::Limit(_) | Key::Token(_)) => {
@@ -272,10 +272,10 @@ impl Fleet {
 
     /// An agent came, went or listed something else: all that depends on it is shown anew.
     pub(crate) fn unpublish_host(&mut self, host: &HostName) {
-        self.unpublished.host(host);
+        self.view.unpublished.host(host);
         let index = self.store.index();
-        self.unpublished.vms.extend(index.vms_of_host(host).cloned());
+        self.view.unpublished.vms.extend(index.vms_of_host(host).cloned());
         let moves = index.begun_from(host).chain(index.begun_to(host));
-        self.unpublished.migrations.extend(moves.chain(index.queued_from(host)));
+        self.view.unpublished.migrations.extend(moves.chain(index.queued_from(host)));
     }
 }

@@ -238,10 +238,10 @@ impl Fleet {
         if !record.is_ordered() {
             return None;
         }
-        if !self.agents.contains_key(&record.source) {
+        if !self.ownership.agents().contains_key(&record.source) {
             return Some(Wait::host(WaitCode::SourceDisconnected, &record.source));
         }
-        let silent = !self.agents.contains_key(&record.target);
+        let silent = !self.ownership.agents().contains_key(&record.target);
         silent.then(|| Wait::host(WaitCode::TargetDisconnected, &record.target))
     }
 
@@ -261,14 +261,18 @@ impl Fleet {
             (Stage::Queued, _) => Phase::Queued,
             (Stage::Settling | Stage::Ended { .. }, _) => Phase::Announcing,
             (_, Some(Standing::Committed { source_stopped: true, .. })) => {
-                if live.target == Target::Unknown && !self.agents.contains_key(&record.target) {
+                if live.target == Target::Unknown
+                    && !self.ownership.agents().contains_key(&record.target)
+                {
                     Phase::PausedRecoverable
                 } else {
                     Phase::Switching
                 }
             }
             (_, Some(Standing::Committed { .. })) => {
-                if live.source == Source::Unknown && !self.agents.contains_key(&record.source) {
+                if live.source == Source::Unknown
+                    && !self.ownership.agents().contains_key(&record.source)
+                {
                     Phase::OwnerUnknown
                 } else {
                     Phase::Switching
@@ -285,7 +289,7 @@ impl Fleet {
     }
 
     pub(crate) fn view_host(&self, record: &crate::HostRecord) -> HostView {
-        let agent = self.agents.get(&record.name);
+        let agent = self.ownership.agents().get(&record.name);
         HostView {
             name: record.name.clone(),
             rack: record.rack.clone(),

@@ -96,7 +96,7 @@ impl Convergence {
     }
 
     /// Somebody wants it over now, however long the VM is stopped. True if that changes anything.
-    pub fn hurry(&mut self) -> bool {
+    pub fn force_switchover(&mut self) -> bool {
         std::mem::replace(&mut self.limit_ms, UNBOUNDED_MS) != UNBOUNDED_MS
     }
 
@@ -140,7 +140,7 @@ impl Convergence {
             (Disruption::Brief | Disruption::Allow, Some(step)) => step,
             (Disruption::Allow, None) if self.limit_ms == UNBOUNDED_MS => return Advice::GoOn,
             (Disruption::Allow, None) => UNBOUNDED_MS,
-            // Told to hurry, it does not give up.
+            // With a forced switchover it does not give up.
             _ if self.limit_ms == UNBOUNDED_MS => return Advice::GoOn,
             (Disruption::None, _) | (Disruption::Brief, None) => {
                 return Advice::GiveUp(format!(

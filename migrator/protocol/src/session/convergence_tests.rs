@@ -95,7 +95,7 @@ fn short_passes_need_time_and_long_ones_their_number() {
 }
 
 #[test]
-fn waiting_for_a_slot_costs_no_patience() {
+fn waiting_for_a_slot_does_not_count() {
     let mut copy = Copy::new(Disruption::None, 300, 500);
     for _ in 0..30 {
         assert_eq!(copy.run(4_000, |_| 900.0), Advice::GoOn);
@@ -118,9 +118,9 @@ fn a_cut_link_and_an_unknown_one_cost_none() {
 }
 
 #[test]
-fn who_is_told_to_hurry_does_not_give_up() {
+fn a_forced_switchover_does_not_give_up() {
     let mut copy = Copy::new(Disruption::None, 300, 500);
-    assert!(copy.convergence.hurry() && !copy.convergence.hurry());
+    assert!(copy.convergence.force_switchover() && !copy.convergence.force_switchover());
     assert_eq!(copy.run(600_000, |_| 9000.0), Advice::GoOn);
     assert!(copy.convergence.fits(u32::MAX - 1, true));
     assert!(!copy.convergence.fits(u32::MAX, true), "without a link nothing is known");

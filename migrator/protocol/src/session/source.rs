@@ -78,7 +78,7 @@ pub enum Command {
     /// Take the move back, if that is still possible.
     Cancel(String),
     /// Stop the VM as soon as its first pass is over, however long it is stopped then.
-    Hurry,
+    ForceSwitchover,
 }
 
 /// Pages of the stopped VM's memory whose last content was never in QEMU's stream.

@@ -116,8 +116,8 @@ impl Stop {
     }
 
     /// The VM is to be stopped soon, however long. True if that changes the limit.
-    pub fn hurry(&mut self) -> bool {
-        self.convergence.hurry()
+    pub fn force_switchover(&mut self) -> bool {
+        self.convergence.force_switchover()
     }
 
     /// How long the VM may be stopped now, milliseconds; [`UNBOUNDED_MS`]: as long as it takes.
@@ -203,7 +203,7 @@ mod tests {
         stop.look(&sight(0, 100), &Phase::Copying);
         assert_eq!(stop.rest_bytes(Share::First, MEMORY), 750_000);
         assert_eq!(stop.rest_bytes(Share::Later, MEMORY), 1_500_000);
-        assert!(stop.hurry() && !stop.hurry());
+        assert!(stop.force_switchover() && !stop.force_switchover());
         assert_eq!(stop.rest_bytes(Share::First, MEMORY), MEMORY, "no limit: whatever there is");
         stop.look(&Sight { last_pass_rate: 0, ..sight(0, 100) }, &Phase::Copying);
         assert_eq!(stop.rest_bytes(Share::First, MEMORY), MEMORY, "whatever the rate");
@@ -217,7 +217,7 @@ mod tests {
         }
         assert_eq!(stop.load_timeout(false), LOAD_TIMEOUT);
         assert_eq!(stop.load_timeout(true), LOAD_TIMEOUT_VERIFY);
-        stop.hurry();
+        stop.force_switchover();
         assert_eq!(stop.load_timeout(false), Duration::from_secs(8));
         stop.look(&sight(300, 90_000), &Phase::Copying);
         assert_eq!(stop.load_timeout(false), LOAD_TIMEOUT_MAX);

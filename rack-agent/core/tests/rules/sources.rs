@@ -72,13 +72,13 @@ fn what_is_ordered_before_a_session_begins_is_kept_for_it() {
     let mut agent = Agent::connected();
     agent.obeys(start());
     assert_eq!(agent.obeys(Order::SetRate(ID, Some(5))), []);
-    assert_eq!(agent.obeys(Order::HurrySource(ID)), []);
+    assert_eq!(agent.obeys(Order::ForceSwitchover(ID)), []);
     assert_eq!(agent.obeys(Order::Cancel(ID, "no".to_owned())), []);
     let begun = agent.takes(Event::Acted(leave(), Ok(true)));
     let expected = [
         Effect::Send(ID, Some(5), "how"),
         Effect::TellSource(ID, SourceCommand::Cancel("no".to_owned())),
-        Effect::TellSource(ID, SourceCommand::Hurry),
+        Effect::TellSource(ID, SourceCommand::ForceSwitchover),
     ];
     assert_eq!(begun, expected);
     assert_eq!(agent.obeys(Order::SetRate(ID, None)), [Effect::SetRate(ID, None)]);
@@ -88,7 +88,7 @@ fn what_is_ordered_before_a_session_begins_is_kept_for_it() {
 fn orders_for_no_session_are_of_no_interest() {
     let mut agent = Agent::connected();
     assert_eq!(agent.obeys(Order::SetRate(ID, Some(5))), []);
-    assert_eq!(agent.obeys(Order::HurrySource(ID)), []);
+    assert_eq!(agent.obeys(Order::ForceSwitchover(ID)), []);
     assert_eq!(agent.obeys(Order::Cancel(ID, "no".to_owned())), []);
     assert_eq!(agent.obeys(Order::SwitchoverGrant(ID)), []);
     assert_eq!(agent.takes(Event::SourceSaid(ID, SourceWord::AskCommit)), []);

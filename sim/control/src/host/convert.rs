@@ -44,7 +44,7 @@ pub(super) fn order(order: fleet::Order, hosts: &[Host]) -> Option<Order<Simulat
             Order::StartSource { migration, vm, generation, rate, start }
         }
         fleet::Order::SetRate(migration, rate) => Order::SetRate(migration, rate),
-        fleet::Order::HurrySource(migration) => Order::HurrySource(migration),
+        fleet::Order::ForceSwitchover(migration) => Order::ForceSwitchover(migration),
         fleet::Order::SwitchoverGrant(migration) => Order::SwitchoverGrant(migration),
         fleet::Order::CommitDecision { migration, refusal, .. } => Order::CommitDecision {
             migration,

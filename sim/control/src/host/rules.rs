@@ -99,9 +99,9 @@ impl World {
                 source::Event::Decision { granted, reason }
             }
             SourceCommand::Cancel(why) => source::Event::Cancel(why),
-            SourceCommand::Hurry => {
+            SourceCommand::ForceSwitchover => {
                 if let Some(session) = self.source_mut(host, id) {
-                    session.hurry();
+                    session.force_switchover();
                 }
                 return;
             }

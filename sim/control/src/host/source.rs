@@ -61,8 +61,8 @@ impl SourceSession {
     }
 
     /// Its VM may be stopped for as long as it takes.
-    pub(super) fn hurry(&mut self) {
-        self.stop.hurry();
+    pub(super) fn force_switchover(&mut self) {
+        self.stop.force_switchover();
     }
 
     /// Looks at its QEMU after some passes: what follows.

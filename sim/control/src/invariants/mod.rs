@@ -1,9 +1,9 @@
 //! What must hold, one invariant a file. Everything is looked at after every event.
 
 mod answers_durable;
+mod force_asked;
 mod generations_rise;
 mod holds_kept;
-mod hurry_asked;
 mod intents_reached;
 mod kept_apart;
 mod limits_kept;
@@ -184,7 +184,7 @@ const INVARIANTS: [(&str, When); 15] = [
     ),
     ("holds kept", When::Decided(|world, node, order| holds_kept::check(world, node, order))),
     ("kept apart", When::Decided(|world, node, order| kept_apart::check(world, node, order))),
-    ("hurry asked for", When::Decided(|world, node, order| hurry_asked::check(world, node, order))),
+    ("force asked for", When::Decided(|world, node, order| force_asked::check(world, node, order))),
     ("retries wait", When::Decided(|world, node, order| retries_wait::check(world, node, order))),
     ("links kept", When::Decided(|world, node, order| links_kept::check(world, node, order))),
     ("limits kept", When::Decided(limits_kept::check)),
@@ -220,7 +220,7 @@ fn order_name(order: &Order) -> &'static str {
         Order::DiscardTarget(..) => "DiscardTarget",
         Order::SwitchoverGrant(_) => "SwitchoverGrant",
         Order::SetRate(..) => "SetRate",
-        Order::HurrySource(_) => "HurrySource",
+        Order::ForceSwitchover(_) => "ForceSwitchover",
         Order::ReleaseSource { resume: true, .. } => "ReleaseSource to run",
         Order::ReleaseSource { .. } => "ReleaseSource",
     }

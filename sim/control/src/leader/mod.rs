@@ -154,7 +154,7 @@ impl World {
         if published {
             self.watch_shown(node);
         }
-        // With every tick it is looked whose patience is at its end.
+        // Every tick looks for time-outs.
         if ticked {
             self.watch_queue(node);
         }

@@ -11,7 +11,7 @@ use crate::raft::Entry;
 use crate::world::{Happening, World};
 
 /// A leader whose write is not committed by then gives up.
-const WRITE_PATIENCE: u64 = 3 * SECOND;
+const WRITE_TIMEOUT: u64 = 3 * SECOND;
 
 /// What lets the outputs of a turn out.
 enum Passed {
@@ -59,7 +59,7 @@ impl World {
                 self.write(node, Entry { term, changes: Rc::new(changes) });
             }
         }
-        self.clock.after(WRITE_PATIENCE, what);
+        self.clock.after(WRITE_TIMEOUT, what);
     }
 
     /// A leader gives up if its latest turn still waits.

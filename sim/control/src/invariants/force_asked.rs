@@ -6,7 +6,7 @@ use rackferry_fleet::{Disruption, Order};
 use crate::world::World;
 
 pub(super) fn check(world: &World, node: usize, order: &Order) -> Option<String> {
-    let Order::HurrySource(id) = order else { return None };
+    let Order::ForceSwitchover(id) = order else { return None };
     let fleet = world.nodes[node].leader()?.fleet()?;
     let record = fleet.migration(*id)?.record;
     if record.forced {
@@ -16,5 +16,5 @@ pub(super) fn check(world: &World, node: usize, order: &Order) -> Option<String>
     let late = evacuation.and_then(|view| view.record.deadline);
     let late = late.is_some_and(|deadline| deadline.0 <= world.clock.now);
     let asked = late && record.options.disruption == Disruption::Allow;
-    (!asked).then(|| format!("{id} is told to hurry, and nobody said so"))
+    (!asked).then(|| format!("{id} is told to force its switchover, and no client asked for it"))
 }

@@ -42,8 +42,8 @@ fn force(desk: &mut Desk, id: MigrationId) -> Result<(), Refusal> {
     answer
 }
 
-fn hurried(desk: &mut Desk) -> usize {
-    desk.told().iter().filter(|(_, order)| *order == Order::HurrySource(M1)).count()
+fn forced(desk: &mut Desk) -> usize {
+    desk.told().iter().filter(|(_, order)| *order == Order::ForceSwitchover(M1)).count()
 }
 
 fn overdue(desk: &Desk, id: EvacuationId) -> bool {
@@ -61,7 +61,7 @@ fn after_a_deadline_work_goes_on_and_it_is_said_once() {
     assert!(overdue(&desk, id));
     assert_eq!(desk.notices.len(), 1, "{:?}", desk.notices);
     assert_eq!(desk.fleet.evacuation(id).expect("known").state, EvacuationState::Running);
-    assert_eq!(hurried(&mut desk), 0, "its stops have a limit");
+    assert_eq!(forced(&mut desk), 0, "its stops have a limit");
     moves(&mut desk, a);
     assert_eq!(desk.fleet.evacuation(id).expect("known").state, EvacuationState::Done);
     desk.restart();
@@ -72,16 +72,16 @@ fn after_a_deadline_work_goes_on_and_it_is_said_once() {
 fn with_allow_a_deadline_stops_who_still_copies() {
     let (mut desk, a, _) = copying(Disruption::Allow, Some(10));
     desk.pass(10 * SECOND);
-    assert_eq!(hurried(&mut desk), 0, "its session would not hear it yet");
+    assert_eq!(forced(&mut desk), 0, "its session would not hear it yet");
     desk.say(a, Said::Progress(M1, progress(0.5)));
     desk.pass(SECOND);
     desk.pass(SECOND);
-    assert_eq!(hurried(&mut desk), 1);
+    assert_eq!(forced(&mut desk), 1);
     desk.handle(Event::Disconnected(a));
     let moving = common::moving("web", RunState::Running, 1);
     desk.connect("a1", "a", "a1", vec![moving]);
     desk.pass(SECOND);
-    assert_eq!(hurried(&mut desk), 1, "a new stream: the word may be lost");
+    assert_eq!(forced(&mut desk), 1, "a new stream: the word may be lost");
 }
 
 #[test]
@@ -98,12 +98,12 @@ fn a_single_move_is_forced_whatever_its_options() {
     assert_eq!(force(&mut desk, MigrationId(9)), Err(Refusal::UnknownMigration(MigrationId(9))));
     desk.say(a, Said::Progress(M1, progress(0.5)));
     desk.pass(SECOND);
-    assert_eq!(hurried(&mut desk), 0);
+    assert_eq!(forced(&mut desk), 0);
     assert_eq!(force(&mut desk, M1), Ok(()));
-    assert_eq!(hurried(&mut desk), 1);
+    assert_eq!(forced(&mut desk), 1);
     let before = desk.log.clone();
     assert_eq!(force(&mut desk, M1), Ok(()));
-    assert_eq!((hurried(&mut desk), &desk.log), (0, &before), "said again, it changes nothing");
+    assert_eq!((forced(&mut desk), &desk.log), (0, &before), "said again, it changes nothing");
     // The next attempt knows it too.
     desk.say(a, Said::Ended(M1, ended(Outcome::RolledBack)));
     assert!(desk.fleet.migration(MigrationId(2)).expect("known").record.forced);
