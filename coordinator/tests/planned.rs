@@ -8,8 +8,8 @@ use rackferry_proto::{
     Reason, reason_of,
     v1::{
         self, CreateEvacuationRequest, EvacuationState, GetEvacuationRequest, ListVmsRequest,
-        MigrationEnded, Outcome, PlannedMove, RestoreEvacuationRequest, RunState, Side,
-        SourceStopped, TargetRunning, connect_request as up, connect_response as down,
+        MigrationEnded, Outcome, PlannedMove, RestoreEvacuationRequest, RunState, SourceStopped,
+        TargetRunning, connect_request as up, connect_response as down,
         evacuation_service_client::EvacuationServiceClient,
         inventory_service_client::InventoryServiceClient,
     },
@@ -81,15 +81,14 @@ async fn what_cannot_move_is_in_the_plan_with_its_cause() {
 
 /// Plays a move of `web` to its end.
 async fn moves(source: &mut Agent, target: &mut Agent) {
-    let (migration_id, generation) = up_to_the_commit(source, target).await;
-    let stopped = SourceStopped { migration_id: migration_id.clone(), generation };
+    let (migration_id, _) = up_to_the_commit(source, target).await;
+    let stopped = SourceStopped { migration_id: migration_id.clone() };
     source.say(up::Message::SourceStopped(stopped)).await;
     assert!(matches!(target.hear().await, down::Message::ResumeTarget(_)));
-    let running = TargetRunning { migration_id: migration_id.clone(), generation };
+    let running = TargetRunning { migration_id: migration_id.clone() };
     target.say(up::Message::TargetRunning(running)).await;
     let ended = MigrationEnded {
         migration_id: migration_id.clone(),
-        side: Side::Source.into(),
         outcome: Outcome::Moved.into(),
         ..MigrationEnded::default()
     };

@@ -11,7 +11,7 @@ use rackferry_proto::{
     Reason, reason_of,
     v1::{
         CreateEvacuationRequest, Evacuation, EvacuationState, ListHostsRequest, ListVmsRequest,
-        MigrationEnded, Outcome, Ownership, RunState, Side, SourceStopped, TargetRunning,
+        MigrationEnded, Outcome, Ownership, RunState, SourceStopped, TargetRunning,
         TransferCounters, VmCondition, WatchEvacuationRequest, connect_request as up,
         connect_response as down, evacuation_service_client::EvacuationServiceClient,
         inventory_service_client::InventoryServiceClient,
@@ -19,14 +19,13 @@ use rackferry_proto::{
 };
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-async fn move_ends(source: &Agent, target: &Agent, migration_id: &str, generation: u64) {
-    let running = TargetRunning { migration_id: migration_id.to_owned(), generation };
+async fn move_ends(source: &Agent, target: &Agent, migration_id: &str) {
+    let running = TargetRunning { migration_id: migration_id.to_owned() };
     target.say(up::Message::TargetRunning(running)).await;
     let counters =
         TransferCounters { logical_bytes: 1 << 30, wire_bytes: 1 << 20, ..Default::default() };
     let ended = MigrationEnded {
         migration_id: migration_id.to_owned(),
-        side: Side::Source.into(),
         outcome: Outcome::Moved.into(),
         counters: Some(counters),
         blackout_ms: 42,
@@ -66,10 +65,10 @@ async fn an_evacuation_from_hello_to_done() {
     let evacuation = create(&coordinator, request("r")).await;
     assert_eq!(create(&coordinator, request("r")).await.id, evacuation.id);
     let (migration_id, generation) = up_to_the_commit(&mut source, &mut target).await;
-    let stopped = SourceStopped { migration_id: migration_id.clone(), generation };
+    let stopped = SourceStopped { migration_id: migration_id.clone() };
     source.say(up::Message::SourceStopped(stopped)).await;
     assert!(matches!(target.hear().await, down::Message::ResumeTarget(_)));
-    move_ends(&source, &target, &migration_id, generation).await;
+    move_ends(&source, &target, &migration_id).await;
 
     let done = watch(&coordinator, &evacuation.id).await;
     assert_eq!(done.state(), EvacuationState::Done);
@@ -113,7 +112,7 @@ async fn a_coordinator_killed_after_the_commit_goes_on() {
     let source = Agent::connect(&coordinator, "a1", "a", vec![moved_out]).await;
     let down::Message::ResumeTarget(resume) = target.hear().await else { panic!("not resume") };
     assert_eq!((resume.migration_id.as_str(), resume.generation), (&*migration_id, generation));
-    move_ends(&source, &target, &migration_id, generation).await;
+    move_ends(&source, &target, &migration_id).await;
     let done = watch(&coordinator, &evacuation.id).await;
     assert_eq!(done.state(), EvacuationState::Done);
 }

@@ -5,7 +5,7 @@ use proptest::{prelude::*, sample::select};
 use rackferry_model::{
     Compress, Condition, Counters, DEFAULT_MAX_DOWNTIME_MS, Dedup, Disruption, End,
     EvacuationState, FindingCode, Listed, MoveOptions, NodeRole, Outcome, Ownership, Phase,
-    ProblemCode, RunState, Severity, Side, WaitCode, Word,
+    ProblemCode, RunState, Severity, WaitCode, Word,
 };
 use rackferry_proto::{
     door::{FromNumber, Invalid, word},
@@ -33,7 +33,6 @@ fn words_cross_both_ways() {
     crosses::<Outcome, _>(v1::Outcome::as_str_name);
     crosses::<End, _>(v1::MigrationEnd::as_str_name);
     crosses::<RunState, _>(v1::RunState::as_str_name);
-    crosses::<Side, _>(v1::Side::as_str_name);
     crosses::<Phase, _>(v1::Phase::as_str_name);
     crosses::<EvacuationState, _>(v1::EvacuationState::as_str_name);
     crosses::<WaitCode, _>(v1::WaitCode::as_str_name);

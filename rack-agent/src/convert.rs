@@ -1,16 +1,15 @@
 //! Between the agent's own types and those of `rackferry.v1`.
 
 use rackferry_agent_core as core;
-use rackferry_agent_core::{Carried, MigrationId, Order, Outcome, Question, SourceWord, Word};
-use rackferry_migrator::source::{Dedup, Notice, Progress, SourceReport};
+use rackferry_agent_core::{Carried, MigrationId, Order, Question, SourceWord, Word};
+use rackferry_migrator::source::{Notice, Progress, SourceReport};
 use rackferry_migrator::stats::Totals;
 use rackferry_migrator::target::{self, TargetOutcome};
-use rackferry_migrator_protocol::session::convergence::Disruption;
 use rackferry_proto::v1;
 use rackferry_proto::v1::connect_request::Message as Up;
 use rackferry_proto::v1::connect_response::Message as Down;
 
-use crate::vm::{Side, VmState, VmSummary};
+use crate::vm::VmSummary;
 
 /// The rules carry messages of `rackferry.v1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +19,7 @@ impl Carried for Wire {
     type Prepare = v1::PrepareTarget;
     type Start = v1::StartSource;
     type Progress = v1::MigrationProgress;
-    /// Without migration, side, outcome and reason.
+    /// Without migration, outcome and reason.
     type Figures = v1::MigrationEnded;
     type Findings = v1::CheckReport;
 }
@@ -73,21 +72,20 @@ pub fn id(text: &str) -> Option<MigrationId> {
 pub fn word(word: Word<Wire>) -> Up {
     match word {
         Word::TargetReady(id) => Up::TargetReady(v1::TargetReady { migration_id: id.to_string() }),
-        Word::TargetRunning(id, generation) => {
-            Up::TargetRunning(v1::TargetRunning { migration_id: id.to_string(), generation })
+        Word::TargetRunning(id, _) => {
+            Up::TargetRunning(v1::TargetRunning { migration_id: id.to_string() })
         }
         Word::TargetDiscarded(id) => {
             Up::TargetDiscarded(v1::TargetDiscarded { migration_id: id.to_string() })
         }
-        Word::Asked(id, Question::Slot { predicted_ms: predicted_stop_ms }) => {
-            let migration_id = id.to_string();
-            Up::SwitchoverRequest(v1::SwitchoverRequest { migration_id, predicted_stop_ms })
+        Word::Asked(id, Question::Slot { .. }) => {
+            Up::SwitchoverRequest(v1::SwitchoverRequest { migration_id: id.to_string() })
         }
         Word::Asked(id, Question::Commit { generation }) => {
             Up::CommitRequest(v1::CommitRequest { migration_id: id.to_string(), generation })
         }
-        Word::SourceStopped(id, generation) => {
-            Up::SourceStopped(v1::SourceStopped { migration_id: id.to_string(), generation })
+        Word::SourceStopped(id, _) => {
+            Up::SourceStopped(v1::SourceStopped { migration_id: id.to_string() })
         }
         Word::Progress(_, progress) => Up::Progress(progress),
         Word::Ended(id, end) => Up::Ended(ended(id, end)),
@@ -96,25 +94,11 @@ pub fn word(word: Word<Wire>) -> Up {
 }
 
 fn ended(id: MigrationId, end: core::End<Wire>) -> v1::MigrationEnded {
-    let outcome = match end.outcome {
-        Outcome::Moved => v1::Outcome::Moved,
-        Outcome::RolledBack => v1::Outcome::RolledBack,
-        Outcome::VmLost => v1::Outcome::VmLost,
-        Outcome::Stopped => v1::Outcome::Stopped,
-    };
     v1::MigrationEnded {
         migration_id: id.to_string(),
-        side: side(end.side).into(),
-        outcome: outcome.into(),
+        outcome: v1::Outcome::from(end.outcome).into(),
         reason: end.reason,
         ..end.figures.unwrap_or_default()
-    }
-}
-
-fn side(side: Side) -> v1::Side {
-    match side {
-        Side::Source => v1::Side::Source,
-        Side::Target => v1::Side::Target,
     }
 }
 
@@ -164,23 +148,12 @@ pub fn target_end(outcome: TargetOutcome) -> core::TargetEnd {
 
 /// A VM as the coordinator wants to see it.
 pub fn vm_state(vm: VmSummary) -> v1::VmState {
-    let run_state = match vm.run_state {
-        VmState::Running => v1::RunState::Running,
-        VmState::Paused => v1::RunState::Paused,
-        VmState::Incoming => v1::RunState::Incoming,
-        VmState::Loaded => v1::RunState::Loaded,
-        VmState::MovedOut => v1::RunState::MovedOut,
-        VmState::Dead => v1::RunState::Dead,
-        VmState::Unknown => v1::RunState::Unknown,
-    };
     let mark = vm.standing.mark;
     v1::VmState {
         name: vm.name,
         memory_bytes: vm.memory_bytes,
-        run_state: run_state.into(),
-        generation: vm.standing.generation,
+        run_state: v1::RunState::from(vm.run_state).into(),
         migration_id: mark.map(|mark| mark.migration.to_string()).unwrap_or_default(),
-        side: mark.map_or(v1::Side::Unspecified, |mark| side(mark.side)).into(),
         qemu_version: vm.qemu_version,
         machine_type: vm.machine,
         spec_toml: vm.spec_toml,
@@ -213,36 +186,5 @@ pub fn progress(migration_id: &str, p: &Progress) -> v1::MigrationProgress {
         counters: Some(counters(&p.totals)),
         predicted_stop_ms: p.predicted_stop_ms,
         stop_limit_ms: p.limit_ms,
-    }
-}
-
-/// Which copies are found, by the operator's choice.
-pub fn dedup(options: &v1::MigrationOptions) -> Dedup {
-    match options.dedup() {
-        v1::DedupMode::Off => Dedup::Off,
-        v1::DedupMode::Host => Dedup::Host,
-        v1::DedupMode::Rack | v1::DedupMode::Unspecified => Dedup::Rack,
-    }
-}
-
-/// Content is compressed unless the operator said no.
-pub fn compress(options: &v1::MigrationOptions) -> bool {
-    options.compress() != v1::CompressMode::Off
-}
-
-/// The VM's limit, milliseconds.
-pub fn max_downtime_ms(options: &v1::MigrationOptions) -> u32 {
-    match options.max_downtime_ms {
-        0 => 300,
-        ms => ms,
-    }
-}
-
-/// What may be done to a VM that does not converge; who says nothing, an older coordinator, means the default.
-pub fn disruption(options: &v1::MigrationOptions) -> Disruption {
-    match options.disruption() {
-        v1::Disruption::None => Disruption::None,
-        v1::Disruption::Brief | v1::Disruption::Unspecified => Disruption::Brief,
-        v1::Disruption::Allow => Disruption::Allow,
     }
 }

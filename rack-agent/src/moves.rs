@@ -10,6 +10,7 @@ use rackferry_migrator::rack::Rack;
 use rackferry_migrator::source::{self, Notice, SourceParts, SourceSpec};
 use rackferry_migrator::target::{self, Placed, TargetOutcome, TargetParts, TargetSpec};
 use rackferry_migrator_protocol::session::source::Outcome;
+use rackferry_model::MoveOptions;
 use rackferry_proto::v1;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -152,7 +153,16 @@ pub async fn send(
             return Event::SourceOver(id, Outcome::RolledBack(why), None);
         }
     };
-    let options = order.options.unwrap_or_default();
+    let options = match MoveOptions::try_from(order.options.unwrap_or_default()) {
+        Ok(options) => options,
+        Err(invalid) => {
+            // Of a later coordinator: what it wants is not known here.
+            let why = format!("this agent does not know {}", invalid.0);
+            warn!(%id, why, "the move did not begin");
+            metrics::migration_ended(Side::Source, "not_begun");
+            return Event::SourceOver(id, Outcome::RolledBack(why), None);
+        }
+    };
     let spec = SourceSpec {
         session: order.session,
         migration_id: id.to_string(),
@@ -161,11 +171,7 @@ pub async fn send(
         target_host: order.target_host_id,
         target_name: order.target_host,
         target_addr: order.target_page_addr,
-        dedup: convert::dedup(&options),
-        compress: convert::compress(&options),
-        max_downtime_ms: convert::max_downtime_ms(&options),
-        disruption: convert::disruption(&options),
-        verify: options.verify,
+        options,
         socket: vm.migrate_socket(),
     };
     let parts = SourceParts { qmp: vm.qmp(), memory: vm.memory(), rack, pace };

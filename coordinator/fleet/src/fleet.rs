@@ -3,15 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    Connection, Effect, Event, HostName, MigrationId, Moment, Notice, Order, Progress, Record,
-    Wait,
-    links::Told,
-    ownership::{Ownership, Source, Target},
-    placement::Placer,
-    planning::Planning,
-    scheduling::Scheduling,
-    store::Store,
-    view::View,
+    Connection, Effect, Event, HostName, MigrationId, Moment, Notice, Order, Record, live::Live,
+    ownership::Ownership, placement::Placer, planning::Planning, scheduling::Scheduling,
+    store::Store, view::View,
 };
 
 /// How much may happen at once.
@@ -58,35 +52,6 @@ impl Default for Limits {
             link_share_min: 4_000_000,
         }
     }
-}
-
-/// What is known of an unfinished migration and observed again after a restart.
-#[derive(Debug, Default)]
-pub(crate) struct Live {
-    pub(crate) source: Source,
-    pub(crate) target: Target,
-    /// The source has spoken of this session, so a list without it means that it is over.
-    pub(crate) acknowledged: bool,
-    /// The source's session has said its last word.
-    pub(crate) source_ended: bool,
-    /// The target has said that it waits for the source.
-    pub(crate) ready: bool,
-    pub(crate) progress: Progress,
-    pub(crate) wait: Option<Wait>,
-    /// The source must cancel, for this reason.
-    pub(crate) called_off: Option<String>,
-    /// It was told so on its present connection.
-    pub(crate) cancel_told: bool,
-    /// What an agent said about a failure.
-    pub(crate) reason: Option<String>,
-    /// The source's present agent was told to switch over.
-    pub(crate) force_told: bool,
-    /// The source gave up because the VM does not converge.
-    pub(crate) not_converged: bool,
-    /// Somebody did what nobody told him.
-    pub(crate) conflict: bool,
-    /// What the source was told that it may send, as far as its present agent has heard it.
-    pub(crate) told: Option<Told>,
 }
 
 /// The fleet. See the crate's documentation.

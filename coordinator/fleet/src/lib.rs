@@ -12,6 +12,7 @@
 
 mod fleet;
 mod leader;
+mod live;
 mod message;
 pub mod ownership;
 mod planning;

@@ -28,9 +28,9 @@ pub enum PlantedBug {
     /// Another attempt begins without a pause.
     RetriesAtOnce,
     /// After a deadline VMs are stopped though their stops have a limit.
-    HurriesTheGentle,
+    ForcesDespiteLimit,
     /// VMs of one anti-affinity group come to share a host.
-    ApartOverlooked,
+    AntiAffinityOverlooked,
     /// Orders and answers leave before the write they depend on is committed.
     SaysBeforeDurable,
     /// A leader does not ask whether it still leads before it gives an order without a write.

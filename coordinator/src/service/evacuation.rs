@@ -1,6 +1,6 @@
 //! Evacuations.
 
-use std::{collections::BTreeSet, pin::Pin, time::Duration};
+use std::collections::BTreeSet;
 
 use rackferry_fleet::{
     EvacuationId, EvacuationRequest, Fleet, Move, Published, Refusal, RestoreRequest, Revision,
@@ -18,18 +18,16 @@ use rackferry_proto::{
         evacuation_service_server::EvacuationService,
     },
 };
-use tokio::sync::mpsc;
-use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::{Begun, answer, going_down, page::Page, planned_anew};
+use super::{
+    Begun, answer,
+    page::Page,
+    planned_anew,
+    watch::{Answers, Client, Looks, known_revision, serve},
+};
 use crate::{convert, driver::Handle, preflight};
-
-/// The shortest time between two snapshots of a watch.
-pub(super) const PACE: Duration = Duration::from_millis(200);
-/// Snapshots a watching client may be behind; then it gets fewer.
-pub(super) const SNAPSHOTS: usize = 1;
 
 /// The door for evacuations.
 pub struct Evacuations {
@@ -154,8 +152,7 @@ impl Evacuations {
 
 #[tonic::async_trait]
 impl EvacuationService for Evacuations {
-    type WatchEvacuationStream =
-        Pin<Box<dyn Stream<Item = Result<WatchEvacuationResponse, Status>> + Send>>;
+    type WatchEvacuationStream = Answers<WatchEvacuationResponse>;
 
     async fn create_evacuation(
         &self,
@@ -242,18 +239,9 @@ impl EvacuationService for Evacuations {
         let record = published.evacuation_record(id).ok_or(Refusal::UnknownEvacuation(id));
         answer(record.map(|_| ()))?;
         drop(published);
-        let (snapshots, to_client) = mpsc::channel(SNAPSHOTS);
-        let (handle, shutdown) = (self.handle.clone(), self.shutdown.clone());
-        tokio::spawn(async move {
-            tokio::select! {
-                () = watch(&handle, id, changes_only, known, &snapshots) => {}
-                () = shutdown.cancelled() => {
-                    // It goes to another coordinator, or comes back later.
-                    let _ = snapshots.try_send(Err(going_down()));
-                }
-            }
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(to_client))))
+        let handle = self.handle.clone();
+        let watch = async move |client| watch(handle, id, changes_only, known, &client).await;
+        Ok(Response::new(serve(self.shutdown.clone(), watch)))
     }
 
     async fn cancel_evacuation(
@@ -288,17 +276,6 @@ impl EvacuationService for Evacuations {
     }
 }
 
-/// The state of which a client that watches changes was told last.
-pub(super) fn known_revision(changes_only: bool, since: &str) -> Result<Option<Revision>, Status> {
-    if since.is_empty() {
-        return Ok(None);
-    }
-    let known = since.parse().ok().filter(|_| changes_only);
-    let malformed =
-        || refuse(Reason::InvalidArgument, "since is malformed, or without changes_only");
-    known.map(Some).ok_or_else(malformed)
-}
-
 /// An evacuation, of its moves only those that have changed if a state is known that this one follows.
 fn shown(
     published: &Published,
@@ -316,25 +293,16 @@ fn shown(
 
 /// Sends snapshots, or what has changed, as things change, until the evacuation is over or the client goes away.
 async fn watch(
-    handle: &Handle,
+    handle: Handle,
     id: EvacuationId,
     changes_only: bool,
     mut known: Option<Revision>,
-    snapshots: &mpsc::Sender<Result<WatchEvacuationResponse, Status>>,
+    client: &Client<WatchEvacuationResponse>,
 ) {
-    let mut changes = handle.changes();
+    let mut looks = Looks::new(handle);
     // What was told beside the moves.
     let mut told = None;
-    loop {
-        changes.borrow_and_update();
-        let published = match handle.published().await {
-            Ok(published) => published,
-            Err(gone) => {
-                // The client may have gone too.
-                let _ = snapshots.send(Err(gone.into())).await;
-                return;
-            }
-        };
+    while let Some(published) = looks.next(client).await {
         let follows = known.filter(|&known| published.follows(known));
         let revision = published.revision();
         let evacuation = answer(shown(&published, id, follows));
@@ -352,14 +320,9 @@ async fn watch(
                 revision: revision.to_string(),
                 complete: follows.is_none(),
             });
-            if snapshots.send(message).await.is_err() || over {
+            if client.send(message).await.is_err() || over {
                 return;
             }
-        }
-        tokio::time::sleep(PACE).await;
-        tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return },
-            () = snapshots.closed() => return,
         }
     }
 }

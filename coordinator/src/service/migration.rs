@@ -1,6 +1,6 @@
 //! Single moves.
 
-use std::{collections::BTreeSet, pin::Pin};
+use std::collections::BTreeSet;
 
 use rackferry_fleet::{
     EvacuationId, Fleet, MigrationId, MigrationRequest, MigrationView, Published, Refusal, Revision,
@@ -15,17 +15,14 @@ use rackferry_proto::{
         migration_service_server::MigrationService,
     },
 };
-use tokio::sync::mpsc;
-use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::{
     Begun, answer,
-    evacuation::{PACE, SNAPSHOTS, known_revision},
-    going_down,
     page::Page,
     planned_anew,
+    watch::{Answers, Client, Looks, known_revision, serve},
 };
 use crate::{convert, driver::Handle, preflight};
 
@@ -70,8 +67,7 @@ impl Migrations {
 
 #[tonic::async_trait]
 impl MigrationService for Migrations {
-    type WatchMigrationsStream =
-        Pin<Box<dyn Stream<Item = Result<WatchMigrationsResponse, Status>> + Send>>;
+    type WatchMigrationsStream = Answers<WatchMigrationsResponse>;
 
     async fn create_migration(
         &self,
@@ -135,18 +131,9 @@ impl MigrationService for Migrations {
         let published = self.handle.published().await?;
         answer(watched.check(&published))?;
         drop(published);
-        let (snapshots, to_client) = mpsc::channel(SNAPSHOTS);
-        let (handle, shutdown) = (self.handle.clone(), self.shutdown.clone());
-        tokio::spawn(async move {
-            tokio::select! {
-                () = watch(&handle, watched, known, &snapshots) => {}
-                () = shutdown.cancelled() => {
-                    // It goes to another coordinator, or comes back later.
-                    let _ = snapshots.try_send(Err(going_down()));
-                }
-            }
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(to_client))))
+        let handle = self.handle.clone();
+        let watch = async move |client| watch(handle, watched, known, &client).await;
+        Ok(Response::new(serve(self.shutdown.clone(), watch)))
     }
 
     async fn cancel_migration(
@@ -255,23 +242,14 @@ struct Told {
 
 /// Sends snapshots, or what has changed, as things change, until the moves are over or the client goes away.
 async fn watch(
-    handle: &Handle,
+    handle: Handle,
     watched: Watched,
     mut known: Option<Revision>,
-    snapshots: &mpsc::Sender<Result<WatchMigrationsResponse, Status>>,
+    client: &Client<WatchMigrationsResponse>,
 ) {
-    let mut changes = handle.changes();
+    let mut looks = Looks::new(handle);
     let mut told = None;
-    loop {
-        changes.borrow_and_update();
-        let published = match handle.published().await {
-            Ok(published) => published,
-            Err(gone) => {
-                // The client may have gone too.
-                let _ = snapshots.send(Err(gone.into())).await;
-                return;
-            }
-        };
+    while let Some(published) = looks.next(client).await {
         let follows = known.filter(|&known| published.follows(known));
         // Only the first may say that nothing moves.
         let first = told.is_none();
@@ -291,14 +269,9 @@ async fn watch(
         if !migrations.is_empty() || over || (first && complete) {
             let revision = revision.to_string();
             let message = WatchMigrationsResponse { migrations, revision, complete };
-            if snapshots.send(Ok(message)).await.is_err() || over {
+            if client.send(Ok(message)).await.is_err() || over {
                 return;
             }
-        }
-        tokio::time::sleep(PACE).await;
-        tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return },
-            () = snapshots.closed() => return,
         }
     }
 }

@@ -10,6 +10,7 @@ mod inventory;
 mod migration;
 mod page;
 mod raft;
+mod watch;
 
 use std::time::Duration;
 

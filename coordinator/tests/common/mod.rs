@@ -301,7 +301,7 @@ pub async fn up_to_the_commit(source: &mut Agent, target: &mut Agent) -> (String
     let down::Message::StartSource(start) = source.hear().await else { panic!("not start") };
     assert_eq!((start.target_host.as_str(), start.target_page_addr.as_str()), ("b1", "b1:7401"));
     assert_eq!((start.session, start.generation), (prepare.session, prepare.generation));
-    let asked = SwitchoverRequest { migration_id: migration_id.clone(), predicted_stop_ms: 10 };
+    let asked = SwitchoverRequest { migration_id: migration_id.clone() };
     source.say(up::Message::SwitchoverRequest(asked)).await;
     assert!(matches!(source.hear().await, down::Message::SwitchoverGrant(_)));
     let generation = start.generation;

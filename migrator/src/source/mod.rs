@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use rackferry_migrator_protocol::frame::{FromSource, Hello, Holder, Role};
 use rackferry_migrator_protocol::session::source::{Effect, Event, Outcome, Phase, Source};
 use rackferry_migrator_protocol::session::stop::{DECISION_TIMEOUT, Stop};
+use rackferry_model::Compress;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
@@ -118,10 +119,10 @@ pub async fn run(
     let (inputs, mut queue) = mpsc::channel(SESSION_EVENTS);
     let (orders, orders_queue) = mpsc::channel(SESSION_EVENTS);
     let (parsed, parsed_queue) = mpsc::channel(CLAIMED_BATCHES);
-    let recording = spec.verify.then(|| Arc::new(Recorder::new(parts.rack.hasher.clone())));
+    let recording = spec.options.verify.then(|| Arc::new(Recorder::new(parts.rack.hasher.clone())));
     let mut session = Session {
-        machine: Source::new(spec.verify),
-        stop: Stop::new(spec.disruption, spec.max_downtime_ms),
+        machine: Source::new(spec.options.verify),
+        stop: Stop::new(spec.options.disruption, spec.options.max_downtime_ms),
         began: Instant::now(),
         valve_open: false,
         spec,
@@ -185,7 +186,7 @@ impl From<Command> for Input {
 
 impl Session {
     fn claiming(&self) -> Option<Claiming> {
-        let scope = match self.spec.dedup {
+        let scope = match self.spec.options.dedup {
             Dedup::Off => return None,
             Dedup::Host => Scope::Host,
             Dedup::Rack => Scope::Rack,
@@ -205,7 +206,11 @@ impl Session {
         parsed: mpsc::Receiver<pump::Parsed>,
         orders: mpsc::Receiver<Order>,
     ) -> JoinHandle<()> {
-        let compressor = if self.spec.compress { Compressor::new().ok() } else { None };
+        let compressor = if self.spec.options.compress == Compress::Zstd {
+            Compressor::new().ok()
+        } else {
+            None
+        };
         let (flow, counters) = (self.flow.clone(), self.counters.clone());
         let claiming = self.claiming();
         let pace = self.parts.pace.clone();
@@ -241,7 +246,7 @@ impl Session {
             Event::VmStopped if self.stopped_at.is_none() => {
                 self.stopped_at = Some(Instant::now());
                 self.reading.go_straight();
-                let timeout = self.stop.load_timeout(self.spec.verify);
+                let timeout = self.stop.load_timeout(self.spec.options.verify);
                 self.later(timeout, Input::Event(Event::LoadOverdue));
             }
             Event::Running => self.blackout = self.stopped_at.map(|at| at.elapsed()),

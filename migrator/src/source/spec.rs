@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rackferry_migrator_protocol::session::source::Outcome;
-use rackferry_model::{Dedup, Disruption};
+use rackferry_model::MoveOptions;
 
 use super::Progress;
 use crate::memory::GuestMemory;
@@ -31,16 +31,8 @@ pub struct SourceSpec {
     pub target_name: String,
     /// `ip:port` of the target's page server.
     pub target_addr: String,
-    /// Which copies are found.
-    pub dedup: Dedup,
-    /// Compress content.
-    pub compress: bool,
-    /// The VM's limit, milliseconds.
-    pub max_downtime_ms: u32,
-    /// What may be done to the VM if it does not converge to that.
-    pub disruption: Disruption,
-    /// Compare the whole memory before the commit.
-    pub verify: bool,
+    /// How the VM is moved.
+    pub options: MoveOptions,
     /// Where to listen for QEMU's stream; removed afterwards.
     pub socket: PathBuf,
 }

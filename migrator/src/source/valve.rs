@@ -57,7 +57,7 @@ impl Session {
     /// few seconds, also in the middle of a pass.
     pub(super) fn auto_converge(&self) -> bool {
         let kvm = self.facts.as_ref().is_some_and(|f| f.accelerator == Accelerator::Kvm);
-        kvm && self.spec.disruption != Disruption::None
+        kvm && self.spec.options.disruption != Disruption::None
     }
 
     /// Gives QEMU the limit as it is now, unless it is still held. After the stop it changes nothing.

@@ -31,7 +31,6 @@ words! {
     model::Outcome = v1::Outcome { Moved RolledBack VmLost Stopped }
     model::End = v1::MigrationEnd { Moved RolledBack Cancelled Lost }
     model::RunState = v1::RunState { Running Paused Incoming Loaded MovedOut Dead Unknown }
-    model::Side = v1::Side { Source Target }
     model::Phase = v1::Phase {
         Queued Preparing Copying Verifying Switching Announcing Done Cancelling RolledBack Failed PausedRecoverable
         OwnerUnknown

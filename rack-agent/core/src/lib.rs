@@ -45,5 +45,8 @@ pub use planted::{PlantedBug, plant};
 pub use rackferry_migrator_protocol::session::source::Command as SourceCommand;
 pub use rackferry_model::{MigrationId, Outcome, Side};
 pub use stream::OUTBOX;
-pub use vm::{Facts, Mark, Role, Standing, VmState};
+pub use vm::{Facts, Mark, Role, Standing};
+
+/// QEMU has a `RunState` of its own.
+pub use rackferry_model::RunState as VmState;
 pub use word::{End, Question, Word};

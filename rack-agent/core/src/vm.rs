@@ -1,10 +1,8 @@
 //! What a host knows of a VM.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
-use crate::{MigrationId, Side};
+use crate::{MigrationId, Side, VmState};
 
 /// Which of its lives a VM has on this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,39 +36,6 @@ pub struct Standing {
     /// Migration under way.
     #[serde(rename = "migration")]
     pub mark: Option<Mark>,
-}
-
-/// What a VM does, as the coordinator sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VmState {
-    /// Runs, or may run again by itself (completion of a migration that has not succeeded yet).
-    Running,
-    /// Stopped by its user.
-    Paused,
-    /// Arriving, not (or not known to be) loaded.
-    Incoming,
-    /// Arriving: everything is loaded, it only needs to be let go.
-    Loaded,
-    /// Left: stopped for good after a completed migration.
-    MovedOut,
-    /// Its QEMU is gone.
-    Dead,
-    /// Its QEMU lives (or may) and does not answer a new agent: it may be any of these.
-    Unknown,
-}
-
-impl fmt::Display for VmState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Running => "running",
-            Self::Paused => "paused",
-            Self::Incoming => "incoming",
-            Self::Loaded => "loaded",
-            Self::MovedOut => "moved out",
-            Self::Dead => "dead",
-            Self::Unknown => "unknown",
-        })
-    }
 }
 
 /// A VM at the moment something is to be done to it.

@@ -86,10 +86,10 @@ async fn a_vm_moves() {
         reason: String::new(),
     };
     from.order(Down::CommitDecision(granted)).await;
-    from.hears(|up| matches!(up, Up::SourceStopped(stopped) if stopped.generation == 2)).await;
-    to.hears(|up| matches!(up, Up::TargetRunning(running) if running.generation == 2)).await;
+    from.hears(|up| matches!(up, Up::SourceStopped(_))).await;
+    to.hears(|up| matches!(up, Up::TargetRunning(_))).await;
     let Up::Ended(end) = from.hears(|up| matches!(up, Up::Ended(_))).await else { unreachable!() };
-    assert_eq!((end.outcome(), end.side()), (v1::Outcome::Moved, v1::Side::Source), "{end:?}");
+    assert_eq!(end.outcome(), v1::Outcome::Moved, "{end:?}");
     assert!(end.counters.is_some_and(|counters| counters.logical_bytes >= 64 << 20));
     assert!(!end.memory_digest.is_empty());
     assert_eq!(listed(&source).await, []);
@@ -104,7 +104,7 @@ async fn a_move_that_is_cancelled_leaves_the_vm_where_it_is() {
     let reason = "not today".to_owned();
     from.order(Down::Cancel(v1::CancelMigration { migration_id: id(), reason })).await;
     let Up::Ended(end) = from.hears(|up| matches!(up, Up::Ended(_))).await else { unreachable!() };
-    assert_eq!((end.outcome(), end.side()), (v1::Outcome::RolledBack, v1::Side::Source), "{end:?}");
+    assert_eq!(end.outcome(), v1::Outcome::RolledBack, "{end:?}");
     assert_eq!(end.reason, "not today");
     to.hears(|up| matches!(up, Up::TargetDiscarded(gone) if gone.migration_id == ID)).await;
     let discard = v1::DiscardTarget { migration_id: id(), reason: String::new() };

@@ -32,8 +32,8 @@ fn every_bug_planted_around_coordinators_is_found() {
         Bug::InFleet(PlantedBug::CordonOverlooked),
         Bug::InFleet(PlantedBug::PauseOverlooked),
         Bug::InFleet(PlantedBug::RetriesAtOnce),
-        Bug::InFleet(PlantedBug::HurriesTheGentle),
-        Bug::InFleet(PlantedBug::ApartOverlooked),
+        Bug::InFleet(PlantedBug::ForcesDespiteLimit),
+        Bug::InFleet(PlantedBug::AntiAffinityOverlooked),
         Bug::InFleet(PlantedBug::ForgetsWaiting),
     ];
     all_found(bugs);

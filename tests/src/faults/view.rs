@@ -34,7 +34,7 @@ impl Move {
     pub fn step(&self) -> Step {
         match self.phase.as_str() {
             "queued" => Step::Queued,
-            "checking" | "preparing" => Step::Preparing,
+            "preparing" => Step::Preparing,
             "copying" | "verifying" | "cancelling" => Step::Copying,
             "switching" | "paused_recoverable" | "owner_unknown" => Step::Switching,
             "announcing" => Step::Announcing,

@@ -250,7 +250,7 @@ impl Fleet {
             let Some(live) = self.live.get_mut(&id) else { continue };
             if migration.source == *host {
                 live.source = Source::Unknown;
-                live.cancel_told = false;
+                live.call_off.forget_told();
                 live.told = None;
                 live.force_told = false;
                 live.progress = Progress {
@@ -279,10 +279,12 @@ impl Fleet {
             };
             let alive = (settling || session == Some(&agent.boot))
                 && listed.is_some_and(|vm| vm.migration == Some(id));
-            live.acknowledged |= alive;
+            if alive {
+                live.session.hear();
+            }
             // A list from before the order to start must not look like the end of the session. An agent
             // that was restarted since never had the order.
-            let conclusive = hello || live.acknowledged || session != Some(&agent.boot);
+            let conclusive = hello || live.session.is_heard() || session != Some(&agent.boot);
             if let Some(word) = source_word(listed, alive, conclusive) {
                 live.source = word;
             }

@@ -2,7 +2,7 @@
 
 use crate::{
     End, Fleet, HostName, MigrationId, MigrationRecord, Order, RunState, Stage, Standing, VmName,
-    fleet::Live,
+    live::{Live, Session},
     ownership::{Passed, Source, Target, Verdict, decide},
 };
 
@@ -84,8 +84,7 @@ impl Fleet {
     /// Tells the source to cancel; its answer ends the migration.
     pub(crate) fn call_off(&mut self, id: MigrationId, why: &str) {
         let Some((migration, live)) = self.active(id) else { return };
-        let why = live.called_off.get_or_insert_with(|| why.to_owned()).clone();
-        if !std::mem::replace(&mut live.cancel_told, true) {
+        if let Some(why) = live.call_off.tell(why) {
             self.tell(&migration.source, Order::Cancel(id, why));
             self.outbox.publish = true;
         }
@@ -95,7 +94,7 @@ impl Fleet {
     /// source stays silent it ends here: the source owns its VM, and a commit will be refused.
     fn go_on_cancelling(&mut self, id: MigrationId, passed: Passed) {
         let Some((migration, live)) = self.active(id) else { return };
-        if passed != Passed::Copying || !(migration.cancelled || live.called_off.is_some()) {
+        if passed != Passed::Copying || !(migration.cancelled || live.call_off.why().is_some()) {
             return;
         }
         if live.source != Source::Unknown {
@@ -157,7 +156,7 @@ impl Fleet {
     /// The VM runs at the target; the migration ends when the source has nothing left to say.
     fn reconcile_settling(&mut self, id: MigrationId) {
         let Some((migration, live)) = self.active(id) else { return };
-        let (source, ended) = (live.source, live.source_ended);
+        let (source, ended) = (live.source, live.session == Session::Ended);
         match source {
             Source::Moving => {}
             Source::Stopped => {
@@ -310,8 +309,8 @@ fn failure(migration: &MigrationRecord, live: &Live) -> String {
         return "cancelled".to_owned();
     }
     // What a session says is nearer to the cause: its other end may have told of the consequence before.
-    if let Some(reason) = live.reason.as_ref().or(live.called_off.as_ref()) {
-        return reason.clone();
+    if let Some(reason) = live.reason.as_deref().or(live.call_off.why()) {
+        return reason.to_owned();
     }
     match (live.source, live.target) {
         (_, Target::Gone) => format!("the copy at {} is gone", migration.target),

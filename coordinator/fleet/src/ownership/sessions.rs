@@ -3,6 +3,7 @@
 use crate::{
     Activity, End, Fleet, Generation, HostName, MigrationId, MigrationRecord, Order, Outcome, Said,
     SessionEnd, Stage, Standing,
+    live::Session,
     ownership::{Source, Target},
 };
 
@@ -52,7 +53,7 @@ impl Fleet {
         let activity = live.progress.activity;
         let pass1_ratio = progress.pass1_ratio.clamp(live.progress.pass1_ratio, 1.0);
         live.progress = crate::Progress { pass1_ratio, ..progress };
-        live.acknowledged = true;
+        live.session.hear();
         if live.source == Source::Unknown {
             live.source = Source::Moving;
         }
@@ -72,7 +73,7 @@ impl Fleet {
         if refusal.is_none() {
             if let Some(live) = self.live.get_mut(&id) {
                 live.source = Source::Moving;
-                live.acknowledged = true;
+                live.session.hear();
             }
             let committed = self.standing(id) != Some(Standing::Moving(id));
             if !committed {
@@ -121,7 +122,7 @@ impl Fleet {
             return Some("cancelled".to_owned());
         }
         let live = self.live.get(&id)?;
-        if live.called_off.is_some() || matches!(live.target, Target::Gone | Target::Orphaned) {
+        if live.call_off.why().is_some() || matches!(live.target, Target::Gone | Target::Orphaned) {
             return Some("the target's copy is gone".to_owned());
         }
         live.conflict.then(|| "the owner of the VM is uncertain".to_owned())
@@ -137,7 +138,7 @@ impl Fleet {
         let Some(migration) = self.as_source(host, id) else { return };
         if let Some(live) = self.live.get_mut(&id) {
             live.source = Source::Stopped;
-            live.acknowledged = true;
+            live.session.hear();
             return self.reconcile(id);
         }
         // The commit was undone meanwhile, because the target lost its copy.
@@ -221,7 +222,7 @@ impl Fleet {
             }
             return;
         };
-        live.source_ended = true;
+        live.session = Session::Ended;
         live.reason = reason.or(live.reason.take());
         live.source = match outcome {
             // Its session heard from the target that the VM runs there, before the target told us.
@@ -274,7 +275,7 @@ impl Fleet {
             return;
         }
         let Some(live) = self.live.get_mut(&id) else { return };
-        live.acknowledged = true;
+        live.session.hear();
         if self.scheduling.ask_slot(id) {
             self.tell(host, Order::SwitchoverGrant(id));
         }

@@ -36,7 +36,7 @@ impl Fleet {
     /// The group of a VM, if it must not share a host with others.
     pub(crate) fn group_of(&self, vm: &VmName) -> Option<&String> {
         #[cfg(feature = "planted-bugs")]
-        if self.has(crate::PlantedBug::ApartOverlooked) {
+        if self.has(crate::PlantedBug::AntiAffinityOverlooked) {
             return None;
         }
         self.topology()?.groups.get(vm)

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     Difference, Effect, End, EvacuationId, EvacuationRecord, Fleet, HostName, LinkLimit, LinkName,
     MigrationId, MigrationRecord, Moment, MoveOptions, Record, Refusal, RunState, Stage, Standing,
-    VmName, VmRecord, fleet::Live,
+    VmName, VmRecord, live::Live,
 };
 
 /// Empty these racks or hosts.

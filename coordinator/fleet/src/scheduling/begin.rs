@@ -2,6 +2,7 @@
 
 use crate::{
     EvacuationId, Fleet, HostName, MigrationId, Order, Stage, Standing,
+    live::Session,
     ownership::{Source, Target},
 };
 
@@ -95,7 +96,7 @@ impl Fleet {
         };
         if let Some(live) = self.live.get_mut(&id) {
             live.source = Source::Moving;
-            live.acknowledged = false;
+            live.session = Session::Unheard;
         }
         let stage = Stage::Started { source_boot, target_boot };
         self.store.change_migration(id, |record| record.stage = stage);

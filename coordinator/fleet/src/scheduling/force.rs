@@ -57,7 +57,9 @@ impl Fleet {
     fn force(&mut self, id: MigrationId) {
         let Some((migration, live)) = self.active(id) else { return };
         // A session that has not yet spoken would not hear it.
-        let hears = live.acknowledged && live.source == Source::Moving && live.called_off.is_none();
+        let hears = live.session.is_heard()
+            && live.source == Source::Moving
+            && live.call_off.why().is_none();
         if !hears || live.force_told || !matches!(migration.stage, Stage::Started { .. }) {
             return;
         }
@@ -73,7 +75,7 @@ impl Fleet {
     fn must_force(&self, migration: &MigrationRecord) -> bool {
         let evacuation = migration.evacuation.and_then(|id| self.store.evacuations().get(&id));
         #[cfg(feature = "planted-bugs")]
-        let any = self.has(crate::PlantedBug::HurriesTheGentle);
+        let any = self.has(crate::PlantedBug::ForcesDespiteLimit);
         #[cfg(not(feature = "planted-bugs"))]
         let any = false;
         migration.forced

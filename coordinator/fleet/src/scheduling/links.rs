@@ -344,7 +344,7 @@ impl Fleet {
             return None;
         }
         let sent = live.progress.send_bytes_per_second;
-        let settled = self.now.since(told.since) >= SETTLED_NS && live.acknowledged;
+        let settled = self.now.since(told.since) >= SETTLED_NS && live.session.is_heard();
         // What was lent to others is given back as soon as there is a use for it.
         let thrifty = sent < rate / 100 * THRIFTY_PERCENT;
         (settled && thrifty).then(|| (sent / 100 * HEADROOM_PERCENT).max(fair / KEPT))

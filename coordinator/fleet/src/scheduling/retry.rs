@@ -2,7 +2,7 @@
 
 use crate::{
     EvacuationId, Fleet, MigrationId, MigrationRecord, Moment, Record, Stage, Wait, WaitCode,
-    fleet::Live,
+    live::Live,
 };
 
 /// The longest pause that doubling comes to.

@@ -204,7 +204,7 @@ impl Fleet {
         let live = self.live.get(&record.id);
         let reason = match &record.stage {
             Stage::Ended { reason, .. } => reason.as_str(),
-            _ => live.and_then(|live| live.called_off.as_deref()).unwrap_or_default(),
+            _ => live.and_then(|live| live.call_off.why()).unwrap_or_default(),
         };
         MigrationView {
             record,
@@ -278,7 +278,7 @@ impl Fleet {
                     Phase::Switching
                 }
             }
-            _ if record.cancelled || live.called_off.is_some() => Phase::Cancelling,
+            _ if record.cancelled || live.call_off.why().is_some() => Phase::Cancelling,
             (Stage::Preparing { .. }, _) => Phase::Preparing,
             _ => match live.progress.activity {
                 Activity::Copying => Phase::Copying,

@@ -1,6 +1,6 @@
 //! Between the fleet's types and those of the agent's rules, as the coordinator and the agent convert them.
 
-use rackferry_agent_core::{self as core, Carried, Order, Question, VmState, Word};
+use rackferry_agent_core::{self as core, Carried, Order, Question, Word};
 use rackferry_fleet::{self as fleet, Counters, Generation, Said, SessionEnd, VmName};
 
 use super::Host;
@@ -89,18 +89,5 @@ fn ended(end: core::End<Simulated>) -> SessionEnd {
         blackout_ms: 0,
         memory_digest: String::new(),
         not_converged: end.figures.unwrap_or_default(),
-    }
-}
-
-/// What a VM does, as the coordinator hears of it.
-pub(super) fn run_state(state: VmState) -> fleet::RunState {
-    match state {
-        VmState::Running => fleet::RunState::Running,
-        VmState::Paused => fleet::RunState::Paused,
-        VmState::Incoming => fleet::RunState::Incoming,
-        VmState::Loaded => fleet::RunState::Loaded,
-        VmState::MovedOut => fleet::RunState::MovedOut,
-        VmState::Dead => fleet::RunState::Dead,
-        VmState::Unknown => fleet::RunState::Unknown,
     }
 }

@@ -123,7 +123,7 @@ impl Host {
             .map(|facts| VmReport {
                 name: facts.name.as_str().into(),
                 memory_bytes: VM_BYTES,
-                run_state: convert::run_state(facts.state),
+                run_state: facts.state,
                 migration: facts.standing.mark.map(|mark| mark.migration),
                 qemu_version: String::new(),
                 machine_type: String::new(),
