@@ -64,7 +64,7 @@ async fn an_evacuation_from_hello_to_done() {
 
     let evacuation = create(&coordinator, request("r")).await;
     assert_eq!(create(&coordinator, request("r")).await.id, evacuation.id);
-    let (migration_id, generation) = up_to_the_commit(&mut source, &mut target).await;
+    let (migration_id, _) = up_to_the_commit(&mut source, &mut target).await;
     let stopped = SourceStopped { migration_id: migration_id.clone() };
     source.say(up::Message::SourceStopped(stopped)).await;
     assert!(matches!(target.hear().await, down::Message::ResumeTarget(_)));
@@ -83,6 +83,25 @@ async fn an_evacuation_from_hello_to_done() {
     let log = std::fs::read(dir.path().join("log")).unwrap();
     let shown = format!("{key:?}");
     assert!(!String::from_utf8_lossy(&log).contains(&shown));
+}
+
+#[tokio::test]
+async fn a_request_waits_for_agents_that_dial_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let mut coordinator = Coordinator::start(dir.path(), port).await;
+    let running = vm("web", RunState::Running, "");
+    drop(Agent::connect(&coordinator, "a1", "a", vec![running.clone()]).await);
+    drop(Agent::connect(&coordinator, "b1", "b", vec![]).await);
+    coordinator.kill();
+    let coordinator = Coordinator::start(dir.path(), port).await;
+    let back = async {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let source = Agent::connect(&coordinator, "a1", "a", vec![running]).await;
+        (source, Agent::connect(&coordinator, "b1", "b", vec![]).await)
+    };
+    let (evacuation, _agents) = tokio::join!(create(&coordinator, request("r")), back);
+    assert_eq!(evacuation.migrations[0].target_host, "b1");
 }
 
 #[tokio::test]

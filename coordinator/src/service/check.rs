@@ -6,7 +6,7 @@ use rackferry_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::answer;
+use super::{agents_back, answer};
 use crate::{
     convert,
     driver::Handle,
@@ -41,6 +41,7 @@ impl CheckService for Checks {
         request: Request<CheckVmsRequest>,
     ) -> Result<Response<CheckVmsResponse>, Status> {
         let (places, targets) = convert::check_request(request.into_inner())?;
+        agents_back(&self.handle).await?;
         let wishes = self.handle.ask(move |fleet, _, _| {
             let targets = fleet.places(&targets)?;
             let names = fleet.candidate_names(&places)?;

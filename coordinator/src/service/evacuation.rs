@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::{
-    Begun, answer,
+    Begun, agents_back, answer,
     page::Page,
     planned_anew,
     watch::{Answers, Client, Looks, known_revision, serve},
@@ -161,6 +161,7 @@ impl EvacuationService for Evacuations {
         let message = request.into_inner();
         let validate_only = message.validate_only;
         let (request, planned) = convert::evacuation_request(message)?;
+        agents_back(&self.handle).await?;
         if validate_only {
             return Ok(Response::new(self.plan(request, planned).await?));
         }
@@ -180,6 +181,7 @@ impl EvacuationService for Evacuations {
         let message = request.into_inner();
         let RestoreEvacuationRequest { id: text, options, request_id, validate_only } = message;
         let request = convert::restore_request(id(&text)?, options, request_id)?;
+        agents_back(&self.handle).await?;
         if validate_only {
             let wanted = request.clone();
             let restore = self.handle.ask(move |fleet, _, _| fleet.new_restore(&wanted)).await?;

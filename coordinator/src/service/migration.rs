@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::{
-    Begun, answer,
+    Begun, agents_back, answer,
     page::Page,
     planned_anew,
     watch::{Answers, Client, Looks, known_revision, serve},
@@ -74,6 +74,7 @@ impl MigrationService for Migrations {
         request: Request<CreateMigrationRequest>,
     ) -> Result<Response<CreateMigrationResponse>, Status> {
         let request = convert::migration_request(request.into_inner())?;
+        agents_back(&self.handle).await?;
         let migration = planned_anew(|| self.begin(request.clone())).await?;
         Ok(Response::new(CreateMigrationResponse { migration: Some(migration) }))
     }

@@ -146,6 +146,28 @@ fn answer<T>(answer: Result<T, Refusal>) -> Result<T, Status> {
     answer.map_err(|refusal| convert::refusal(&refusal))
 }
 
+/// How long a request waits for agents that have just lost their stream: after a failover all of them dial again.
+const AGENTS_RETURN: Duration = Duration::from_secs(5);
+/// How often it is looked for them.
+const RETURN_LOOK: Duration = Duration::from_millis(100);
+
+/// Returns once no agent is expected back, or the wait is over: what is planned before would leave hosts out.
+///
+/// # Errors
+/// If this coordinator does not lead.
+async fn agents_back(handle: &Handle) -> Result<(), Away> {
+    let within = AGENTS_RETURN.as_nanos() as u64;
+    // Each host is waited for no longer than that; one that comes and goes, not for ever.
+    let looks = AGENTS_RETURN.as_millis() / RETURN_LOOK.as_millis();
+    for _ in 0..looks {
+        if !handle.ask(move |fleet, now, _| fleet.awaits_agents(now, within)).await? {
+            break;
+        }
+        tokio::time::sleep(RETURN_LOOK).await;
+    }
+    Ok(())
+}
+
 /// How often moves are planned for one request, if what they were planned by changes before they start.
 const PLANS: usize = 3;
 

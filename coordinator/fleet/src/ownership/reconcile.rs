@@ -1,7 +1,8 @@
 //! Acts on the verdicts of the ownership table.
 
 use crate::{
-    End, Fleet, HostName, MigrationId, MigrationRecord, Order, RunState, Stage, Standing, VmName,
+    End, Fleet, HostName, MigrationId, MigrationRecord, Moment, Order, RunState, Stage, Standing,
+    VmName,
     live::{Live, Session},
     ownership::{Passed, Source, Target, Verdict, decide},
 };
@@ -296,6 +297,11 @@ impl Fleet {
     /// How long a host has had no agent.
     pub(crate) fn silent_for(&self, host: &HostName) -> Option<u64> {
         self.ownership.silent_since.get(host).map(|&since| self.now.since(since))
+    }
+
+    /// A host lost its agent less than so many nanoseconds ago, by a failover perhaps, and it may be dialling again.
+    pub fn awaits_agents(&self, now: Moment, within_ns: u64) -> bool {
+        self.ownership.silent_since.values().any(|&since| now.since(since) < within_ns)
     }
 }
 
