@@ -146,7 +146,7 @@ fn answer<T>(answer: Result<T, Refusal>) -> Result<T, Status> {
     answer.map_err(|refusal| convert::refusal(&refusal))
 }
 
-/// How long a request waits for agents that have just lost their stream: after a failover all of them dial again.
+/// How long after it has begun to lead a coordinator waits for agents before it plans: all of them dial again.
 const AGENTS_RETURN: Duration = Duration::from_secs(5);
 /// How often it is looked for them.
 const RETURN_LOOK: Duration = Duration::from_millis(100);
@@ -157,12 +157,7 @@ const RETURN_LOOK: Duration = Duration::from_millis(100);
 /// If this coordinator does not lead.
 async fn agents_back(handle: &Handle) -> Result<(), Away> {
     let within = AGENTS_RETURN.as_nanos() as u64;
-    // Each host is waited for no longer than that; one that comes and goes, not for ever.
-    let looks = AGENTS_RETURN.as_millis() / RETURN_LOOK.as_millis();
-    for _ in 0..looks {
-        if !handle.ask(move |fleet, now, _| fleet.awaits_agents(now, within)).await? {
-            break;
-        }
+    while handle.ask(move |fleet, now, _| fleet.awaits_agents(now, within)).await? {
         tokio::time::sleep(RETURN_LOOK).await;
     }
     Ok(())

@@ -245,6 +245,25 @@ mod tests {
     }
 
     #[test]
+    fn agents_are_awaited_at_the_beginning_and_not_later() {
+        let record = crate::HostRecord {
+            name: "a".into(),
+            id: crate::HostId(1),
+            rack: "r".into(),
+            memory_bytes: 1,
+            cordoned: false,
+        };
+        let fleet = Fleet::new(Limits::default(), [Record::Host(record)], NOW);
+        let mut leader: Leader<u32> = Leader::new(fleet, Connection(4));
+        assert!(leader.fleet().awaits_agents(NOW, 10));
+        assert!(!leader.fleet().awaits_agents(Moment(NOW.0 + 10), 10));
+        let admitted = leader.connect(hello(), Moment(NOW.0 + 1));
+        assert!(!leader.fleet().awaits_agents(Moment(NOW.0 + 1), 10));
+        leader.disconnect(admitted.connection, Moment(NOW.0 + 2));
+        assert!(!leader.fleet().awaits_agents(Moment(NOW.0 + 2), 10), "it went later");
+    }
+
+    #[test]
     fn a_later_stream_makes_the_one_before_void() {
         let mut leader = leader();
         leader.connect(hello(), NOW);

@@ -16,6 +16,8 @@ pub use table::*;
 #[derive(Debug)]
 pub(crate) struct Ownership {
     agents: Agents,
+    /// When this leader began: every host was silent then.
+    began: Moment,
     /// Since when a host is without agent, as far as this process has seen.
     silent_since: BTreeMap<HostName, Moment>,
     /// VMs that run where they should not, and where that is.
@@ -29,6 +31,7 @@ impl Ownership {
     pub(crate) fn new(store: &Store, now: Moment) -> Self {
         Self {
             agents: Agents::default(),
+            began: now,
             silent_since: store.hosts().keys().map(|host| (host.clone(), now)).collect(),
             astray: BTreeMap::new(),
             racks_due: BTreeSet::new(),

@@ -299,9 +299,12 @@ impl Fleet {
         self.ownership.silent_since.get(host).map(|&since| self.now.since(since))
     }
 
-    /// A host lost its agent less than so many nanoseconds ago, by a failover perhaps, and it may be dialling again.
+    /// This leader began less than so many nanoseconds ago, and a host whose agent may be dialling it is not heard yet.
+    /// An agent that goes later is not waited for: it would hold up requests that have nothing to do with it.
     pub fn awaits_agents(&self, now: Moment, within_ns: u64) -> bool {
-        self.ownership.silent_since.values().any(|&since| now.since(since) < within_ns)
+        let began = self.ownership.began;
+        now.since(began) < within_ns
+            && self.ownership.silent_since.values().any(|&since| since == began)
     }
 }
 
