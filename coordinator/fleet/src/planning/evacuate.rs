@@ -97,6 +97,17 @@ impl Fleet {
         if let Some(known) = self.begun(request)? {
             return Ok(known.id);
         }
+        self.start_exactly(request, moves, now, out)
+    }
+
+    /// Starts these moves if nothing has changed since they were planned.
+    pub(crate) fn start_exactly(
+        &mut self,
+        request: &EvacuationRequest,
+        moves: &[Move],
+        now: Moment,
+        out: &mut Vec<Effect>,
+    ) -> Result<EvacuationId, Refusal> {
         let (source_hosts, target_hosts) = self.compare(request, moves)?;
         let plan = Plan { source_hosts, target_hosts, moves: moves.to_vec() };
         Ok(self.start(request, plan, None, now, out))

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::{
     Effect, EvacuationId, EvacuationRequest, Fleet, HostName, Moment, Move, Refusal, VmName,
-    evacuate::{DEAD, Plan},
+    evacuate::DEAD,
 };
 
 /// Something that is not as it was planned.
@@ -122,9 +122,7 @@ impl Fleet {
         if let Some(id) = self.applied(request, moves)? {
             return Ok(id);
         }
-        let (source_hosts, target_hosts) = self.compare(request, moves)?;
-        let plan = Plan { source_hosts, target_hosts, moves: moves.to_vec() };
-        Ok(self.start(request, plan, None, now, out))
+        self.start_exactly(request, moves, now, out)
     }
 
     /// The evacuation that this request has started with these VMs.
