@@ -151,7 +151,7 @@ pub struct Apply {
     pub file: PathBuf,
     /// How to wait.
     #[command(flatten)]
-    pub waits: Follow,
+    pub follow: Follow,
 }
 
 /// Move VMs back.
@@ -259,7 +259,7 @@ fn word<T: Word + Send + Sync>() -> impl TypedValueParser<Value = T> {
 pub struct WaitFor {
     /// How long.
     #[command(flatten)]
-    pub waits: Follow,
+    pub follow: Follow,
     /// Id of the request: the same id starts the same work only once.
     #[arg(long, value_name = "ID")]
     pub request_id: Option<String>,

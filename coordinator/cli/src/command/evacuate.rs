@@ -27,18 +27,18 @@ pub async fn run(context: &Context, args: Evacuate) -> Result<Code, Failure> {
         }
         agree()?;
     }
-    start(context, request, &args.wait.waits).await
+    start(context, request, &args.wait.follow).await
 }
 
 /// Starts it, and waits for its end.
 pub async fn start(
     context: &Context,
     request: CreateEvacuationRequest,
-    waits: &Follow,
+    how: &Follow,
 ) -> Result<Code, Failure> {
     let Some(answer) = create(context, request).await? else { return Ok(Code::Done) };
     let evacuation = answer.evacuation.ok_or(Failure::Answer("evacuation"))?;
-    follow(context, &evacuation, &[], waits).await
+    follow(context, &evacuation, &[], how).await
 }
 
 /// Waits for the end of what was started, if that is wanted. `staying` were left out.
@@ -46,16 +46,16 @@ pub async fn follow(
     context: &Context,
     evacuation: &Evacuation,
     staying: &[StayingVm],
-    waits: &Follow,
+    how: &Follow,
 ) -> Result<Code, Failure> {
-    if waits.detach {
+    if how.detach {
         context.print(
             || render::evacuation::detached(&evacuation.id),
             || render::json::evacuation(evacuation, staying),
         );
         return Ok(Code::Done);
     }
-    watch::to_the_deadline(context, &evacuation.id, staying, waits.timeout).await
+    watch::to_the_deadline(context, &evacuation.id, staying, how.timeout).await
 }
 
 /// Nothing to move is as good as done.

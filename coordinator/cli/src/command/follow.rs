@@ -41,7 +41,7 @@ pub trait Work {
     fn revision(answer: &Self::Response) -> String;
 
     /// How the work stands after an answer.
-    fn snapshot(answer: Self::Response, latest: Option<&Self::Snapshot>) -> Option<Self::Snapshot>;
+    fn snapshot(answer: Self::Response, latest: Option<Self::Snapshot>) -> Option<Self::Snapshot>;
 }
 
 /// An evacuation, by its id.
@@ -65,23 +65,22 @@ impl Work for EvacuationWork<'_> {
         answer.revision.clone()
     }
 
-    fn snapshot(answer: Self::Response, latest: Option<&Evacuation>) -> Option<Evacuation> {
+    fn snapshot(answer: Self::Response, latest: Option<Evacuation>) -> Option<Evacuation> {
         // A coordinator of an earlier version says no revision, and always all.
         let is_all = answer.complete || answer.revision.is_empty();
         match (answer.evacuation, latest) {
             (Some(changes), Some(latest)) if !is_all => Some(merged(latest, changes)),
-            (evacuation, _) => evacuation,
+            (evacuation, latest) => evacuation.or(latest),
         }
     }
 }
 
 /// An evacuation after changes: each migration that has changed is in place of the one of the same VM.
-fn merged(latest: &Evacuation, changes: Evacuation) -> Evacuation {
-    let Evacuation { migrations, .. } = latest.clone();
+fn merged(latest: Evacuation, changes: Evacuation) -> Evacuation {
     let mut changed: BTreeMap<String, Migration> =
         changes.migrations.into_iter().map(|one| (one.vm.clone(), one)).collect();
     let mut migrations: Vec<_> =
-        migrations.into_iter().map(|one| changed.remove(&one.vm).unwrap_or(one)).collect();
+        latest.migrations.into_iter().map(|one| changed.remove(&one.vm).unwrap_or(one)).collect();
     migrations.extend(changed.into_values());
     Evacuation { migrations, ..changes }
 }
@@ -107,7 +106,7 @@ impl Work for MigrationWork<'_> {
         String::new()
     }
 
-    fn snapshot(answer: Self::Response, _: Option<&Migration>) -> Option<Migration> {
+    fn snapshot(answer: Self::Response, _: Option<Migration>) -> Option<Migration> {
         answer.migrations.into_iter().next()
     }
 }
@@ -198,7 +197,7 @@ impl<'a, W: Work> Snapshots<'a, W> {
         };
         let Some(answer) = stream.message().await.map_err(severed)? else { return Ok(None) };
         self.revision = W::revision(&answer);
-        Ok(W::snapshot(answer, self.latest.as_ref()))
+        Ok(W::snapshot(answer, self.latest.take()))
     }
 }
 
@@ -240,12 +239,12 @@ mod tests {
         let all = answer(true, "1.1", &[("a", 1), ("b", 1)]);
         let known = EvacuationWork::snapshot(all, None).unwrap();
         let changes = answer(false, "1.2", &[("c", 1), ("b", 2)]);
-        let known = EvacuationWork::snapshot(changes, Some(&known)).unwrap();
+        let known = EvacuationWork::snapshot(changes, Some(known)).unwrap();
         assert_eq!(rounds(&known), [("a", 1), ("b", 2), ("c", 1)]);
         let none = answer(false, "1.3", &[]);
-        assert_eq!(rounds(&EvacuationWork::snapshot(none, Some(&known)).unwrap()).len(), 3);
+        assert_eq!(rounds(&EvacuationWork::snapshot(none, Some(known.clone())).unwrap()).len(), 3);
         let anew = answer(true, "2.1", &[("a", 3)]);
-        assert_eq!(rounds(&EvacuationWork::snapshot(anew, Some(&known)).unwrap()), [("a", 3)]);
+        assert_eq!(rounds(&EvacuationWork::snapshot(anew, Some(known)).unwrap()), [("a", 3)]);
     }
 
     #[test]
@@ -253,6 +252,6 @@ mod tests {
         let all = answer(true, "1.1", &[("a", 1), ("b", 1)]);
         let known = EvacuationWork::snapshot(all, None).unwrap();
         let all = answer(false, "", &[("b", 2)]);
-        assert_eq!(rounds(&EvacuationWork::snapshot(all, Some(&known)).unwrap()), [("b", 2)]);
+        assert_eq!(rounds(&EvacuationWork::snapshot(all, Some(known)).unwrap()), [("b", 2)]);
     }
 }

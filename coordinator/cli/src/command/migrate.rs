@@ -25,13 +25,13 @@ pub async fn run(context: &Context, args: Migrate) -> Result<Code, Failure> {
     let create = async |client: Client| client.migrations().create_migration(request.clone()).await;
     let answer = context.call(create).await?;
     let migration = answer.into_inner().migration.ok_or(Failure::Answer("migration"))?;
-    if args.wait.waits.detach {
+    if args.wait.follow.detach {
         print_unfinished(context, &migration);
         return Ok(Code::Done);
     }
     let mut progress = Progress::new(context.is_interactive());
     let work = MigrationWork(&migration.id);
-    let last = follow(context, &work, args.wait.waits.timeout, |snapshot| {
+    let last = follow(context, &work, args.wait.follow.timeout, |snapshot| {
         progress.show_one(snapshot);
         let is_last = snapshot.ended_unix_ms > 0;
         if !is_last {

@@ -40,5 +40,5 @@ pub async fn plan(context: &Context, args: Plan) -> Result<Code, Failure> {
 
 pub async fn apply(context: &Context, args: Apply) -> Result<Code, Failure> {
     let plan = plan_file::Plan::read(&args.file)?;
-    evacuate::start(context, plan.request(), &args.waits).await
+    evacuate::start(context, plan.request(), &args.follow).await
 }

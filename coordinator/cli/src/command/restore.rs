@@ -37,7 +37,7 @@ pub async fn run(context: &Context, args: Restore) -> Result<Code, Failure> {
     if !asks && !answer.staying.is_empty() {
         eprintln!("{}", render::plan::staying(&answer.staying));
     }
-    evacuate::follow(context, &evacuation, &answer.staying, &args.wait.waits).await
+    evacuate::follow(context, &evacuation, &answer.staying, &args.wait.follow).await
 }
 
 async fn restore(
