@@ -34,15 +34,39 @@ pub struct Lab {
     seats: Vec<Seat>,
     folder: PathBuf,
     heartbeats: Option<Heartbeats>,
+    _shares: Shares,
     /// Held for as long as the lab lives: there is one at a time.
     _lock: File,
 }
 
+const AUTOGROUP: &str = "/proc/self/autogroup";
+
 /// The kernel divides processors among sessions first. Every QEMU has one of its own; all agents and coordinators are
 /// in the session of the program that starts them, and so had one share together: with 24 VMs a coordinator heard its
-/// followers too late and led no more. This gives them about 15 shares. Without autogroups there is nothing to do.
-fn share_processors() {
-    let _ = fs::write("/proc/self/autogroup", "-12");
+/// followers too late and led no more. This gives them about 15 shares until it is dropped; then the session, which may
+/// be a user's shell, has what it had. Without autogroups there is nothing to do.
+#[derive(Debug)]
+struct Shares {
+    /// The session's nice value.
+    was: Option<i8>,
+}
+
+impl Shares {
+    fn take() -> Self {
+        // "/autogroup-7 nice 0"
+        let said = fs::read_to_string(AUTOGROUP).unwrap_or_default();
+        let was = said.split_whitespace().next_back().and_then(|nice| nice.parse().ok());
+        let _ = fs::write(AUTOGROUP, "-12");
+        Self { was }
+    }
+}
+
+impl Drop for Shares {
+    fn drop(&mut self) {
+        if let Some(was) = self.was {
+            let _ = fs::write(AUTOGROUP, was.to_string());
+        }
+    }
 }
 
 impl Lab {
@@ -54,8 +78,15 @@ impl Lab {
         let lock = lock(&prefix)?;
         procs::guard(&prefix)?;
         let (hosts, seats) = (topology.hosts(&prefix), topology.seats(&prefix));
-        share_processors();
-        let mut lab = Self { prefix, hosts, seats, folder, heartbeats: None, _lock: lock };
+        let mut lab = Self {
+            prefix,
+            hosts,
+            seats,
+            folder,
+            heartbeats: None,
+            _shares: Shares::take(),
+            _lock: lock,
+        };
         lab.clear()?;
         fs::create_dir_all(lab.folder.join("logs"))?;
         netns::build(&lab.prefix, &lab.hosts, &lab.seats)?;
