@@ -10,6 +10,20 @@
 //! * [`Leader`]: inputs in batches, one write or barrier for each, and what leaves behind it.
 //! * [`Topology`]: what moves cross; each link's budget is divided among them.
 
+/// Is this bug planted in a fleet? One line at its place; nothing in a build without the feature `planted-bugs`.
+#[cfg(feature = "planted-bugs")]
+macro_rules! planted {
+    ($fleet:expr, $bug:ident) => {
+        $fleet.has(crate::PlantedBug::$bug)
+    };
+}
+#[cfg(not(feature = "planted-bugs"))]
+macro_rules! planted {
+    ($fleet:expr, $bug:ident) => {
+        false
+    };
+}
+
 mod fleet;
 mod leader;
 mod live;

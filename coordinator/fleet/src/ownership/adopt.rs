@@ -77,8 +77,7 @@ impl Fleet {
         if owns {
             self.tell(host, Order::ResumeTarget(migration.id, migration.generation));
         } else {
-            #[cfg(feature = "planted-bugs")]
-            if self.has(crate::PlantedBug::LeavesCopies) {
+            if planted!(self, LeavesCopies) {
                 return;
             }
             self.tell(host, Order::DiscardTarget(migration.id, "it is over".to_owned()));

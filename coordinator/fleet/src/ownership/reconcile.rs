@@ -123,12 +123,8 @@ impl Fleet {
         let reason = failure(&migration, live);
         self.stand_stable(&migration, &migration.source.clone());
         let generation = self.store.next();
-        #[cfg(feature = "planted-bugs")]
-        let generation = if self.has(crate::PlantedBug::AbortKeepsGeneration) {
-            migration.generation
-        } else {
-            generation
-        };
+        let kept = planted!(self, AbortKeepsGeneration);
+        let generation = if kept { migration.generation } else { generation };
         self.store.change_vm(&migration.vm, |vm| vm.generation = generation);
         self.leave_source(&migration, reason, End::RolledBack);
     }
@@ -273,11 +269,10 @@ impl Fleet {
                 }
                 self.roll_back(id);
             }
-            #[cfg(feature = "planted-bugs")]
             Stage::Started { .. }
                 if source_silent
                     && self.passed(id) == Some(Passed::Committed)
-                    && self.has(crate::PlantedBug::SilenceIsEvidence) =>
+                    && planted!(self, SilenceIsEvidence) =>
             {
                 self.stand_committed(id, true);
                 self.reconcile(id);

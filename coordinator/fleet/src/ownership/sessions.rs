@@ -105,8 +105,7 @@ impl Fleet {
             return Some(format!("{host} was not told to start {id}"));
         }
         match self.standing(id) {
-            #[cfg(feature = "planted-bugs")]
-            Some(Standing::Committed { .. }) if self.has(crate::PlantedBug::AskedAgainRefused) => {
+            Some(Standing::Committed { .. }) if planted!(self, AskedAgainRefused) => {
                 Some("asked before".to_owned())
             }
             // Said again, the answer is the same.

@@ -35,8 +35,7 @@ impl Fleet {
 
     /// The group of a VM, if it must not share a host with others.
     pub(crate) fn group_of(&self, vm: &VmName) -> Option<&String> {
-        #[cfg(feature = "planted-bugs")]
-        if self.has(crate::PlantedBug::AntiAffinityOverlooked) {
+        if planted!(self, AntiAffinityOverlooked) {
             return None;
         }
         self.topology()?.groups.get(vm)

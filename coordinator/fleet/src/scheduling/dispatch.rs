@@ -171,11 +171,7 @@ impl Fleet {
         let Some(agent) = self.ownership.agents().get(target) else {
             return Err(Wait::host(WaitCode::TargetDisconnected, target));
         };
-        #[cfg(feature = "planted-bugs")]
-        let overlooked = self.has(crate::PlantedBug::CordonOverlooked);
-        #[cfg(not(feature = "planted-bugs"))]
-        let overlooked = false;
-        if self.is_cordoned(target) && !overlooked {
+        if self.is_cordoned(target) && !planted!(self, CordonOverlooked) {
             return Err(Wait::host(WaitCode::TargetCordoned, target));
         }
         let left = agent.vms.get(&migration.vm);
@@ -279,8 +275,7 @@ impl Fleet {
 impl Fleet {
     /// A move is under way no more: what it took is free.
     pub(crate) fn free_ends(&mut self, source: &HostName, target: &HostName) {
-        #[cfg(feature = "planted-bugs")]
-        if self.has(crate::PlantedBug::ForgetsWaiting) {
+        if planted!(self, ForgetsWaiting) {
             return;
         }
         self.scheduling.queue.free(Blocker::Fleet);

@@ -74,10 +74,7 @@ impl Fleet {
 
     fn must_force(&self, migration: &MigrationRecord) -> bool {
         let evacuation = migration.evacuation.and_then(|id| self.store.evacuations().get(&id));
-        #[cfg(feature = "planted-bugs")]
-        let any = self.has(crate::PlantedBug::ForcesDespiteLimit);
-        #[cfg(not(feature = "planted-bugs"))]
-        let any = false;
+        let any = planted!(self, ForcesDespiteLimit);
         migration.forced
             || evacuation.is_some_and(|evacuation| {
                 (any || migration.options.disruption == Disruption::Allow)

@@ -32,8 +32,7 @@ impl Fleet {
     }
 
     pub(crate) fn is_paused(&self, id: EvacuationId) -> bool {
-        #[cfg(feature = "planted-bugs")]
-        if self.has(crate::PlantedBug::PauseOverlooked) {
+        if planted!(self, PauseOverlooked) {
             return false;
         }
         self.store.evacuations().get(&id).is_some_and(|record| record.paused)

@@ -61,8 +61,7 @@ impl Fleet {
 
     /// Why an attempt must not begin yet: what became of the one before, and how many there may be.
     pub(crate) fn backs_off(&self, migration: &MigrationRecord) -> Option<(Wait, Moment)> {
-        #[cfg(feature = "planted-bugs")]
-        if self.has(crate::PlantedBug::RetriesAtOnce) {
+        if planted!(self, RetriesAtOnce) {
             return None;
         }
         let until = migration.not_before.filter(|&until| self.now < until)?;

@@ -23,11 +23,8 @@ impl Fleet {
                 continue;
             }
             let room = usage.room(&migration.source, &migration.target);
-            #[cfg(feature = "planted-bugs")]
-            let room = room.or_else(|full| {
-                if self.has(crate::PlantedBug::SlotsForAll) { Ok(()) } else { Err(full) }
-            });
-            match room {
+            match room.or_else(|full| if planted!(self, SlotsForAll) { Ok(()) } else { Err(full) })
+            {
                 Ok(()) => {
                     self.scheduling.slots.seize(id);
                     usage.count(&migration.source, &migration.target);
