@@ -111,6 +111,27 @@ impl Context {
         Ok(call(client).await?)
     }
 
+    /// Every row of a list that comes in pages: `call` asks for the page behind a token, and gives its rows and the next
+    /// token, empty after the last.
+    ///
+    /// # Errors
+    /// As [`Context::call`].
+    pub async fn pages<T>(
+        &self,
+        call: impl AsyncFn(Client, String) -> Result<(Vec<T>, String), Status>,
+    ) -> Result<Vec<T>, Failure> {
+        let (mut rows, mut token) = (Vec::new(), String::new());
+        loop {
+            let page = async |client: Client| call(client, token.clone()).await;
+            let (more, next) = self.call(page).await?;
+            rows.extend(more);
+            if next.is_empty() {
+                return Ok(rows);
+            }
+            token = next;
+        }
+    }
+
     /// A coordinator that says so, or that is gone while there are others.
     fn leads_no_more(&self, status: &Status) -> bool {
         match reason_of(status) {

@@ -27,18 +27,12 @@ pub async fn run(context: &Context, args: Status) -> Result<Code, Failure> {
 }
 
 async fn all(context: &Context, watch_latest: bool) -> Result<Code, Failure> {
-    let mut request = ListEvacuationsRequest::default();
-    let mut evacuations = Vec::new();
-    loop {
-        let list =
-            async |client: Client| client.evacuations().list_evacuations(request.clone()).await;
-        let page = context.call(list).await?.into_inner();
-        evacuations.extend(page.evacuations);
-        if page.next_page_token.is_empty() {
-            break;
-        }
-        request.page_token = page.next_page_token;
-    }
+    let page = async |client: Client, page_token| {
+        let request = ListEvacuationsRequest { page_token, ..ListEvacuationsRequest::default() };
+        let page = client.evacuations().list_evacuations(request).await?.into_inner();
+        Ok((page.evacuations, page.next_page_token))
+    };
+    let evacuations = context.pages(page).await?;
     if watch_latest {
         let active = evacuations.iter().rev().find(|one| !watch::is_over(one));
         if let Some(latest) = active {
