@@ -46,11 +46,11 @@ const LAST: Duration = Duration::from_secs(60);
 /// 2:      incl (%edi); addl $4096,%edi; cmpl $0x654000,%edi; jb 2b; movl $8000000,%ecx
 /// 3:      movl $0x64c000,%edi
 /// 4:      incl (%edi); addl $4096,%edi; cmpl $0x654000,%edi; jb 4b; decl %ecx; jnz 3b; jmp 1b
-/// .balign 8 gdt: .quad 0, 0xcf9a000000ffff, 0xcf92000000ffff; gdtdesc: .word 23; .long gdt
+/// .balign 8 gdt: .quad 0, 0xcf9b000000ffff, 0xcf93000000ffff; gdtdesc: .word 23; .long gdt
 /// ```
 const GUEST: &str = "fae4920c02e692b800f08ed8660f011680000f20c06683c8010f22c066ea24000f00080066b810008ed88ec08ed0\
     b052e6e9bf00006000ff0781c70010000081ff0040650072f0b900127a00bf00c06400ff0781c70010000081ff00\
-    40650072f04975e8ebcc66900000000000000000ffff0000009acf00ffff00000092cf00170068000f00";
+    40650072f04975e8ebcc66900000000000000000ffff0000009bcf00ffff00000093cf00170068000f00";
 
 /// A 64 KiB firmware image with the guest at its start and a far jump to it where a CPU begins.
 fn firmware() -> Outcome<Vec<u8>> {
