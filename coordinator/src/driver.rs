@@ -19,6 +19,7 @@ use crate::{
     leadership::Leadership,
     questions::Question,
     raft::{Metrics, Node},
+    reads::{Reads, Shown},
     term::Vacated,
 };
 
@@ -69,8 +70,7 @@ pub struct Link {
 #[derive(Clone)]
 pub struct Handle {
     inputs: mpsc::Sender<Input>,
-    /// Rises whenever something visible has changed.
-    changed: watch::Receiver<u64>,
+    reads: Reads,
     gate: LeaderGate,
 }
 
@@ -152,17 +152,18 @@ impl Handle {
         value.await.map_err(|_| self.away())
     }
 
-    /// Everything that is shown, as a quorum confirms that it is. What is made of it is made by whoever asks. Cancel safe.
+    /// Everything that is shown, as a quorum confirms that it is; the caller's task makes its answer of it. Cancel safe.
     ///
     /// # Errors
     /// [`Away`].
     pub async fn published(&self) -> Result<Arc<Published>, Away> {
-        self.ask(|fleet, _, _| fleet.published()).await
+        self.admit().await?;
+        self.reads.published().await.ok_or_else(|| self.away())
     }
 
     /// Changes whenever something visible has changed.
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.changed.clone()
+    pub fn changes(&self) -> watch::Receiver<Shown> {
+        self.reads.changes()
     }
 
     async fn put(&self, input: Input) -> Result<(), Away> {
@@ -184,7 +185,7 @@ pub struct Setup {
 pub struct Driver {
     pub setup: Setup,
     pub last_connection: Connection,
-    pub changed: watch::Sender<u64>,
+    pub shown: watch::Sender<Shown>,
     gate: watch::Sender<bool>,
     shutdown: CancellationToken,
 }
@@ -196,11 +197,12 @@ impl Driver {
         shutdown: &CancellationToken,
     ) -> (Handle, tokio::task::JoinHandle<anyhow::Result<()>>) {
         let (inputs, received) = mpsc::channel(INPUTS);
-        let (changed, changes) = watch::channel(0);
+        let (shown, seen) = watch::channel(None);
+        let reads = Reads::start(setup.node.raft.clone(), seen);
         let (gate, open) = watch::channel(false);
         let look = LeaderGate::new(setup.node.raft.metrics(), open, shutdown.clone());
         let last_connection = Connection(0);
-        let driver = Self { setup, last_connection, changed, gate, shutdown: shutdown.clone() };
+        let driver = Self { setup, last_connection, shown, gate, shutdown: shutdown.clone() };
         tokio::spawn(tick(inputs.clone(), shutdown.clone()));
         let stop = shutdown.clone();
         let running = tokio::spawn(async move {
@@ -209,7 +211,7 @@ impl Driver {
                 tracing::error!(error = format!("{error:#}"), "the log failed");
             })
         });
-        (Handle { inputs, changed: changes, gate: look }, running)
+        (Handle { inputs, reads, gate: look }, running)
     }
 
     async fn run(mut self, mut inputs: mpsc::Receiver<Input>) -> anyhow::Result<()> {
@@ -239,7 +241,7 @@ impl Driver {
             };
             match leadership {
                 Ok(mut leadership) => {
-                    leadership.open(true);
+                    leadership.open();
                     let vacated = tokio::select! {
                         vacated = leadership.run(inputs) => vacated,
                         () = shutdown.cancelled() => return Ok(()),
@@ -262,7 +264,6 @@ impl Driver {
     /// Opens or closes the gate for agents and clients.
     pub fn open(&self, open: bool) {
         self.gate.send_replace(open);
-        self.changed.send_modify(|changes| *changes += 1);
     }
 }
 

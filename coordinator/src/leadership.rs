@@ -80,7 +80,7 @@ impl<'a> Leadership<'a> {
                     .map_err(Vacated::Failed)?,
             ),
         };
-        let mut log = Term::new(node.raft.clone(), metrics.clone(), term);
+        let mut log = Term::new(node, term);
         log.write(Command::TakeOffice { node: node.id, domain_key }).await?;
         if let Some(records) = &node.unconverted {
             tracing::info!(records = records.len(), "taking over the records of before Raft");
@@ -105,8 +105,9 @@ impl<'a> Leadership<'a> {
     }
 
     /// Lets agents and clients in.
-    pub fn open(&self, open: bool) {
-        self.driver.open(open);
+    pub fn open(&mut self) {
+        self.publish(true);
+        self.driver.open(true);
     }
 
     /// Takes inputs for as long as it lasts.
@@ -133,7 +134,8 @@ impl<'a> Leadership<'a> {
 
     /// Tells every agent to go elsewhere; clients that wait find that nobody answers.
     pub fn end(mut self) {
-        self.open(false);
+        self.driver.open(false);
+        self.driver.shown.send_replace(None);
         let leader = leader_elsewhere(&self.metrics.borrow());
         for (_, link) in self.links.drain() {
             // An agent that does not take it finds its stream closed.
@@ -142,7 +144,7 @@ impl<'a> Leadership<'a> {
     }
 
     fn log(&self) -> Term {
-        Term::new(self.driver.setup.node.raft.clone(), self.metrics.clone(), self.term)
+        Term::new(&self.driver.setup.node, self.term)
     }
 
     /// One write, or one barrier; then what came of it leaves.
@@ -167,6 +169,8 @@ impl<'a> Leadership<'a> {
             Gate::Open => {}
         }
         let outputs = self.leader.release();
+        // Before a client hears of its change, so that it finds it when it reads.
+        self.publish(outputs.publish);
         self.let_out(outputs);
         Ok(())
     }
@@ -221,9 +225,15 @@ impl<'a> Leadership<'a> {
         for answer in outputs.answers {
             answer();
         }
-        if outputs.publish {
-            self.driver.changed.send_modify(|changes| *changes += 1);
-        }
+    }
+
+    /// Lets readers see what was decided, and tells watchers if it is news to them.
+    fn publish(&mut self, news: bool) {
+        let published = self.leader.fleet_mut().published();
+        self.driver.shown.send_if_modified(|shown| {
+            *shown = Some((self.term, published));
+            news
+        });
     }
 
     fn send(&mut self, connection: Connection, order: Order) {

@@ -19,6 +19,7 @@ mod leadership;
 mod preflight;
 mod questions;
 mod raft;
+mod reads;
 mod service;
 mod term;
 

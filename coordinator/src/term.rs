@@ -1,5 +1,6 @@
 //! The log as its leader uses it, in one term.
 
+use anyhow::Context;
 use openraft::{
     BasicNode, ChangeMembers,
     error::{ClientWriteError, Fatal, RaftError},
@@ -9,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::{
     gate::leads,
-    raft::{Command, Metrics, NodeId, Raft},
+    raft::{Command, Metrics, Network, Node, NodeId, Raft, state::Verdict},
 };
 
 /// Why a leadership ended.
@@ -22,14 +23,17 @@ pub enum Vacated {
 
 /// The log, for as long as this coordinator leads in one term.
 pub struct Term {
+    id: NodeId,
     raft: Raft,
+    network: Network,
     metrics: watch::Receiver<Metrics>,
     term: u64,
 }
 
 impl Term {
-    pub fn new(raft: Raft, metrics: watch::Receiver<Metrics>, term: u64) -> Self {
-        Self { raft, metrics, term }
+    pub fn new(node: &Node, term: u64) -> Self {
+        let (id, raft, network) = (node.id, node.raft.clone(), node.network.clone());
+        Self { id, metrics: raft.metrics(), raft, network, term }
     }
 
     /// Returns when the leadership is lost. Cancel safe.
@@ -55,8 +59,13 @@ impl Term {
         tokio::select! {
             biased;
             written = raft.client_write(command) => match written {
-                Ok(written) if written.log_id.leader_id.term == self.term => Ok(()),
-                Ok(_) => Err(Vacated::Lost("a later term")),
+                Ok(written) if written.log_id.leader_id.term != self.term => {
+                    Err(Vacated::Lost("a later term"))
+                }
+                Ok(written) if written.data == Verdict::Void => {
+                    Err(Vacated::Lost("another leader began between the parts of a write"))
+                }
+                Ok(_) => Ok(()),
                 Err(RaftError::Fatal(fatal)) => Err(failed(fatal)),
                 Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {
                     Err(Vacated::Lost("another leader"))
@@ -72,7 +81,19 @@ impl Term {
     /// # Errors
     /// If the leadership is lost, or the log failed.
     pub async fn change(&mut self, changes: Vec<Change>) -> Result<(), Vacated> {
-        self.write(Command::Write { term: self.term, changes }).await
+        let writes = Command::writes(self.term, changes, self.read_by_all());
+        let writes = writes.context("the records of a turn").map_err(Vacated::Failed)?;
+        for write in writes {
+            self.write(write).await?;
+        }
+        Ok(())
+    }
+
+    /// The latest version of an entry that every member reads.
+    fn read_by_all(&self) -> u32 {
+        let seen = self.metrics.borrow();
+        let others = seen.membership_config.membership().nodes().filter(|(id, _)| **id != self.id);
+        self.network.read_by_all(others.map(|(_, node)| node.addr.as_str()))
     }
 
     /// Asks a quorum whether this is still its leader. Cancel safe.

@@ -21,7 +21,7 @@ use rackferry_tls::{Tls, grpc};
 use serde::{Serialize, de::DeserializeOwned};
 use tonic::{Status, transport::Channel};
 
-use super::{Identity, MESSAGE_LIMIT, MESSAGE_VERSION, NodeId, Types};
+use super::{Identity, MESSAGE_LIMIT, MESSAGE_VERSION, NodeId, Types, command::LATEST};
 
 /// Connecting takes no longer on a healthy network.
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
@@ -47,6 +47,8 @@ struct Known {
     channel: Channel,
     /// The last call came to nothing.
     away: bool,
+    /// The latest version of an entry that it reads, as it said last; 0 before.
+    reads: u32,
 }
 
 impl Network {
@@ -66,8 +68,22 @@ impl Network {
             .keep_alive_while_idle(true)
             .tcp_nodelay(true);
         let channel = grpc::connect_lazy(&endpoint, self.tls.as_ref());
-        all.insert(addr.to_owned(), Known { channel: channel.clone(), away: false });
+        all.insert(addr.to_owned(), Known { channel: channel.clone(), away: false, reads: 0 });
         Ok(channel)
+    }
+
+    /// The latest version of an entry that every one of these coordinators reads, as far as they have said.
+    pub fn read_by_all<'a>(&self, addrs: impl IntoIterator<Item = &'a str>) -> u32 {
+        let all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let reads = |addr: &str| all.get(addr).map_or(0, |known| known.reads);
+        addrs.into_iter().map(reads).min().unwrap_or(LATEST)
+    }
+
+    fn note_version(&self, addr: &str, reads: u32) {
+        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = all.get_mut(addr) {
+            known.reads = reads;
+        }
     }
 
     /// Tells the operator when a coordinator goes or comes, and not with every call.
@@ -139,8 +155,12 @@ impl RaftNetwork<Types> for Peer {
         let message = message(&request)?;
         let (version, to, cluster) = (MESSAGE_VERSION, self.target, self.cluster());
         let request = v1::AppendEntriesRequest { version, to, cluster, message };
-        let answer = self.client()?.append_entries(request).await;
-        self.answer(answer.map(|answer| answer.into_inner().message))
+        let answer = self.client()?.append_entries(request).await.map(|answer| {
+            let v1::AppendEntriesResponse { message, reads } = answer.into_inner();
+            self.network.note_version(&self.addr, reads);
+            message
+        });
+        self.answer(answer)
     }
 
     async fn install_snapshot(

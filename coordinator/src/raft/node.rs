@@ -16,13 +16,13 @@ use super::{
 };
 use crate::config::Members;
 
-/// How often a leader is heard, and how long one of its calls may take: far above a disk's worst fsync.
-const HEARTBEAT: Duration = Duration::from_millis(250);
+/// How often a leader is heard. How long one of its calls may take is [`APPEND_WITHIN`](super::runtime::APPEND_WITHIN).
+pub const HEARTBEAT: Duration = Duration::from_millis(250);
 /// A leader not heard of for so long may be followed by another; until then no other is voted for. Another
 /// random time between the two, and a follower stands for election.
 pub const LEASE: Duration = Duration::from_millis(1500);
 /// See [`LEASE`].
-const ELECTION_MIN: Duration = Duration::from_millis(750);
+pub const ELECTION_MIN: Duration = Duration::from_millis(750);
 /// How long a part of a snapshot may take, writing the whole included.
 const SNAPSHOT_WITHIN: Duration = Duration::from_secs(20);
 /// A part of a snapshot.
@@ -60,6 +60,8 @@ pub struct Node {
     pub addr: String,
     /// The log.
     pub raft: Raft,
+    /// The way to the others.
+    pub network: Network,
     /// Which cluster it is in.
     pub identity: Identity,
     /// What it has come to.
@@ -99,7 +101,7 @@ impl Node {
         }
         let config = Arc::new(config(snapshot_entries)?);
         let network = Network::new(identity.clone(), tls);
-        let raft = Raft::new(*id, config, network, log.clone(), state).await?;
+        let raft = Raft::new(*id, config, network.clone(), log.clone(), state).await?;
         if !join && !raft.is_initialized().await? {
             let nodes = peers.iter().map(|(id, addr)| (*id, BasicNode::new(addr)));
             let nodes: std::collections::BTreeMap<_, _> = nodes.collect();
@@ -112,7 +114,7 @@ impl Node {
                 Err(RaftError::Fatal(fatal)) => return Err(fatal.into()),
             }
         }
-        Ok(Self { id: *id, addr: addr.clone(), raft, identity, applied, log, unconverted })
+        Ok(Self { id: *id, addr: addr.clone(), raft, network, identity, applied, log, unconverted })
     }
 }
 

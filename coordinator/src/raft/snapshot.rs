@@ -12,20 +12,25 @@ use thiserror::Error;
 use super::{
     SnapshotMeta, Types,
     database::{self, DatabaseError},
+    staged::Staged,
 };
 use crate::key::DomainKey;
 
 const DATA: TableDefinition<(), &[u8]> = TableDefinition::new("snapshot");
 const META: &str = "snapshot";
-/// How contents are written by this coordinator.
-const VERSION: u32 = 1;
+/// The latest version of contents that this coordinator reads.
+const LATEST: u32 = STAGED;
+/// Records.
+const RECORDS: u32 = 1;
+/// Records, and parts of a write.
+const STAGED: u32 = 2;
 
 /// A snapshot cannot be used.
 #[derive(Debug, Error)]
 pub enum SnapshotError {
     /// It was written by a later coordinator.
     #[error(
-        "a snapshot of version {0}, written by a later coordinator; this one reads version {VERSION}"
+        "a snapshot of version {0}, written by a later coordinator; this one reads versions up to {LATEST}"
     )]
     Version(u32),
     /// It cannot be read, or not be written.
@@ -44,6 +49,9 @@ pub struct Contents {
     pub domain_key: Option<DomainKey>,
     /// Every record.
     pub records: Vec<Record>,
+    /// Parts whose last is not yet applied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staged: Option<Staged>,
 }
 
 #[derive(Deserialize)]
@@ -52,9 +60,14 @@ struct Header {
 }
 
 impl Contents {
-    /// Of the present version.
-    pub fn new(domain_key: Option<DomainKey>, records: Vec<Record>) -> Self {
-        Self { version: VERSION, domain_key, records }
+    /// Of the oldest version that can say it.
+    pub fn new(
+        domain_key: Option<DomainKey>,
+        records: Vec<Record>,
+        staged: Option<Staged>,
+    ) -> Self {
+        let version = if staged.is_some() { STAGED } else { RECORDS };
+        Self { version, domain_key, records, staged }
     }
 
     /// As bytes.
@@ -71,7 +84,7 @@ impl Contents {
     /// If the version is not known or the rest is not of it.
     pub fn decode(bytes: &[u8]) -> Result<Self, SnapshotError> {
         let Header { version } = serde_json::from_slice(bytes)?;
-        if version != VERSION {
+        if !(RECORDS..=LATEST).contains(&version) {
             return Err(SnapshotError::Version(version));
         }
         Ok(serde_json::from_slice(bytes)?)

@@ -15,12 +15,24 @@ use openraft::{
     storage::RaftStateMachine,
 };
 use rackferry_fleet::{Change, Key, Record};
+use serde::{Deserialize, Serialize};
 
 use super::{
     Command, Entry, LogId, Membership, NodeId, SnapshotMeta, Types,
     snapshot::{Contents, SnapshotError, SnapshotStore},
+    staged::Staged,
 };
 use crate::key::DomainKey;
+
+/// What a command came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// It counts, or will with the last of its parts.
+    #[default]
+    Counts,
+    /// It says nothing: another leader began before it.
+    Void,
+}
 
 #[derive(Clone, Debug, Default)]
 struct State {
@@ -28,38 +40,59 @@ struct State {
     membership: Membership,
     domain_key: Option<DomainKey>,
     records: BTreeMap<Key, Record>,
+    /// Parts whose last is not yet applied.
+    staged: Option<Staged>,
 }
 
 impl State {
     fn from_snapshot(meta: &SnapshotMeta, data: &[u8]) -> Result<Self, SnapshotError> {
-        let Contents { domain_key, records, .. } = Contents::decode(data)?;
+        let Contents { domain_key, records, staged, .. } = Contents::decode(data)?;
         Ok(Self {
             last_applied: meta.last_log_id,
             membership: meta.last_membership.clone(),
             domain_key,
             records: records.into_iter().map(|record| (record.key(), record)).collect(),
+            staged,
         })
     }
 
-    fn apply(&mut self, entry: Entry) {
+    fn apply(&mut self, entry: Entry) -> Verdict {
         self.last_applied = Some(entry.log_id);
+        let now = entry.log_id.leader_id.term;
         match entry.payload {
             EntryPayload::Blank => {}
             EntryPayload::Membership(membership) => {
                 self.membership = Membership::new(Some(entry.log_id), membership);
             }
             EntryPayload::Normal(Command::TakeOffice { domain_key, .. }) => {
+                self.staged = None;
                 // The first key stays: digests of two keys never match.
                 self.domain_key = self.domain_key.take().or(domain_key);
             }
-            EntryPayload::Normal(Command::Write { term, changes })
-                if term == entry.log_id.leader_id.term =>
-            {
-                for change in changes {
-                    self.change(change);
+            EntryPayload::Normal(Command::Write { term, changes }) if term == now => {
+                self.change_all(changes);
+            }
+            EntryPayload::Normal(Command::Part { term, number, last, changes }) if term == now => {
+                let Some(staged) = Staged::take_up(self.staged.take(), term, number, changes)
+                else {
+                    return Verdict::Void;
+                };
+                if last {
+                    self.change_all(staged.into_changes());
+                } else {
+                    self.staged = Some(staged);
                 }
             }
-            EntryPayload::Normal(Command::Write { .. }) => {}
+            EntryPayload::Normal(Command::Write { .. } | Command::Part { .. }) => {
+                return Verdict::Void;
+            }
+        }
+        Verdict::Counts
+    }
+
+    fn change_all(&mut self, changes: impl IntoIterator<Item = Change>) {
+        for change in changes {
+            self.change(change);
         }
     }
 
@@ -133,7 +166,7 @@ impl RaftStateMachine<Types> for StateMachine {
         Ok((state.last_applied, state.membership.clone()))
     }
 
-    async fn apply<I>(&mut self, entries: I) -> Result<Vec<()>, StorageError<NodeId>>
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Verdict>, StorageError<NodeId>>
     where
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
@@ -187,14 +220,15 @@ pub struct Builder {
 
 impl RaftSnapshotBuilder<Types> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, StorageError<NodeId>> {
-        let State { last_applied, membership, domain_key, records } =
+        let State { last_applied, membership, domain_key, records, staged } =
             std::mem::take(&mut self.state);
         let snapshot_id = last_applied.map_or_else(|| "none".to_owned(), |id| id.to_string());
         let meta =
             SnapshotMeta { last_log_id: last_applied, last_membership: membership, snapshot_id };
         let (snapshots, known) = (self.snapshots.clone(), meta.clone());
         let built = blocking(move || {
-            let data = Contents::new(domain_key, records.into_values().collect()).encode()?;
+            let records = records.into_values().collect();
+            let data = Contents::new(domain_key, records, staged).encode()?;
             snapshots.keep(&known, &data)?;
             Ok(data)
         });
@@ -217,19 +251,98 @@ async fn blocking<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use openraft::testing::log_id;
-    use rackferry_fleet::Numbers;
+    use rackferry_fleet::{HostId, HostName, HostRecord, Numbers};
 
     use super::*;
+    use crate::raft::command::LATEST;
+
+    fn entry(term: u64, index: u64, command: Command) -> Entry {
+        Entry { log_id: log_id(term, 1, index), payload: EntryPayload::Normal(command) }
+    }
 
     #[test]
     fn a_write_of_an_earlier_term_says_nothing() {
         let mut state = State::default();
-        for (index, term, expected) in [(1, 3, 0), (2, 4, 1)] {
+        for (index, term, expected, verdict) in
+            [(1, 3, 0, Verdict::Void), (2, 4, 1, Verdict::Counts)]
+        {
             let put = Change::Put(Record::Numbers(Numbers { epoch: term, ..Numbers::default() }));
-            let payload = EntryPayload::Normal(Command::Write { term, changes: vec![put] });
-            state.apply(Entry { log_id: log_id(4, 1, index), payload });
+            let write = Command::Write { term, changes: vec![put] };
+            assert_eq!(state.apply(entry(4, index, write)), verdict);
             assert_eq!(state.records.len(), expected);
         }
         assert_eq!(state.last_applied, Some(log_id(4, 1, 2)));
+    }
+
+    /// More hosts than one entry holds.
+    fn hosts() -> Vec<Change> {
+        let host = |number| HostRecord {
+            name: HostName::new(format!("host-{number:05}")),
+            id: HostId(number),
+            rack: "r".into(),
+            memory_bytes: 1,
+            cordoned: false,
+        };
+        (0..20_000).map(|number| Change::Put(Record::Host(host(number)))).collect()
+    }
+
+    fn parts(term: u64) -> Vec<Command> {
+        let parts = Command::writes(term, hosts(), LATEST).unwrap();
+        assert!(parts.len() > 2);
+        parts
+    }
+
+    #[test]
+    fn parts_count_together_with_the_last() {
+        let mut state = State::default();
+        for (index, part) in (1..).zip(parts(4)) {
+            assert!(state.records.is_empty(), "before part {index}");
+            assert_eq!(state.apply(entry(4, index, part)), Verdict::Counts);
+        }
+        assert_eq!((state.records.len(), state.staged), (20_000, None));
+    }
+
+    #[test]
+    fn parts_are_in_the_snapshot_that_is_made_between_them() {
+        let mut state = State::default();
+        for (index, part) in (1..).zip(parts(4)) {
+            state.apply(entry(4, index, part));
+            let meta = SnapshotMeta { last_log_id: state.last_applied, ..SnapshotMeta::default() };
+            let records = state.records.values().cloned().collect();
+            let contents = Contents::new(None, records, state.staged.clone());
+            state = State::from_snapshot(&meta, &contents.encode().unwrap()).unwrap();
+        }
+        assert_eq!((state.records.len(), state.staged), (20_000, None));
+    }
+
+    #[test]
+    fn parts_that_another_leader_came_between_say_nothing() {
+        let office = || Command::TakeOffice { node: 1, domain_key: None };
+        // The same leader begins again in its term, or another one in the next.
+        for term in [4, 5] {
+            let (mut state, mut parts) = (State::default(), parts(4));
+            let last = parts.pop().unwrap();
+            for (index, part) in (1..).zip(parts) {
+                state.apply(entry(4, index, part));
+            }
+            state.apply(entry(term, 100, office()));
+            assert_eq!(state.staged, None);
+            assert_eq!(state.apply(entry(term, 101, last)), Verdict::Void);
+            assert!(state.records.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_part_that_is_missing_makes_the_others_void() {
+        for missing in 0..2 {
+            let (mut state, mut parts) = (State::default(), parts(4));
+            parts.remove(missing);
+            let mut verdicts = Vec::new();
+            for (index, part) in (1..).zip(parts) {
+                verdicts.push(state.apply(entry(4, index, part)));
+            }
+            assert_eq!(verdicts.last(), Some(&Verdict::Void));
+            assert!(state.records.is_empty());
+        }
     }
 }

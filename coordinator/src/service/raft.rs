@@ -8,7 +8,9 @@ use rackferry_proto::{
 use serde::{Serialize, de::DeserializeOwned};
 use tonic::{Request, Response, Status};
 
-use crate::raft::{Identity, MESSAGE_VERSION, NodeId, Raft, SNAPSHOT_LIMIT, Types};
+use crate::raft::{
+    Identity, MESSAGE_VERSION, NodeId, Raft, SNAPSHOT_LIMIT, Types, command::LATEST,
+};
 
 /// The door of the log.
 pub struct Log {
@@ -59,7 +61,7 @@ impl RaftService for Log {
         let v1::AppendEntriesRequest { version, to, cluster, message } = request.into_inner();
         let message = self.open(version, to, &cluster, &message).await?;
         let answer = self.raft.append_entries(message).await;
-        Ok(Response::new(v1::AppendEntriesResponse { message: close(&answer)? }))
+        Ok(Response::new(v1::AppendEntriesResponse { message: close(&answer)?, reads: LATEST }))
     }
 
     async fn vote(

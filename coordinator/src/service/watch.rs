@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::going_down;
-use crate::driver::Handle;
+use crate::{driver::Handle, reads::Shown};
 
 /// The shortest time between two looks.
 const PACE: Duration = Duration::from_millis(200);
@@ -46,7 +46,7 @@ where
 /// Looks at what is published.
 pub struct Looks {
     handle: Handle,
-    changes: watch::Receiver<u64>,
+    changes: watch::Receiver<Shown>,
     first: bool,
 }
 
@@ -64,7 +64,7 @@ impl Looks {
                 () = client.closed() => return None,
             }
         }
-        self.changes.borrow_and_update();
+        self.changes.mark_unchanged();
         match self.handle.published().await {
             Ok(published) => Some(published),
             Err(gone) => {
