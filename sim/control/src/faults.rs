@@ -23,7 +23,7 @@ pub enum Kind {
     CutPipe,
     /// Two places cannot reach each other.
     CutLink,
-    /// A place can reach nobody.
+    /// A place can reach no other.
     Isolate,
     /// The leader and one host can reach each other, and no other coordinator.
     IsolateLeader,

@@ -11,7 +11,7 @@ use crate::world::{START, World};
 const REST: u64 = 600 * SECOND;
 
 impl World {
-    /// Plays the whole life.
+    /// Runs the whole life of the world.
     pub fn live(&mut self) {
         self.run_until(START + self.plan.troubled_ns);
         if self.violation.is_none() {

@@ -55,12 +55,12 @@ pub struct Report {
     pub trace: Vec<String>,
 }
 
-/// Plays the world of a seed.
+/// Runs the world of a seed.
 pub fn play(seed: u64, bug: Option<Bug>) -> Report {
     live(seed, bug, false)
 }
 
-/// Plays it again, keeping everything that happens.
+/// Runs the world of a seed, keeping everything that happens.
 pub fn replay(seed: u64, bug: Option<Bug>) -> Report {
     live(seed, bug, true)
 }

@@ -8,7 +8,7 @@ use clap::Parser;
 use rackferry_simulation::sweep::sweep;
 use rackferry_simulation::{Report, replay};
 
-/// Plays the control plane in worlds where things break, and looks whether its promises hold.
+/// Simulates the control plane in worlds with faults, and checks that its invariants hold.
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask simulate")]
 struct Arguments {
@@ -18,7 +18,7 @@ struct Arguments {
     /// The first of them.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Play only the first seed, and print everything that happens.
+    /// Run only the first seed, and print everything that happens.
     #[arg(long)]
     trace: bool,
     /// Threads; as many as there are cores unless it is given.

@@ -66,7 +66,7 @@ struct Line {
 /// A connection.
 #[derive(Debug)]
 pub struct Conn {
-    /// Who dialled, who was dialled.
+    /// The place that dialled, and the one that was dialled.
     pub ends: [Place; 2],
     /// Which ends are open.
     pub open: [bool; 2],

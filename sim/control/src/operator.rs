@@ -1,4 +1,4 @@
-//! The operator: evacuates, moves single VMs, cancels, holds back, asks again when nobody answers.
+//! The operator: evacuates, moves single VMs, cancels, holds back, asks again when no answer comes.
 
 use rackferry_fleet::{
     Disruption, Effect, EvacuationId, EvacuationRequest, EvacuationState, Fleet, Link, LinkLimit,
@@ -180,7 +180,7 @@ impl World {
         let imported =
             self.operator.calls.iter().any(|call| matches!(call.request, Request::Import(_)));
         if !imported || self.dice.chance(100) {
-            // With one host a rack nobody could leave.
+            // With one host per rack no VM could leave.
             let apart = self.plan.hosts_per_rack > 1 && self.dice.chance(600);
             self.call(Request::Import(apart));
         }
@@ -198,7 +198,7 @@ impl World {
         let fleet = self.nodes.iter().find_map(|node| node.leader()?.fleet());
         let Some(fleet) = fleet else { return false };
         let paused = fleet.evacuations().filter(|view| view.state == EvacuationState::Paused);
-        // Who was on its way before it was said that it must not go there.
+        // Migrations that were created before an import kept their VMs apart.
         let apart = fleet.migrations().filter(|view| {
             view.wait.as_ref().is_some_and(|wait| wait.code == WaitCode::AntiAffinity)
         });

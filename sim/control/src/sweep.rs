@@ -26,7 +26,7 @@ impl Sweep {
     }
 }
 
-/// Plays `count` seeds from `first` on; ends early after `most` worlds that failed.
+/// Runs `count` seeds from `first` on; ends early after `most` worlds that failed.
 pub fn sweep(first: u64, count: u64, threads: usize, most: usize, bug: Option<Bug>) -> Sweep {
     let begin = Instant::now();
     let next = AtomicU64::new(0);

@@ -1,4 +1,4 @@
-//! What happened, in lines for people. Costs nothing unless somebody reads it.
+//! The trace of a world: what happened, in lines for people. A trace that is not kept costs nothing.
 
 use crate::clock::MICROSECOND;
 

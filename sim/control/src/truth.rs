@@ -1,4 +1,4 @@
-//! What is committed, as one sees it who sees everything.
+//! What is committed, for an observer that sees every node.
 
 use std::collections::BTreeMap;
 

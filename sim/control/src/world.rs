@@ -30,7 +30,7 @@ pub enum Happening {
     LinkQuick((Place, Place)),
     /// A message between coordinators: to, from.
     Raft(usize, usize, Message),
-    /// A node looks whether anybody leads.
+    /// A node looks whether it has heard of a leader.
     ElectionTimer(usize, u64),
     /// A leader of this term lets itself be heard.
     Beat(usize, u64),
@@ -50,7 +50,7 @@ pub enum Happening {
         count: usize,
         /// Term of the last of them.
         term: u64,
-        /// Who is told, if it is not the leader itself, and in which term.
+        /// The leader that is told, if it is another node, and its term.
         leader: Option<(usize, u64)>,
     },
     /// A node starts.

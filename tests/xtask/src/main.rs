@@ -46,7 +46,7 @@ enum Command {
     Tracking(tracking::Arguments),
     /// Replace every daemon by a newer one while real guests move. Needs root.
     Upgrade(upgrade::Arguments),
-    /// Play the control plane in simulated worlds where things break; `-- --help` says how.
+    /// Simulate the control plane in worlds with faults; `-- --help` says how.
     Simulate(simulate::Arguments),
     /// Docs against code, unused dependencies, format, lints and documentation; changes nothing.
     Verify(verify::Arguments),

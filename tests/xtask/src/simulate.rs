@@ -14,7 +14,7 @@ pub struct Arguments {
     rest: Vec<String>,
 }
 
-/// Builds the simulation for speed and plays; an error if an invariant does not hold.
+/// Builds the simulation for speed and runs it; an error if an invariant does not hold.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let play = ["run", "--release", "--quiet", "--package", PACKAGE, "--"];
     run_command(cargo(play).args(&arguments.rest))

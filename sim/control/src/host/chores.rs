@@ -35,7 +35,7 @@ pub enum Chore {
     Take(Act, usize, u64),
     /// Does what is left to do to it.
     Steps(Act, usize, u64, Vec<Step>),
-    /// Its call was answered by nobody.
+    /// Its call was not answered.
     CallFailed(u64),
     /// A session's event.
     Session(SessionEvent),

@@ -1,4 +1,4 @@
-//! A QEMU, as far as it matters who runs.
+//! A QEMU, as far as it matters which copy runs.
 
 use rackferry_agent_core::adopt::{Guest, Migration, Seen, classify};
 use rackferry_agent_core::{Event, Standing, VmState, Writing};
@@ -32,12 +32,12 @@ pub enum Qemu {
 }
 
 impl Qemu {
-    /// The guest runs, or will without anybody's word.
+    /// The guest runs, or will run without a further order.
     pub fn may_run(self) -> bool {
         matches!(self, Self::Running | Self::Sending | Self::Finishing | Self::Shut)
     }
 
-    /// It runs, or a word is enough.
+    /// The guest runs, or one order is enough.
     pub fn can_run(self) -> bool {
         self.may_run() || matches!(self, Self::Postmigrate | Self::Loaded)
     }

@@ -1,4 +1,4 @@
-//! Once faults heal: one leader serves everybody, every move and every evacuation has ended, and every VM that was
+//! Once faults heal: one leader serves every agent, every move and every evacuation has ended, and every VM that was
 //! not killed runs where the record says.
 
 use rackferry_fleet::{Key, Record, Standing, VmName};
@@ -10,7 +10,7 @@ use crate::world::World;
 pub(super) fn check(world: &World) -> Option<String> {
     let leading = world.nodes.iter().filter_map(|node| node.leader());
     let Some(fleet) = leading.filter_map(|leader| leader.fleet()).next() else {
-        return Some("nobody leads".to_owned());
+        return Some("no node leads".to_owned());
     };
     if let Some(host) =
         world.hosts.iter().find(|host| !host.agent.as_ref().is_some_and(|agent| agent.taken))

@@ -82,7 +82,7 @@ fn slots(world: &mut World, node: usize, id: MigrationId) -> Option<String> {
             matches!(vm.standing, Standing::Committed { migration, .. } if migration == other.id)
         })
     };
-    // Its QEMU stopped it without being told, and nobody asks whether it may.
+    // Its QEMU stopped it without being told, and the session asks for no slot.
     if committed(record) {
         return None;
     }

@@ -1,5 +1,5 @@
 //! What a leader has told sources that they may send never adds up to more than a link's limit, in either direction; and
-//! whoever crosses a link with a limit has a rate.
+//! every migration that crosses a link with a limit has a rate.
 
 use rackferry_fleet::{Fleet, MigrationId, Order};
 

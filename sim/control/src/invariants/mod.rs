@@ -8,7 +8,7 @@ mod intents_reached;
 mod kept_apart;
 mod limits_kept;
 mod links_kept;
-mod nobody_lost;
+mod no_vm_lost;
 mod nothing_left;
 mod one_running_copy;
 mod progress_forward;
@@ -29,9 +29,9 @@ pub use progress_forward::ProgressForward;
 /// An invariant that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Which.
+    /// The name of the invariant.
     pub invariant: &'static str,
-    /// In what way.
+    /// In what way it does not hold.
     pub what: String,
 }
 
@@ -175,7 +175,7 @@ enum When {
 /// All of them.
 const INVARIANTS: [(&str, When); 15] = [
     ("one running copy", When::Always(one_running_copy::check)),
-    ("nobody lost", When::Always(nobody_lost::check)),
+    ("no VM lost", When::Always(no_vm_lost::check)),
     ("answers durable", When::Committed(answers_durable::check)),
     ("generations rise", When::Changed(generations_rise::check)),
     (

@@ -1,4 +1,4 @@
-//! At most one copy of a VM runs, or will run without anybody's word. A stopped source counts until its QEMU is in
+//! At most one copy of a VM runs, or will run without a further order. A stopped source counts until its QEMU is in
 //! postmigrate: it goes on by itself when its stream closes.
 
 use crate::world::World;

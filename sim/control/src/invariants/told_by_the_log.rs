@@ -21,7 +21,7 @@ pub(super) fn decided(world: &World, node: usize, order: &Order) -> Option<Strin
     let fits = match order {
         Order::StartSource { .. } => matches!(record.stage, Stage::Started { .. }),
         Order::CommitDecision { refusal: None, .. } => committed,
-        // A commit that stands is never refused to the one who made it.
+        // A commit that stands is never refused to the session that made it.
         Order::CommitDecision { generation, refusal: Some(_), .. } => {
             !(committed && *generation == record.generation && in_session(world, node, record))
         }

@@ -22,7 +22,7 @@ enum Passed {
 
 /// A turn that was decided and waits.
 pub(super) struct Until {
-    /// Entries committed by anybody when it was decided, and those this node knew of.
+    /// Entries committed on any node when it was decided, and those this node knew of.
     knew: (usize, usize),
     gate: Passed,
 }
@@ -66,7 +66,7 @@ impl World {
     pub fn overdue(&mut self, node: usize, term: u64, decisions: u64) {
         let Some(leader) = self.nodes[node].leader() else { return };
         if leader.term == term && leader.decisions == decisions && leader.until.is_some() {
-            self.step_down(node, "nobody acknowledges its writes");
+            self.step_down(node, "no majority acknowledges its writes");
         }
     }
 

@@ -1,4 +1,4 @@
-//! Who leads.
+//! The election of a leader.
 
 use std::rc::Rc;
 

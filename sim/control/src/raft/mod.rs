@@ -2,7 +2,7 @@
 //!
 //! As much of Raft as the fleet depends on: at most one leader a term, an entry is committed once a majority has it
 //! on disk, a new leader has every committed entry, and a node that was deposed finds out by a message of a
-//! later term, or because nobody acknowledges its writes. No snapshots, no change of members.
+//! later term, or because no majority acknowledges its writes. No snapshots, no change of members.
 
 mod disk;
 mod elect;
@@ -30,7 +30,7 @@ pub struct Entry {
 
 /// What a node is at the moment.
 pub enum Role {
-    /// It follows whoever leads.
+    /// It follows the leader.
     Follower,
     /// It wants to lead; these voted for it.
     Candidate(Vec<usize>),
@@ -46,7 +46,7 @@ pub struct Node {
     pub life: u64,
     /// On disk: the latest term it has heard of.
     pub term: u64,
-    /// On disk: whom it voted for in that term.
+    /// On disk: the node it voted for in that term.
     pub voted: Option<usize>,
     /// Entries; the first `stored` are on disk.
     pub log: Vec<Entry>,
@@ -58,7 +58,7 @@ pub struct Node {
     pub role: Role,
     /// When it last heard of a leader.
     pub heard_at: u64,
-    /// Who that was.
+    /// That leader.
     pub follows: Option<usize>,
     /// Its disk takes this long at most for a write.
     pub disk_ns: u64,
@@ -95,7 +95,7 @@ pub enum Message {
         entries: Vec<Entry>,
         /// Of the leader.
         commit: usize,
-        /// Which question this answers, should anybody ask whether it still leads.
+        /// Number of the leader's latest question whether it still leads; the answer repeats it.
         round: u64,
     },
     /// The answer.

@@ -1,5 +1,5 @@
-//! A VM that was not killed has a copy that runs, or that one word lets run; and once it was known, its owner stays
-//! on record.
+//! A VM that was not killed has a copy that runs, or that one order lets run; and once it was known, its owner stays on
+//! record.
 
 use rackferry_fleet::{Key, VmName};
 
