@@ -1,4 +1,4 @@
-//! Who is let in at the coordinator's port, and who is not: a real process, and callers of every kind.
+//! Which callers are let in at the coordinator's port, and which are not: a real process, and callers of every kind.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
 mod common;
@@ -30,7 +30,7 @@ use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use tokio::{io::AsyncReadExt, net::TcpStream};
 use tonic::{Code, Status, transport::Channel};
 
-/// Why somebody cannot connect, with all causes.
+/// Why a caller cannot connect, with all causes.
 async fn refused(site: &Site, tls: Option<&Tls>) -> String {
     let error = grpc::connect(&endpoint(site.port), tls).await.map(|_| ()).unwrap_err();
     let (mut text, mut cause) = (String::new(), Some(&error as &dyn std::error::Error));
@@ -131,7 +131,7 @@ fn unix_seconds() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
 }
 
-/// What a call comes to that is wrong in itself, so that whoever is let in learns that, and nothing happens.
+/// What a call comes to that is wrong in itself, so that a caller that is let in learns that, and nothing happens.
 async fn calls(channel: Channel) -> [(&'static str, Result<(), Status>); 6] {
     let mut inventory = InventoryServiceClient::new(channel.clone());
     let list = inventory.list_hosts(ListHostsRequest::default()).await;
@@ -181,7 +181,7 @@ async fn an_agent_speaks_for_its_own_host_only() {
     let status =
         Agent::over(site.channel(&tls).await, "h2", "r", vec![]).await.map(|_| ()).unwrap_err();
     assert_eq!(reason_of(&status), Some(Reason::NotPermitted));
-    assert!(status.message().contains("agent h1, who cannot speak for h2"), "{status:?}");
+    assert!(status.message().contains("agent h1, which cannot speak for h2"), "{status:?}");
     let mut agent = Agent::over(site.channel(&tls).await, "h1", "r", vec![]).await.unwrap();
     assert!(matches!(agent.hear_any().await, down::Message::Welcome(_)));
 }
@@ -215,7 +215,7 @@ async fn three_coordinators_lead_each_other_over_tls() {
     tokio::time::timeout(LIMIT, led).await.expect("one of them leads");
 }
 
-/// Who answers at the port.
+/// The name of the coordinator that answers at the port.
 async fn who_answers(site: &Site, tls: &Tls) -> String {
     let stream = TcpStream::connect(("127.0.0.1", site.port)).await.unwrap();
     tls.connect(stream, Coordinator, Purpose::Control).await.unwrap().1.name
@@ -237,7 +237,7 @@ async fn certificates_are_replaced_while_it_runs() {
         }
     };
     tokio::time::timeout(LIMIT, taken_up).await.expect("it is taken up");
-    // Whoever was connected still is.
+    // An agent that was connected still is.
     agent.report(vec![]).await;
     let mut inventory = InventoryServiceClient::new(site.caller(Viewer).await);
     let hosts = inventory.list_hosts(ListHostsRequest::default()).await.unwrap().into_inner();

@@ -16,32 +16,32 @@ use crate::{
 
 /// How long a CA lasts.
 const CA_LIFE: Duration = Duration::days(3650);
-/// How long a certificate lasts, unless somebody wants otherwise.
+/// How long a certificate lasts, unless its issuer asks for another time.
 pub const LIFE: Duration = Duration::days(365);
 /// Clocks of a site may differ by this much.
 const SKEW: Duration = Duration::minutes(5);
 
-/// The CA cannot do it.
+/// The CA cannot make or load what was asked of it.
 #[derive(Debug, Error)]
 pub enum AuthorityError {
-    /// A file of its.
+    /// A file of the CA fails.
     #[error(transparent)]
     File(#[from] FileError),
-    /// There is one already.
+    /// The folder has a CA already.
     #[error("there is a CA in {0} already: choose an empty folder")]
     Exists(String),
     /// The name cannot stand in a certificate.
     #[error("{0:?} is no name: 1 to {NAME_LIMIT} characters, none of them a control character")]
     Name(String),
-    /// What was asked for is no request.
+    /// The request for a certificate is none.
     #[error("the request for a certificate is damaged, or not signed by its own key")]
     Request,
-    /// The library says no.
+    /// The library refuses to make the certificate.
     #[error("making a certificate")]
     Make(#[from] rcgen::Error),
 }
 
-/// The CA of a site: who holds it decides who belongs to the site.
+/// The CA of a site. The holder of its key decides which programs and people belong to the site.
 pub struct Authority {
     /// Its certificate.
     pub pem: String,
@@ -49,10 +49,10 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Makes one, and leaves its files in a folder.
+    /// Makes a CA, and leaves its files in a folder.
     ///
     /// # Errors
-    /// If there is one, or the folder cannot be written.
+    /// If the folder has a CA, or cannot be written.
     pub fn create(dir: &Path) -> Result<Self, AuthorityError> {
         if dir.join(CA).exists() || dir.join(CA_KEY).exists() {
             return Err(AuthorityError::Exists(dir.display().to_string()));
@@ -71,7 +71,7 @@ impl Authority {
         Ok(Self { issuer: Issuer::from_ca_cert_pem(&pem, key)?, pem })
     }
 
-    /// The one whose files are in a folder.
+    /// Loads the CA whose files are in a folder.
     ///
     /// # Errors
     /// If a file is missing, damaged, or its key can be read by others.
@@ -83,7 +83,7 @@ impl Authority {
         Ok(Self { issuer: Issuer::from_ca_cert_pem(&pem, key)?, pem })
     }
 
-    /// The certificate of somebody who made a request, which says his key and nothing else that is believed.
+    /// Signs a certificate for `holder`. Of the request only the key is used; nothing else in it is believed.
     ///
     /// # Errors
     /// If the request is none, or the name cannot stand in a certificate.
@@ -99,7 +99,7 @@ impl Authority {
         Ok(asked.signed_by(&self.issuer)?.pem())
     }
 
-    /// A new key and its certificate, as the files of a program in a folder.
+    /// Makes a new key and its certificate, as the files of a program in a folder.
     ///
     /// # Errors
     /// If the folder cannot be written, or the name cannot stand in a certificate.
@@ -152,7 +152,7 @@ fn lasts(params: &mut CertificateParams, life: Duration) {
     params.not_after = now + life;
 }
 
-/// A key that is to get a certificate. The key never leaves who made it.
+/// A key that is to get a certificate. The key never leaves the program that made it.
 pub struct Request {
     key: KeyPair,
     pem: String,
@@ -169,7 +169,7 @@ impl Request {
         Ok(Self { key, pem })
     }
 
-    /// What the CA is told.
+    /// The request, as the CA reads it (PEM).
     pub fn pem(&self) -> &str {
         &self.pem
     }
@@ -187,7 +187,7 @@ impl Request {
     }
 }
 
-/// Whether people may be given this role by name alone; hosts and coordinators have folders of their own.
+/// Whether an admin may give this role to a person by name alone; hosts and coordinators have folders of their own.
 pub const fn is_person(role: Role) -> bool {
     matches!(role, Role::Viewer | Role::Operator | Role::Admin)
 }

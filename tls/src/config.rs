@@ -22,7 +22,7 @@ use crate::{
 /// What a program has loaded from its folder.
 pub struct Loaded {
     pub contents: Contents,
-    /// Who this program is.
+    /// The identity of this program.
     pub holder: Identity,
     /// When its certificate expires, in seconds of Unix.
     pub expires: i64,
@@ -86,7 +86,7 @@ impl Loaded {
         self.ends(purpose).server.clone()
     }
 
-    /// For those who have no certificate yet.
+    /// The settings for callers that have no certificate yet.
     pub fn joining(&self) -> Arc<ServerConfig> {
         self.joining.clone()
     }
@@ -99,7 +99,7 @@ impl Loaded {
     }
 }
 
-/// ring's, with the shorter key first where the CPU computes AES: pages are many.
+/// The cryptography of ring, with the shorter key first where the CPU computes AES: pages are many.
 pub fn provider() -> Arc<CryptoProvider> {
     use ring::cipher_suite::{
         TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
@@ -135,7 +135,7 @@ fn client(
     Ok(config)
 }
 
-/// A client that checks like this, and has not shown anything yet.
+/// A TLS client that checks its peer by a verifier, and has not been given a certificate yet.
 pub fn client_of(
     verifier: Arc<dyn ServerCertVerifier>,
 ) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
@@ -171,7 +171,7 @@ fn server(
     Ok(config)
 }
 
-/// It shows its CA too: a newcomer has only its digest.
+/// A server for newcomers. It shows its CA too: a newcomer has only the CA's digest.
 fn joining(parsed: &Parsed, dir: &Path) -> Result<ServerConfig, FileError> {
     let chain = parsed.chain.iter().chain(&parsed.authorities).cloned().collect();
     let mut config = ServerConfig::builder_with_provider(provider())

@@ -26,25 +26,25 @@ const LENGTH_LIMIT: u64 = 64 << 10;
 /// What is wrong with a file, and what to do.
 #[derive(Debug, Error)]
 pub enum FileError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot read {}; `rackferry init`, `rackferry issue` and `rackferry-agent join` make these files", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// It cannot be written.
+    /// The file cannot be written.
     #[error("cannot write {}", path.display())]
     Write {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// Others may read a key.
+    /// The file of a key can be read by others than its owner.
     #[error("{} can be read by others than its owner (mode {mode:o}): chmod 600 it", path.display())]
     Open {
         /// The file.
@@ -52,29 +52,29 @@ pub enum FileError {
         /// Its mode.
         mode: u32,
     },
-    /// It has not what it should have.
+    /// The file does not hold what it should.
     #[error("{} does not hold {what}", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What it should have.
+        /// What the file should hold.
         what: &'static str,
     },
-    /// The certificate names nobody.
+    /// The certificate states no identity.
     #[error("{} is not a certificate of a site", path.display())]
     Identity {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: IdentityError,
     },
-    /// The certificate is somebody else's.
+    /// The certificate is of a role that this program does not have.
     #[error("{} is the certificate of {holder}, and this is no {}", path.display(), holder.role)]
     Role {
         /// The file.
         path: PathBuf,
-        /// Who it names.
+        /// The identity that the certificate states.
         holder: Identity,
     },
     /// Certificate and key are of two pairs.
@@ -88,7 +88,7 @@ pub enum FileError {
     Invalid {
         /// The certificate.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         why: String,
     },
 }
@@ -160,7 +160,7 @@ pub(crate) fn read_text(path: &Path) -> Result<String, FileError> {
         .map_err(|_| FileError::Malformed { path: path.to_owned(), what: "text" })
 }
 
-/// A key, unless others may read it.
+/// Reads a key, unless others than its owner may read it.
 pub(crate) fn read_secret(path: &Path) -> Result<String, FileError> {
     let metadata =
         fs::metadata(path).map_err(|source| FileError::Read { path: path.to_owned(), source })?;
@@ -171,7 +171,7 @@ pub(crate) fn read_secret(path: &Path) -> Result<String, FileError> {
     read_text(path)
 }
 
-/// A folder that only its owner may look into, unless it is there.
+/// Makes a folder that only its owner may look into, unless there is one.
 pub(crate) fn make_folder(dir: &Path) -> Result<(), FileError> {
     DirBuilder::new()
         .recursive(true)
@@ -185,13 +185,13 @@ pub(crate) fn write(path: &Path, contents: &[u8]) -> Result<(), FileError> {
         .map_err(|source| FileError::Write { path: path.to_owned(), source })
 }
 
-/// Only its owner may read it, from its first byte on.
+/// Writes a file that only its owner may read, from its first byte on.
 pub(crate) fn write_secret(path: &Path, contents: &[u8]) -> Result<(), FileError> {
     replace(path, contents, 0o600)
         .map_err(|source| FileError::Write { path: path.to_owned(), source })
 }
 
-/// As a whole: who reads it finds the old one or the new one.
+/// Replaces a file as a whole: a reader finds the old one or the new one.
 fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     let new = path.with_extension("new");
     // Half of a file that an earlier crash may have left.

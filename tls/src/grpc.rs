@@ -1,4 +1,4 @@
-//! gRPC over these links.
+//! gRPC over the links of a site.
 
 use std::{
     io,
@@ -28,20 +28,20 @@ const HANDSHAKES: usize = 256;
 /// Connections that have shaken hands and wait to be served.
 const WAITING: usize = 64;
 
-/// Who calls, in the extensions of a request.
+/// The caller of a request, in the extensions of that request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Caller {
-    /// Somebody, by certificate.
+    /// The caller has shown a certificate of the site.
     Known(Arc<Identity>),
-    /// Anybody: there is no TLS, by the operator's will.
-    Anybody,
+    /// The caller has shown no certificate: the operator has switched TLS off, or the caller wants its first one.
+    Anonymous,
 }
 
 /// A connection to a coordinator.
 pub enum Connection {
-    /// Without TLS.
+    /// A connection without TLS.
     Plain(TcpStream),
-    /// With it.
+    /// A connection over TLS, and its caller.
     Secured(Box<TlsStream<TcpStream>>, Caller),
 }
 
@@ -50,7 +50,7 @@ impl Connected for Connection {
 
     fn connect_info(&self) -> Caller {
         match self {
-            Self::Plain(_) => Caller::Anybody,
+            Self::Plain(_) => Caller::Anonymous,
             Self::Secured(_, caller) => caller.clone(),
         }
     }
@@ -99,11 +99,11 @@ impl AsyncWrite for Connection {
     }
 }
 
-/// Connections as they come, for tonic.
+/// The connections that a listener has accepted, for tonic.
 pub type Incoming = mpsc::Receiver<io::Result<Connection>>;
 
-/// Takes calls until both receivers are dropped: those of the site, and those who want to belong to it. Without
-/// TLS everybody is of the first kind.
+/// Accepts connections until the first receiver is dropped. The first receiver gets those of callers of the site, the
+/// second those of callers that want to join it. Without TLS all go to the first.
 pub fn incoming(listener: TcpListener, tls: Option<Tls>) -> (Incoming, Incoming) {
     let (known, members) = mpsc::channel(WAITING);
     let (joining, newcomers) = mpsc::channel(WAITING);
@@ -125,7 +125,7 @@ pub fn incoming(listener: TcpListener, tls: Option<Tls>) -> (Incoming, Incoming)
             };
             let (tls, known, joining) = (tls.clone(), known.clone(), joining.clone());
             tokio::spawn(async move {
-                // Each side goes its way when the other has lost interest.
+                // A receiver that was dropped takes nothing; the connection is closed.
                 if let Some((newcomer, connection)) = shake_hands(stream, from, tls).await {
                     drop(permit);
                     let to = if newcomer { joining } else { known };
@@ -151,7 +151,7 @@ async fn shake_hands(
             Some((false, Connection::Secured(stream, Caller::Known(Arc::new(identity)))))
         }
         Ok(Ok(Accepted::Joining(stream))) => {
-            Some((true, Connection::Secured(stream, Caller::Anybody)))
+            Some((true, Connection::Secured(stream, Caller::Anonymous)))
         }
         Ok(Err(why)) => {
             tracing::info!(%from, %why, "a caller is refused");
@@ -167,7 +167,7 @@ pub fn authority_of(address: &str) -> &str {
     rest.trim_end_matches('/')
 }
 
-/// An endpoint at `host:port`, or at a URL.
+/// Makes an endpoint of `host:port`, or of a URL.
 ///
 /// # Errors
 /// If it is no address.
@@ -191,7 +191,7 @@ pub async fn connect(endpoint: &Endpoint, tls: Option<&Tls>) -> Result<Channel, 
     }
 }
 
-/// As [`connect`], when it is first used, and again when it broke.
+/// Calls a coordinator as [`connect`] does, when the channel is first used, and again when it broke.
 pub fn connect_lazy(endpoint: &Endpoint, tls: Option<&Tls>) -> Channel {
     match tls {
         None => endpoint.connect_lazy(),

@@ -1,8 +1,8 @@
-//! Who somebody is: a role and a name, as a certificate says them.
+//! An identity names a program or a person of the site: a role and a name, as a certificate states them.
 //!
-//! The subject of a certificate has the role as its organisation and the name as its common name. Those that others
-//! call have the role as a DNS name too, so that whoever calls checks it as he would check a web server's: they
-//! are reached by addresses that may change, and what matters is not the address.
+//! The subject of a certificate has the role as its organisation and the name as its common name. The certificates of
+//! agents and coordinators, which others call, have the role as a DNS name too, so that a caller checks it like a web
+//! server's: they are reached by addresses that may change, and the address is not what matters.
 
 use std::{fmt, str::FromStr};
 
@@ -13,27 +13,27 @@ use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 /// The longest name, as in X.509.
 pub const NAME_LIMIT: usize = 64;
 
-/// What somebody may do.
+/// A role says what the holder of a certificate may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// The agent of the host it is named after.
     Agent,
     /// A coordinator.
     Coordinator,
-    /// Somebody who may look.
+    /// A person or a program that may look.
     Viewer,
-    /// Somebody who may move VMs, too.
+    /// A person or a program that may move VMs, too.
     Operator,
-    /// Somebody who may change the site, too.
+    /// A person or a program that may change the site, too.
     Admin,
 }
 
 impl Role {
-    /// All of them.
+    /// Every role.
     pub const ALL: [Self; 5] =
         [Self::Agent, Self::Coordinator, Self::Viewer, Self::Operator, Self::Admin];
 
-    /// As it is written.
+    /// The role's name in certificates and messages.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Agent => "agent",
@@ -44,7 +44,7 @@ impl Role {
         }
     }
 
-    /// The DNS name in the certificates of those that others call.
+    /// The DNS name in the certificates of a role that others call.
     pub const fn server_name(self) -> Option<&'static str> {
         match self {
             Self::Agent => Some("agent.rackferry.internal"),
@@ -53,9 +53,9 @@ impl Role {
         }
     }
 
-    /// The same for TLS; nobody has an empty one.
+    /// The same for TLS. A role that is never called gets a name that no certificate has.
     pub(crate) fn called(self) -> ServerName<'static> {
-        let name = self.server_name().unwrap_or("nobody.rackferry.internal");
+        let name = self.server_name().unwrap_or("no-server.rackferry.internal");
         ServerName::try_from(name).expect("the names above are DNS names")
     }
 }
@@ -82,39 +82,39 @@ impl FromStr for Role {
     }
 }
 
-/// Who somebody is.
+/// An identity: what a certificate states about its holder.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
-    /// What he may do.
+    /// What the holder may do.
     pub role: Role,
-    /// Who he is; of an agent its host.
+    /// The name of the holder; an agent has the name of its host.
     pub name: String,
 }
 
-/// A certificate does not say who its holder is.
+/// A certificate does not state an identity.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum IdentityError {
-    /// It is no certificate.
+    /// The certificate is none.
     #[error("it is no X.509 certificate")]
     Malformed,
-    /// It has no role.
+    /// The certificate states no role.
     #[error("it has no role: the organisation in its subject must be one")]
     Role(#[source] NotARole),
-    /// It has no name.
+    /// The certificate states no name.
     #[error("it has no name: the common name in its subject must be there once")]
     Name,
 }
 
 impl Identity {
-    /// Somebody.
+    /// Makes an identity of a role and a name.
     pub fn new(role: Role, name: impl Into<String>) -> Self {
         Self { role, name: name.into() }
     }
 
-    /// Who a certificate names. Whether it is to be believed is for TLS to check.
+    /// Reads the identity that a certificate states. Whether it is to be believed is for TLS to check.
     ///
     /// # Errors
-    /// If it names nobody.
+    /// If it is no certificate, or states no role or no name.
     pub fn of(certificate: &CertificateDer<'_>) -> Result<Self, IdentityError> {
         let (_, parsed) =
             X509Certificate::from_der(certificate).map_err(|_| IdentityError::Malformed)?;

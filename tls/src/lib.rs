@@ -1,8 +1,8 @@
 //! Certificates of a site, and TLS between its programs.
 //!
-//! A site has one CA. Every program shows a certificate of it, on every link: who it is stands in the certificate
-//! ([`Identity`]), and nothing else is believed. TLS 1.3 only; sessions are never resumed, so that each connection
-//! looks at the certificates anew.
+//! A site has one CA. Every program shows a certificate of it, on every link. The certificate states the
+//! program's [`Identity`], and nothing else is believed. TLS 1.3 only; sessions are never resumed, so that each
+//! connection looks at the certificates anew.
 //!
 //! * [`identity`]: roles and names, and how a certificate says them.
 //! * [`authority`]: the CA: made once, signs what others ask for.

@@ -19,13 +19,13 @@ use crate::{
     token::Pinned,
 };
 
-/// How often the files are looked at.
+/// How often a program looks at its certificate files.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// From so long before a certificate expires the log says so, once a day.
+/// Seconds before a certificate expires from which the log warns, once a day.
 const WARN_BEFORE: i64 = 14 * 86_400;
 /// See [`WARN_BEFORE`].
 const WARN_EVERY: Duration = Duration::from_secs(86_400);
-/// What somebody without a certificate wants to speak.
+/// The protocol (ALPN) that a caller without a certificate asks for.
 pub(crate) const JOINING: &[u8] = b"rackferry-join/1";
 
 /// A connection over TLS.
@@ -34,9 +34,9 @@ pub type Stream<IO> = TlsStream<IO>;
 /// What a connection is for. One kind is never taken for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// gRPC.
+    /// The connection carries gRPC.
     Control,
-    /// Pages.
+    /// The connection carries pages.
     Pages,
 }
 
@@ -49,17 +49,17 @@ impl Purpose {
     }
 }
 
-/// There is no connection.
+/// A connection cannot be made.
 #[derive(Debug, Error)]
 pub enum LinkError {
-    /// The network, or TLS.
+    /// The network or TLS fails.
     #[error("{}", explain(.0))]
     Io(#[from] io::Error),
-    /// The other side shows no certificate, or one that names nobody.
-    #[error("its certificate names nobody")]
+    /// The other side shows no certificate, or one that states no identity.
+    #[error("its certificate does not state a role and a name")]
     Identity(#[from] IdentityError),
-    /// The other side is of the site, but not who was called.
-    #[error("this is {0}, who was not called")]
+    /// The other side is of the site, but not of the role that was called.
+    #[error("this is {0}, which was not called")]
     Stranger(Identity),
 }
 
@@ -91,11 +91,11 @@ pub fn explain(error: &io::Error) -> String {
     }
 }
 
-/// Somebody has called.
+/// A connection that a coordinator has accepted.
 pub enum Accepted<IO> {
-    /// Somebody of the site.
+    /// The caller is of the site.
     Known(Box<Stream<IO>>, Identity),
-    /// Somebody who has no certificate, and wants one.
+    /// The caller has no certificate, and wants one.
     Joining(Box<Stream<IO>>),
 }
 
@@ -119,7 +119,7 @@ impl std::fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// With the files of a folder, whose certificate must be one of these roles.
+    /// Loads the files of a folder, whose certificate must have one of these roles.
     ///
     /// # Errors
     /// If a file is missing or no good; the error says which, and what to do.
@@ -133,17 +133,17 @@ impl Tls {
         self.inner.loaded.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Who this program is.
+    /// The identity of this program.
     pub fn holder(&self) -> Identity {
         self.loaded().holder.clone()
     }
 
-    /// When its certificate expires, in seconds of Unix.
+    /// When this program's certificate expires, in seconds of Unix.
     pub fn expires(&self) -> i64 {
         self.loaded().expires
     }
 
-    /// The folder.
+    /// The folder with this program's certificate.
     pub fn dir(&self) -> &Path {
         &self.inner.dir
     }
@@ -189,11 +189,11 @@ impl Tls {
         }
     }
 
-    /// The caller's side, who calls somebody of this role. In TLS 1.3 it learns only by reading whether the other
-    /// side takes its certificate. Cancel safe.
+    /// Connects to a peer of this role. In TLS 1.3 the caller learns only by reading whether the peer takes its
+    /// certificate. Cancel safe.
     ///
     /// # Errors
-    /// If there is no TLS, or its certificate is not one of the site and of that role.
+    /// If there is no TLS, or the peer's certificate is not one of the site and of that role.
     pub async fn connect<IO>(
         &self,
         io: IO,
@@ -212,7 +212,7 @@ impl Tls {
         Ok((stream.into(), identity))
     }
 
-    /// The called side. Cancel safe.
+    /// Accepts a connection of a caller of the site. Cancel safe.
     ///
     /// # Errors
     /// If there is no TLS, or the caller's certificate is not one of the site.
@@ -230,7 +230,7 @@ impl Tls {
         Ok((stream.into(), identity))
     }
 
-    /// The side of a coordinator, who is called by those that want to belong to the site, too. Cancel safe.
+    /// Accepts a connection as a coordinator, which callers that want to join the site call, too. Cancel safe.
     ///
     /// # Errors
     /// As [`Self::accept`].
@@ -251,7 +251,7 @@ impl Tls {
     }
 }
 
-/// The side of somebody who has nothing but a digest of the CA. Cancel safe.
+/// Connects to a coordinator as a caller that has nothing but a digest of the CA. Cancel safe.
 ///
 /// # Errors
 /// If there is no TLS, or no coordinator of that CA.

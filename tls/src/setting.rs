@@ -25,7 +25,7 @@ pub struct Files {
     pub dir: PathBuf,
 }
 
-/// The only word.
+/// The only word that `tls` may be set to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Off {
@@ -33,16 +33,16 @@ pub enum Off {
     Off,
 }
 
-/// A program cannot begin.
+/// A program cannot start with its setting `tls`.
 #[derive(Debug, Error)]
 pub enum SettingError {
-    /// Neither is said.
+    /// The settings name no certificates, and do not switch TLS off.
     #[error(
         "the settings do not say where the certificates are: set `dir` in `[tls]` to a folder made by {0}. \
          To use no TLS, say so: tls = \"off\""
     )]
     Missing(&'static str),
-    /// A file is no good.
+    /// The files of certificates are no good.
     #[error("the certificates")]
     File(#[from] FileError),
 }

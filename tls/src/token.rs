@@ -1,7 +1,7 @@
-//! The way of a host into the site: a word that an admin got for it, good once.
+//! A token lets a host join the site. An admin creates it for that host, and it is good once.
 //!
-//! A token has a secret, by which the coordinator knows that somebody was let in, and the digest of the CA, by which
-//! the newcomer knows the coordinator. The coordinator keeps a digest of the secret, never the secret.
+//! A token has a secret, by which the coordinator knows that an admin lets the newcomer in, and the digest of the CA,
+//! by which the newcomer knows the coordinator. The coordinator keeps a digest of the secret, never the secret.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -27,7 +27,7 @@ const VERSION: &str = "rackferry-join-1";
 const SECRET: usize = 16;
 const DIGEST: usize = 32;
 
-/// What lets one host in, once.
+/// A token: it lets one host join the site, once.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {
     secret: [u8; SECRET],
@@ -45,19 +45,19 @@ impl fmt::Debug for Token {
 #[error("this is no token: `rackferry token create HOST` makes one")]
 pub struct NotAToken;
 
-/// There is no token.
+/// A token cannot be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Cause)]
 pub enum TokenError {
-    /// No randomness.
+    /// The system gives no random numbers.
     #[error("the system gives no random numbers")]
     Random,
-    /// No CA.
+    /// The CA is no certificate.
     #[error("the CA is no certificate")]
     Authority,
 }
 
 impl Token {
-    /// A new one, for the site of a CA (PEM).
+    /// Makes a token for the site of a CA (PEM).
     ///
     /// # Errors
     /// See [`TokenError`].
@@ -73,7 +73,7 @@ impl Token {
         self.authority
     }
 
-    /// What the coordinator is told.
+    /// The secret, as the newcomer sends it to the coordinator.
     pub fn secret(&self) -> String {
         hex(&self.secret)
     }
@@ -131,7 +131,7 @@ fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
     Some(bytes)
 }
 
-/// Believes the CA of one digest, and whom it has made a coordinator.
+/// A verifier that believes the CA of one digest, and the coordinators that have a certificate of it.
 #[derive(Debug)]
 pub struct Pinned {
     authority: [u8; DIGEST],

@@ -34,7 +34,7 @@ impl Site {
 
 type Ends = (Result<Identity, LinkError>, Result<Identity, LinkError>);
 
-/// A link from one to another: whom each side has met.
+/// Links one to another, and returns the identity that each side has met.
 async fn link(from: &Tls, to: &Tls, role: Role, purpose: Purpose) -> Ends {
     let (near, far) = tokio::io::duplex(1 << 16);
     let calling = async {

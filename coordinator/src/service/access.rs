@@ -1,6 +1,6 @@
-//! Who may call what: one table, looked at before any service is.
+//! Which roles may call which method: one table, looked at before any service is.
 //!
-//! A method that is not in it is nobody's. Without TLS everybody may do everything: the operator wanted that.
+//! Methods not listed are denied to every role. Without TLS every caller may do everything: the operator wanted that.
 
 use std::{
     future::{Ready, ready},
@@ -19,14 +19,14 @@ use tower::{Layer, Service};
 const ALL: &[Role] = &Role::ALL;
 const AGENTS: &[Role] = &[Agent];
 const COORDINATORS: &[Role] = &[Coordinator];
-/// May look.
+/// Roles that may look.
 const LOOK: &[Role] = &[Viewer, Operator, Admin];
-/// May move VMs.
+/// Roles that may move VMs.
 const MOVE: &[Role] = &[Operator, Admin];
-/// May change the site.
+/// Roles that may change the site.
 const CHANGE: &[Role] = &[Admin];
 
-/// Who may call a method.
+/// The roles that may call a method; none if the method is not listed.
 fn allowed(path: &str) -> Option<&'static [Role]> {
     let (service, method) = path.strip_prefix('/')?.split_once('/')?;
     let Some(service) = service.strip_prefix("rackferry.v1.") else {
@@ -63,7 +63,7 @@ fn allowed(path: &str) -> Option<&'static [Role]> {
 
 fn check(caller: Option<&Caller>, path: &str) -> Result<(), Status> {
     let identity = match caller {
-        Some(Caller::Anybody) => return Ok(()),
+        Some(Caller::Anonymous) => return Ok(()),
         Some(Caller::Known(identity)) => identity,
         None => return Err(Status::internal("a call from nowhere")),
     };
@@ -150,7 +150,7 @@ mod tests {
         let methods = methods();
         assert!(methods.len() > 20, "{methods:?}");
         for path in methods {
-            // Those who join have doors of their own.
+            // Callers that join have doors of their own.
             let at_these_doors = !path.contains(".JoinService/");
             assert_eq!(allowed(&path).is_some(), at_these_doors, "{path}");
         }
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn without_tls_everybody_may_everything_and_out_of_nowhere_nobody() {
         let path = "/rackferry.v1.ClusterService/RemoveNode";
-        assert!(check(Some(&Caller::Anybody), path).is_ok());
+        assert!(check(Some(&Caller::Anonymous), path).is_ok());
         assert!(check(None, path).is_err());
     }
 }

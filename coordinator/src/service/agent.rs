@@ -1,4 +1,4 @@
-//! Agents' streams.
+//! The gRPC service for the streams of agents.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::{
 /// How long an agent may take to introduce itself.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
 
-/// The agents' door.
+/// The service for agents.
 pub struct Agents {
     handle: Handle,
     shutdown: CancellationToken,
@@ -73,21 +73,21 @@ impl AgentService for Agents {
             drop(orders);
             let why = read(stream, &handle, &link, &shutdown).await;
             tracing::info!(%host, why, "agent gone");
-            // At the shutdown there is nobody left to tell.
+            // At the shutdown there is no driver left to tell.
             let _ = handle.disconnect(link.connection).await;
         });
         Ok(Response::new(ReceiverStream::new(to_agent)))
     }
 }
 
-/// An agent says what happens on its own host, and on no other.
+/// Refuses an agent that speaks for another host than its own.
 fn speaks_for(caller: Option<&Caller>, host: &str) -> Result<(), Status> {
     match caller {
-        Some(Caller::Anybody) => Ok(()),
+        Some(Caller::Anonymous) => Ok(()),
         Some(Caller::Known(identity)) if identity.name == host => Ok(()),
         Some(Caller::Known(identity)) => {
             let text =
-                format!("this is the certificate of {identity}, who cannot speak for {host}");
+                format!("this is the certificate of {identity}, which cannot speak for {host}");
             Err(refuse(Reason::NotPermitted, text))
         }
         None => Err(Status::internal("a call from nowhere")),
