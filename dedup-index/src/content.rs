@@ -27,7 +27,7 @@ pub struct ContentStats {
 
 /// Digest -> one location that had this content when it was last looked at.
 ///
-/// A hint, never a proof: guests write, so whoever uses a location hashes the page first. Full, the map
+/// A hint, never a proof: guests write, so a reader of a location hashes the page first. Full, the map
 /// refuses digests it does not know and goes on updating those it does: what it knows is as good as what comes.
 pub struct ContentMap {
     locations: Table<Location>,

@@ -15,7 +15,7 @@ impl fmt::Debug for DomainKey {
 
 /// Identity of a page's content: the first 16 bytes of its keyed BLAKE3.
 ///
-/// Digests are uniformly random to whoever lacks the domain's key, so tables use their bits as they are.
+/// Digests are uniformly random to a guest that lacks the domain's key, so tables use their bits as they are.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Digest(pub [u8; 16]);
 

@@ -2,7 +2,7 @@
 //!
 //! * [`PageHasher`] gives pages their identity, many pages side by side; [`is_zero`] spots the commonest page.
 //! * [`Rendezvous`] says which live agent of a rack keeps the index entry of a [`Digest`].
-//! * [`IndexShard`] is that agent's part of the index: who sends which content over a crossing.
+//! * [`IndexShard`] is that agent's part of the index: which session sends which content over a crossing.
 //! * [`ContentMap`] knows where content lies in this host's own memory.
 //!
 //! Index and map are soft state: losing an entry costs bytes on a link, never a guest. Therefore both

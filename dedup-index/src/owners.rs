@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::Holder;
 
-/// Who claims, and for which crossing.
+/// A claimant, and the crossing it claims for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Owner {
     pub(crate) crossing: u64,

@@ -82,7 +82,7 @@ impl IndexShard {
 
     /// Claims `digests` for a crossing and appends the answers to `out`, in order.
     ///
-    /// The first claimer of a digest gets [`ClaimAnswer::Yours`], everybody after it `Taken(first)`, also within
+    /// The first claimer of a digest gets [`ClaimAnswer::Yours`], every later one `Taken(first)`, also within
     /// one batch. Without room for an entry the answer is `Yours`, for others too: that costs bytes, nothing else.
     pub fn claim(
         &self,
@@ -124,7 +124,7 @@ impl IndexShard {
         self.unentered.fetch_add(unentered, Relaxed);
     }
 
-    /// Appends who claimed each of `digests` for this crossing, in order.
+    /// Appends the claimant of each of `digests` for this crossing, in order.
     pub fn resolve(&self, crossing: u64, digests: &[Digest], out: &mut Vec<Option<Holder>>) {
         let owners = self.read_owners();
         let start = out.len();
@@ -198,7 +198,7 @@ impl IndexShard {
         drop(owners);
         self.write_owners().enter(owner);
         let owners = self.read_owners();
-        // Revoked again in between: nobody will miss the entries.
+        // Revoked again in between: the entries will not be missed.
         let number = owners.number(&owner);
         (owners, number)
     }

@@ -45,7 +45,7 @@ struct Room {
     buckets_max: usize,
     rebuilding: Mutex<()>,
     bytes: AtomicUsize,
-    /// Unknown to peers, who could otherwise choose digests that all want the same bucket.
+    /// Unknown to peers, which could otherwise choose digests that all want the same bucket.
     seed: u64,
 }
 

@@ -27,7 +27,7 @@ async fn connect(tls: Option<Tls>) -> (Reader, Writer) {
         let (stream, _) = listener.accept().await.expect("a caller");
         let (_, (mut reader, mut writer)) =
             conn::greeting(stream, far.as_ref()).await.expect("a greeting");
-        conn::accept(&mut writer, 2).await.expect("a caller who listens");
+        conn::accept(&mut writer, 2).await.expect("a caller that listens");
         let (mut payload, mut batches) = (Vec::new(), 0);
         while reader.next(&mut payload).await.is_ok() {
             batches += 1;

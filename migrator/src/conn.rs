@@ -29,8 +29,8 @@ pub enum ConnError {
     /// There is no TLS with the peer.
     #[error(transparent)]
     Tls(#[from] LinkError),
-    /// The peer is somebody else.
-    #[error("the peer is {0}, and not who may be there")]
+    /// The peer is not the expected agent.
+    #[error("the peer is {0}, not the expected agent")]
     Stranger(Identity),
     /// The peer did not answer the greeting in time.
     #[error("no answer to the greeting within {0:?}")]
@@ -155,7 +155,7 @@ fn secured(stream: Secured) -> Framed {
     (FrameReader::new(Either::Right(read)), FrameWriter::new(Either::Right(write)))
 }
 
-/// The caller's side of a socket: over TLS with the agent of `host` and nobody else, or plain.
+/// The caller's side of a socket: over TLS with the agent of `host` and no other peer, or plain.
 async fn call(stream: TcpStream, host: &str, tls: Option<&Tls>) -> Result<Framed, ConnError> {
     prepare(&stream)?;
     let Some(tls) = tls else { return Ok(plain(stream)) };

@@ -29,7 +29,7 @@ pub const RAM_BLOCK: &str = "pc.ram";
 
 /// Bytes of a page, whatever the host's pages are.
 pub const PAGE_BYTES: usize = 4096;
-/// Bytes mapped or reserved at a time; small enough that a thread holds nobody up.
+/// Bytes mapped or reserved at a time; small enough that a thread holds up no other.
 const CHUNK_BYTES: u64 = 32 << 20;
 /// Statfs type of hugetlbfs.
 const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
@@ -305,8 +305,8 @@ impl GuestMemory {
         self.in_chunks(offset, into.len(), |at, range| self.read_at(at, &mut into[range]))
     }
 
-    /// As [`GuestMemory::read_pages`], faster, for pages that somebody has written: one that nobody has would take
-    /// memory from then on.
+    /// As [`GuestMemory::read_pages`], faster, for pages that have been written: one that has not would take memory
+    /// from then on.
     ///
     /// # Errors
     /// Outside of the memory.
@@ -346,7 +346,7 @@ impl GuestMemory {
         Ok(())
     }
 
-    /// Forgets which pages are known to be zero: somebody else (QEMU, the guest) has written.
+    /// Forgets which pages are known to be zero: QEMU or the guest has written.
     pub fn mark_all(&self) {
         self.touched.iter().for_each(|word| word.store(u64::MAX, Ordering::Relaxed));
     }

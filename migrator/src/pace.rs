@@ -29,7 +29,7 @@ const BURST_MIN: f64 = 4096.0;
 /// A wait is not longer, so that a rate that rises is noticed.
 const WAIT_MAX: Duration = Duration::from_millis(100);
 
-/// The rate of a session, shared with whoever may change it.
+/// The rate of a session, shared with the tasks that may change it.
 #[derive(Debug, Default)]
 pub struct Pace {
     /// Bytes per second on the link; 0: no limit.

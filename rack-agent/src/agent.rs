@@ -27,17 +27,17 @@ const INPUTS: usize = 256;
 /// What wakes the agent's task.
 #[derive(Debug)]
 pub enum Input {
-    /// Something happened.
+    /// An event for the agent's rules.
     Event(core::Event<Wire>),
     /// The source of a session calls.
     Called {
         /// The migration.
         migration: core::MigrationId,
-        /// Its session.
+        /// The session's number.
         session: u64,
         /// The generation the target will own with.
         generation: u64,
-        /// Its connection.
+        /// The connection that the source has made.
         framed: Box<Framed>,
     },
 }
@@ -63,7 +63,7 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// An agent that has not met the coordinator yet, and what its task is woken by.
+    /// Makes an agent that has not met the coordinator yet, and the queue of inputs for its task.
     pub fn new(config: Config, vms: VmManager, tls: Option<Tls>) -> (Self, mpsc::Receiver<Input>) {
         let (inputs, queue) = mpsc::channel(INPUTS);
         let inner = Inner {
@@ -80,12 +80,12 @@ impl Agent {
         (Self { inner: Arc::new(inner) }, queue)
     }
 
-    /// Its settings.
+    /// The agent's settings.
     pub fn config(&self) -> &Config {
         &self.inner.config
     }
 
-    /// Its VMs.
+    /// The VMs of this host.
     pub fn vms(&self) -> &VmManager {
         &self.inner.vms
     }
@@ -95,22 +95,22 @@ impl Agent {
         &self.inner.programs
     }
 
-    /// Its certificates, unless TLS is off.
+    /// The agent's certificates, unless TLS is off.
     pub fn tls(&self) -> Option<&Tls> {
         self.inner.tls.as_ref()
     }
 
-    /// The rack; none before the coordinator's welcome.
+    /// The agent's rack; none before the coordinator's welcome.
     pub fn rack(&self) -> Option<&Arc<Rack>> {
         self.inner.rack.get()
     }
 
-    /// Rises whenever a report would say something new.
+    /// A number that rises whenever a report would say something new.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.inner.vms.changes()
     }
 
-    /// Is the coordinator's stream up?
+    /// Whether the stream to the coordinator is up.
     pub fn is_connected(&self) -> bool {
         self.inner.connected.load(Ordering::Relaxed)
     }
@@ -131,7 +131,7 @@ impl Agent {
         self.input(Input::Event(event)).await;
     }
 
-    /// First message of a stream.
+    /// Makes the first message of a stream.
     pub async fn hello(&self) -> v1::Hello {
         let config = self.config();
         v1::Hello {
@@ -145,7 +145,7 @@ impl Agent {
         }
     }
 
-    /// Everything there is on this host.
+    /// Makes a report of all VMs of this host.
     pub async fn report(&self) -> v1::HostReport {
         v1::HostReport {
             memory_free_bytes: self.inner.vms.memory_free_bytes(),
@@ -153,7 +153,7 @@ impl Agent {
         }
     }
 
-    /// The coordinator gives this host its number. False: nothing can be hashed with its key.
+    /// Takes the number of this host from the coordinator. False: nothing can be hashed with the coordinator's key.
     pub fn welcome(&self, welcome: &v1::Welcome) -> bool {
         let Ok(key) = <[u8; 32]>::try_from(welcome.domain_key.as_slice()) else {
             warn!("the coordinator's domain key is not 32 bytes long: no page can be hashed");
@@ -174,7 +174,7 @@ impl Agent {
         true
     }
 
-    /// The coordinator says who is in the rack.
+    /// Takes the agents of the rack from the coordinator.
     pub fn rack_view(&self, view: &v1::RackView) {
         let Some(rack) = self.rack() else { return };
         let member = |m: &v1::RackMember| Member {
@@ -188,14 +188,14 @@ impl Agent {
         rack.shard.retain_crossings(&view.open_crossings);
     }
 
-    /// A VM's memory is in the content store under this number.
+    /// Notes that a VM's memory is in the content store under this number.
     pub fn memory_added(&self, vm: &str, id: u32) {
         if let Some(old) = self.inner.memories.insert(vm.to_owned(), id) {
             self.drop_memory(old);
         }
     }
 
-    /// A VM's memory goes away: its contents are no longer on offer, and nothing keeps its bytes.
+    /// Drops a VM's memory from the content store: its contents are no longer on offer, and nothing keeps its bytes.
     pub fn memory_gone(&self, vm: &str) {
         if let Some((_, id)) = self.inner.memories.remove(vm) {
             self.drop_memory(id);

@@ -10,13 +10,13 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::vm::Qemu;
 
-/// `/etc/rackferry/agent.toml`.
+/// The settings of an agent: `/etc/rackferry/agent.toml`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Name of this host, unique in the site.
     pub host: String,
-    /// Name of its rack.
+    /// Name of the host's rack.
     pub rack: String,
     /// The coordinators: one `host:port`, several with commas between them, or a list. Any one leads to
     /// the leader.
@@ -44,7 +44,7 @@ pub struct Config {
     pub qemu: Qemu,
     /// Where `/metrics` is served; nowhere if absent.
     pub metrics_listen: Option<SocketAddr>,
-    /// Where its certificate is, or that there is no TLS. One of both must be said.
+    /// Where the agent's certificate is, or that there is no TLS. One of both must be set.
     pub tls: Option<Setting>,
 }
 

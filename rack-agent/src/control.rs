@@ -1,4 +1,4 @@
-//! The stream to the coordinator that leads: dialled again for ever, orders in, words out.
+//! The stream to the coordinator that leads: dialled again for ever, orders in, messages out.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -31,9 +31,9 @@ pub type Sender = mpsc::Sender<v1::ConnectRequest>;
 pub enum Happened {
     /// A coordinator is dialled; what is told from now on is not in the first message.
     Dialling,
-    /// It takes the stream.
+    /// The coordinator takes the stream.
     Connected(Sender),
-    /// It gives an order.
+    /// The coordinator gives an order.
     Ordered(Down),
     /// The stream is gone.
     Ended,
@@ -48,24 +48,24 @@ enum State {
     Up(Box<Streaming<v1::ConnectResponse>>),
 }
 
-/// The stream.
+/// The stream to the coordinator that leads.
 pub struct Control {
     agent: Agent,
     coordinators: Coordinators,
     state: State,
-    /// That none can be reached was logged.
+    /// Whether the log says already that no coordinator can be reached.
     reported: bool,
 }
 
 impl Control {
-    /// A stream that will be dialled at once.
+    /// Makes a stream that will be dialled at once.
     pub fn new(agent: Agent) -> Self {
         let coordinators = Coordinators::new(agent.config().coordinator.clone());
         let state = State::Resting(Box::pin(sleep(Duration::ZERO)));
         Self { agent, coordinators, state, reported: false }
     }
 
-    /// What happens next. Cancel safe.
+    /// Waits for what happens next to the stream. Cancel safe.
     pub async fn next(&mut self) -> Happened {
         loop {
             match &mut self.state {
@@ -154,7 +154,7 @@ fn closed() -> Status {
     Status::unavailable("the stream was closed")
 }
 
-/// What the coordinator orders, for logs.
+/// The name of a coordinator's order, for logs.
 pub fn name_of(order: &Down) -> &'static str {
     match order {
         Down::Welcome(_) => "welcome",

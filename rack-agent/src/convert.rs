@@ -1,4 +1,4 @@
-//! Between the agent's own types and those of `rackferry.v1`.
+//! Conversions between the agent's own types and those of `rackferry.v1`.
 
 use rackferry_agent_core as core;
 use rackferry_agent_core::{Carried, MigrationId, Order, Question, SourceWord, Word};
@@ -63,12 +63,12 @@ pub fn order(order: Down) -> Option<Order<Wire>> {
     })
 }
 
-/// A migration, as it is named on the wire.
+/// Reads the id of a migration, as it is named on the wire.
 pub fn id(text: &str) -> Option<MigrationId> {
     text.parse().ok()
 }
 
-/// What the coordinator is told.
+/// The message that tells the coordinator this.
 pub fn word(word: Word<Wire>) -> Up {
     match word {
         Word::TargetReady(id) => Up::TargetReady(v1::TargetReady { migration_id: id.to_string() }),
@@ -118,7 +118,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// What a source session says.
+/// What a source session tells, as the agent's rules take it.
 pub fn notice(id: MigrationId, notice: Notice) -> SourceWord<Wire> {
     match notice {
         Notice::AskSlot { predicted_ms } => SourceWord::AskSlot { predicted_ms },
@@ -128,7 +128,7 @@ pub fn notice(id: MigrationId, notice: Notice) -> SourceWord<Wire> {
     }
 }
 
-/// What a target session is told.
+/// The command of the rules, as a target session takes it.
 pub fn target_command(command: &core::TargetCommand) -> target::Command {
     match command {
         core::TargetCommand::Resume(_) => target::Command::Resume,

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use rackferry_tls::grpc::authority_of;
 
-/// Pause before one is dialled again; it doubles with every round in which none was reached.
+/// Pause before a coordinator is dialled again; it doubles with every round in which none was reached.
 const REDIAL: Duration = Duration::from_millis(300);
-/// The longest pause.
+/// The longest pause before a coordinator is dialled again.
 const REDIAL_MAX: Duration = Duration::from_millis(2400);
 /// Hints followed one after the other without a pause: coordinators that have just elected another may point
 /// at each other.
@@ -32,18 +32,18 @@ impl Coordinators {
         Self { addresses, at: 0, hint: None, hints: 0, failures: 0 }
     }
 
-    /// The one to dial.
+    /// The address of the coordinator to dial.
     pub fn current(&self) -> &str {
         self.hint.as_ref().unwrap_or(&self.addresses[self.at])
     }
 
-    /// The current one took us in.
+    /// Notes that the current coordinator has taken the stream.
     pub fn connected(&mut self) {
         (self.hints, self.failures) = (0, 0);
     }
 
-    /// The current one ended it, or was never reached; `leader` (`host:port`) is who it said leads. Returns how
-    /// long to wait before the next one is dialled.
+    /// The current coordinator ended the connection, or was never reached; `leader` (`host:port`) is the one it named.
+    /// Returns how long to wait before the next one is dialled.
     pub fn next(&mut self, leader: Option<&str>) -> Duration {
         let current = self.current();
         if let Some(leader) = leader.map(authority_of).map(str::to_owned)

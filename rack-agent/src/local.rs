@@ -16,7 +16,7 @@ use crate::vm::VmSpec;
 /// Longest order: a VM spec with room to spare.
 const MAX_ORDER: u64 = 256 << 10;
 
-/// An order.
+/// An operator's order to the agent of this host.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Order {
@@ -25,33 +25,33 @@ pub enum Order {
         /// Text of the spec file.
         spec: String,
     },
-    /// All VMs of this host.
+    /// List the VMs of this host.
     List,
     /// End a VM for good.
     Destroy {
-        /// Its name.
+        /// The name of the VM.
         name: String,
     },
 }
 
-/// The answer.
+/// The agent's answer to an order.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Answer {
-    /// Done.
+    /// The agent has carried the order out.
     Done,
     /// Name and state of each VM.
     Vms(Vec<(String, String)>),
-    /// Not done, and why.
+    /// The reason for which the agent has not carried the order out.
     Error(String),
 }
 
-/// Where the socket of a state directory is.
+/// The path of the socket in a state directory.
 pub fn socket(state_dir: &Path) -> PathBuf {
     state_dir.join("agent.sock")
 }
 
-/// Listens for orders.
+/// Listens for an operator's orders.
 ///
 /// # Errors
 /// The socket cannot be made.

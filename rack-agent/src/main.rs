@@ -26,7 +26,7 @@ const WORKERS_MIN: usize = 4;
 #[derive(Debug, Parser)]
 #[command(version, about = "The Rackferry agent of one host")]
 struct Args {
-    /// Settings.
+    /// The settings file of the agent.
     #[arg(long, default_value = "/etc/rackferry/agent.toml")]
     config: PathBuf,
     #[command(subcommand)]
@@ -50,14 +50,14 @@ enum Command {
 enum VmCommand {
     /// Start the VM of a spec file, or attach to it.
     Start {
-        /// The spec file.
+        /// The spec file of the VM.
         spec: PathBuf,
     },
     /// List the VMs of this host.
     List,
     /// End a VM for good.
     Destroy {
-        /// Its name.
+        /// The name of the VM.
         name: String,
     },
 }

@@ -29,9 +29,9 @@ const BUILD_INFO: &str = "rackferry_build_info";
 /// A metric's type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Only rises, in whole numbers.
+    /// A metric that only rises, in whole numbers.
     Counter,
-    /// Any number.
+    /// A metric that may be any number.
     Gauge,
 }
 
@@ -85,7 +85,7 @@ fn certificate(expires: i64) {
     ::metrics::gauge!(CERTIFICATE_EXPIRY).set(expires as f64);
 }
 
-/// A migration ended on this side.
+/// Counts a migration that ended on this side.
 pub fn migration_ended(side: Side, outcome: &'static str) {
     ::metrics::counter!(MIGRATIONS, "side" => word(side), "outcome" => outcome).increment(1);
 }
@@ -105,7 +105,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// A session begins.
+    /// Makes the meter of a session that begins.
     #[must_use]
     pub fn new(side: Side) -> Self {
         ::metrics::gauge!(ACTIVE_STREAMS, "side" => word(side)).increment(1.0);

@@ -45,7 +45,7 @@ async fn prepare_vm(
     {
         return Ok(());
     }
-    // QEMU would fail too, in words that help nobody.
+    // QEMU would fail too, with a message that does not help the operator.
     if let Some(blocker) = preflight::blockers(agent, &spec).await.first() {
         anyhow::bail!("{}: {}", blocker.cause, blocker.fix);
     }

@@ -113,7 +113,7 @@ impl Neighbour {
         Ok(())
     }
 
-    /// Sends the contents that are here; says of the others whether somebody still brings them.
+    /// Sends the contents that are here; says of the others whether a session still brings them.
     async fn fetch(&mut self, request: &FetchRequest) -> Result<(), ConnError> {
         let digests: Vec<Digest> = request.wanted.iter().map(|w| w.0).collect();
         let mut states: Vec<u8> = request

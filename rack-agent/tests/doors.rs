@@ -1,5 +1,5 @@
-//! Who is let in at an agent's page port, and who is not: a real process, a coordinator played by the test, and
-//! callers of every kind.
+//! Which callers are let in at an agent's page port, and which are not: a real process, a coordinator played by the
+//! test, and callers of every kind.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
 mod common;
@@ -61,7 +61,7 @@ async fn people_and_coordinators_get_no_pages() {
     wait_for(async || call(&site, HOST, Some(&neighbour)).await.is_ok()).await;
     for role in [Role::Viewer, Role::Operator, Role::Admin, Role::Coordinator] {
         assert!(call(&site, HOST, Some(&site.issue(role, role.as_str()))).await.is_err());
-        let why = format!("the peer is {role} {role}, and not who may be there");
+        let why = format!("the peer is {role} {role}, not the expected agent");
         wait_for(async || site.log().contains(&why)).await;
     }
 }

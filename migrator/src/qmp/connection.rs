@@ -176,7 +176,7 @@ impl Task {
         match raw.parse(received_at) {
             Parsed::Event(event) => {
                 debug!(event = ?event.event, "QEMU event");
-                // No receiver is fine: nobody is interested at the moment.
+                // No receiver is fine: no task waits for events at the moment.
                 let _ = self.events.send(event);
             }
             Parsed::Pass(pass) => {

@@ -1,7 +1,7 @@
 //! Driver for QEMU's machine protocol (QMP), from QEMU 7.2 on.
 //!
 //! One task owns the socket, [`Qmp`] is a handle to it that may be cloned and given up at any time: a
-//! caller that stops waiting (a QEMU in its completion phase holds its big lock and answers nobody)
+//! caller that stops waiting (a QEMU in its completion phase holds its big lock and answers no command)
 //! leaves the connection intact, its late answer is dropped.
 //!
 //! Commands are those of the `qapi` crate or small types of our own implementing its `Command` trait,
@@ -68,7 +68,7 @@ impl Qmp {
     /// Cancel safe: nothing is left behind.
     ///
     /// # Errors
-    /// The socket is not there, somebody else holds the monitor, or it does not speak QMP.
+    /// The socket is not there, another client holds the monitor, or it does not speak QMP.
     pub async fn connect(path: impl AsRef<Path>) -> Result<Self, QmpError> {
         let path = path.as_ref();
         let deadline = Instant::now() + DEFAULT_TIMEOUT;
@@ -139,7 +139,7 @@ impl Qmp {
         &self.shared.path
     }
 
-    /// Process that listens at the socket, from the kernel: QEMU itself, or who gave it the socket.
+    /// Process that listens at the socket, from the kernel: QEMU itself, or the process that gave it the socket.
     #[must_use]
     pub fn peer_pid(&self) -> Option<u32> {
         self.shared.peer_pid

@@ -342,7 +342,7 @@ impl Qmp {
     }
 }
 
-/// From 11.1 on an acknowledgement nobody asked for is an error with the newest machine types.
+/// From 11.1 on an acknowledgement that QEMU did not ask for is an error with the newest machine types.
 fn valve_of(version: QemuVersion, caps: &Capabilities) -> Valve {
     if caps.contains_key("switchover-ack") && !version.at_least(11, 1) {
         Valve::SwitchoverAck

@@ -13,7 +13,7 @@ use super::Member;
 use crate::conn;
 use crate::limits::{NEIGHBOUR_BACKOFF, NEIGHBOUR_REQUESTS};
 
-/// An answer: the payload of the frame, decoded by whoever asked.
+/// An answer: the payload of the frame, decoded by the caller.
 pub type Answer = Vec<u8>;
 
 type Waiting = Arc<DashMap<u64, oneshot::Sender<Answer>>>;
@@ -72,7 +72,7 @@ async fn run(
             Ok((reader, writer)) => serve(first, &mut queue, reader, writer).await,
             Err(error) => {
                 debug!(%addr, %error, "neighbour cannot be reached");
-                // Whoever asks meanwhile learns at once that there is nobody.
+                // A caller that asks meanwhile learns at once that the neighbour is away.
                 let until = Instant::now() + NEIGHBOUR_BACKOFF;
                 drop(first);
                 while let Ok(Some(request)) =
@@ -124,6 +124,6 @@ async fn serve<R, W>(
         };
     }
     reading.abort();
-    // Dropping the senders tells everybody who waits.
+    // Dropping the senders tells every caller that waits.
     waiting.clear();
 }

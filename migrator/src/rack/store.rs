@@ -162,7 +162,7 @@ impl ContentStore {
     }
 
     /// Looks for the contents of `wanted` and leaves in `reader` what it finds. Entries whose page has been overwritten
-    /// since stay, so that the next one who asks learns the same and does not wait for content that has come and gone.
+    /// since stay, so that the next caller learns the same and does not wait for content that has come and gone.
     pub fn read(&self, hasher: &PageHasher, wanted: &[Digest], reader: &mut StoreReader) {
         reader.locations.clear();
         self.map.lookup_batch(wanted, &mut reader.locations);

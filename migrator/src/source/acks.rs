@@ -1,4 +1,4 @@
-//! What the target says, on its way to whom it concerns.
+//! Frames of the target, passed to the parts of the source session that they concern.
 
 use std::sync::Arc;
 

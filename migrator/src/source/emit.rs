@@ -272,7 +272,7 @@ impl<W: AsyncWrite + Unpin> Emitter<W> {
 }
 
 impl Scratch {
-    /// Adds a page: by reference if somebody else has claimed its content, else as content.
+    /// Adds a page: by reference if another session has claimed its content, else as content.
     fn page(&mut self, block: u16, page: u32, at: usize, claim: Option<(Digest, Option<Holder>)>) {
         if let Some((digest, Some(holder))) = claim
             && self.head.reference(block, page, digest, holder)

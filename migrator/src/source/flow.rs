@@ -18,7 +18,7 @@ pub struct KeptPage {
     pub at: u32,
     /// Its digest.
     pub digest: Digest,
-    /// Who was named as its holder.
+    /// The holder that the reference names.
     pub holder: Holder,
 }
 
@@ -101,7 +101,7 @@ impl Flow {
         self.with(|s| s.unresolved.get(&seq).cloned().flatten())
     }
 
-    /// The connection is gone: nobody shall wait for it.
+    /// The connection is gone: no task shall wait for it.
     pub fn break_off(&self) {
         self.with(|s| s.broken = true);
         self.changed.notify_waiters();

@@ -61,7 +61,7 @@ impl Wanted {
         entry.waiters.push((page, reference));
     }
 
-    /// The content is here (or its pages were supplied): who waits for it?
+    /// The content is here (or its pages were supplied): takes the pages that wait for it.
     pub fn take(&mut self, digest: &Digest) -> Vec<(PageId, ReferenceId)> {
         self.entries.remove(digest).map(|e| e.waiters).unwrap_or_default()
     }

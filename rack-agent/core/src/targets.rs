@@ -93,7 +93,7 @@ impl<C: Carried> Targets<C> {
         self.expected.remove(&migration)
     }
 
-    /// Nobody is expected for this migration any more.
+    /// No source is expected for this migration any more.
     pub(crate) fn forget(&mut self, migration: MigrationId) {
         self.expected.remove(&migration);
     }

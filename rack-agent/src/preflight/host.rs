@@ -27,7 +27,7 @@ pub struct Program {
 /// What programs have said, until their files change: a QEMU takes a tenth of a second of CPU to say it.
 #[derive(Debug, Default)]
 pub struct Programs {
-    /// Held while one is asked: who waits wants the same answer.
+    /// Held while a program is asked: a task that waits wants the same answer.
     known: Mutex<HashMap<PathBuf, (SystemTime, Arc<Program>)>>,
 }
 

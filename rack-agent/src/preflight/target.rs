@@ -55,7 +55,7 @@ fn room(agent: &Agent, spec: &VmSpec) -> Vec<v1::Finding> {
         let what =
             if vm.status().standing.role == Role::Run { "VM" } else { "copy that is arriving" };
         let cause = format!("there is a {what} of that name already");
-        let fix = "wait for it, or remove it if nobody needs it: rackferry-agent vm destroy";
+        let fix = "wait for it, or remove it if it is not needed: rackferry-agent vm destroy";
         findings.push(blocks(FindingCode::NameTaken, cause, fix));
     }
     let (need, free) = (spec.memory_bytes(), agent.vms().memory_free_bytes());

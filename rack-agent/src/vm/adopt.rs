@@ -35,7 +35,7 @@ pub struct Adoption {
     /// VMs whose QEMU is gone; they are forgotten now.
     pub dead: Vec<DeadVm>,
     /// VMs that could not be looked at yet. Each is listed as unknown and looked at again until it answers
-    /// or is gone: as long as its QEMU may run, nobody may take it for gone.
+    /// or is gone: as long as its QEMU may run, it must not be taken for gone.
     pub unreachable: Vec<(String, VmError)>,
 }
 

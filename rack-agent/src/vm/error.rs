@@ -20,23 +20,23 @@ pub enum VmError {
         /// Name of the VM.
         name: String,
     },
-    /// An earlier agent has left it, and its QEMU does not answer.
+    /// An earlier agent has left the VM, and its QEMU does not answer.
     #[error("QEMU of VM {name} does not answer since the agent was started; it may run")]
     Unreachable {
         /// Name of the VM.
         name: String,
     },
-    /// It would not fit.
+    /// The VM does not fit into the memory for guests.
     #[error("VM {name} needs {needed} bytes of memory, {free} are free for guests")]
     NoMemory {
         /// Name of the VM.
         name: String,
-        /// Bytes it needs.
+        /// Bytes that the VM needs.
         needed: u64,
         /// Bytes left under the ceiling.
         free: u64,
     },
-    /// The rules do not allow it.
+    /// The agent's rules do not allow what was asked of the VM.
     #[error(transparent)]
     Refused(Refusal),
     /// QEMU ended while it was being started.
@@ -44,7 +44,7 @@ pub enum VmError {
     EndedAtOnce {
         /// Name of the VM.
         name: String,
-        /// End of its log.
+        /// The end of QEMU's log.
         log: String,
     },
     /// The program cannot be run.
@@ -62,7 +62,9 @@ pub enum VmError {
         pid: u32,
     },
     /// An attached VM has no process that could be killed.
-    #[error("VM {name} was started by somebody else and does not answer QMP: end it there")]
+    #[error(
+        "VM {name} was started outside of Rackferry and does not answer QMP: end it where it was started"
+    )]
     NotOurs {
         /// Name of the VM.
         name: String,

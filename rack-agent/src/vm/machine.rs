@@ -111,7 +111,7 @@ impl Vm {
         &self.spec
     }
 
-    /// Its QEMU; `None` if it was started by somebody else and cannot be told from its socket.
+    /// The VM's QEMU; `None` if it was started outside of Rackferry and cannot be told from its socket.
     #[must_use]
     pub fn process(&self) -> Option<&QemuProcess> {
         self.process.as_deref()

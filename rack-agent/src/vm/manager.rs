@@ -52,10 +52,10 @@ pub(super) struct Inner {
 /// A name in use.
 #[derive(Debug, Default)]
 struct Entry {
-    /// Held by whoever starts or ends a VM of this name.
+    /// Held by the task that starts or ends a VM of this name.
     busy: Arc<tokio::sync::Mutex<()>>,
     vm: Option<Arc<Vm>>,
-    /// Left by an earlier agent, and its QEMU does not answer: it may run, so nobody may take it for gone.
+    /// Left by an earlier agent, and its QEMU does not answer: it may run, so it must not be taken for gone.
     unreachable: Option<VmSummary>,
     /// Bytes promised to the VM, from before it is started.
     reserved: u64,
@@ -254,7 +254,7 @@ impl Inner {
         busy.lock_owned().await
     }
 
-    /// The VM, once nobody else starts or ends it.
+    /// The VM, once no other task starts or ends it.
     async fn take(&self, name: &str) -> Result<Option<(OwnedMutexGuard<()>, Arc<Vm>)>, VmError> {
         if !self.table().contains_key(name) {
             return Ok(None);
@@ -272,7 +272,7 @@ impl Inner {
         }
     }
 
-    /// Drops a name that nobody uses.
+    /// Drops a name that no VM and no task uses.
     fn forget_unused(&self, name: &str, busy: OwnedMutexGuard<()>) {
         let mut table = self.table();
         drop(busy);

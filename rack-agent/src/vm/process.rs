@@ -1,5 +1,5 @@
 //! QEMU processes that outlive the agent. A process is known by pid, start time and boot, and held by a
-//! pidfd: a pid that was given to somebody else is never killed.
+//! pidfd: a pid that was given to another process is never killed.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -62,7 +62,7 @@ impl QemuProcess {
             .stderr(error_log)
             .spawn()
             .map_err(failed)?;
-        // Not reaped yet, so the pid cannot be anybody else's. From here on the pidfd is used.
+        // Not reaped yet, so the pid cannot be another process's. From here on the pidfd is used.
         match Self::of_pid(child.id())? {
             Some(process) => Ok(process),
             None => {
@@ -72,7 +72,7 @@ impl QemuProcess {
         }
     }
 
-    /// The process with this pid now, `None` if there is none (or a dead one nobody reaped).
+    /// The process with this pid now, `None` if there is none (or a dead one that was not reaped).
     ///
     /// # Errors
     /// The kernel refuses.
@@ -120,7 +120,7 @@ impl QemuProcess {
         Ok(None)
     }
 
-    /// Who it is.
+    /// The identity of the process.
     #[must_use]
     pub fn id(&self) -> &ProcessId {
         &self.id

@@ -174,7 +174,7 @@ pub struct Nic {
     pub mac: String,
 }
 
-/// A VM that somebody else has started.
+/// A VM that was started outside of Rackferry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Attach {
@@ -275,7 +275,7 @@ impl VmSpec {
         &self.fields.machine
     }
 
-    /// How to reach the VM if somebody else has started it.
+    /// How to reach the VM if it was started outside of Rackferry.
     #[must_use]
     pub fn attach(&self) -> Option<&Attach> {
         self.fields.attach.as_ref()

@@ -23,11 +23,11 @@ pub struct Status {
     /// Whether the VM belongs here, and the migration it takes part in.
     #[serde(flatten)]
     pub standing: Standing,
-    /// Its QEMU; `None` while it is being started, and for a VM of somebody else that cannot be told.
+    /// The VM's QEMU; `None` while it is being started, and if it was started outside of Rackferry and cannot be told.
     pub process: Option<ProcessId>,
     /// Name of its memory; `None` if the agent does not own it.
     pub memfd: Option<String>,
-    /// Started by somebody else.
+    /// Whether the VM was started outside of Rackferry.
     #[serde(default)]
     pub attached: bool,
 }

@@ -130,7 +130,7 @@ fn free_addr() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
-/// A coordinator that welcomes everybody, and signs what it is asked to.
+/// A coordinator that welcomes every agent, and signs every request.
 #[derive(Clone)]
 struct Played {
     ca: PathBuf,
@@ -162,7 +162,7 @@ impl EnrolmentService for Played {
         &self,
         _: Request<CreateTokenRequest>,
     ) -> Result<Response<CreateTokenResponse>, Status> {
-        Err(Status::unimplemented("nobody asks for it here"))
+        Err(Status::unimplemented("no test asks for it"))
     }
 
     async fn renew(

@@ -93,7 +93,7 @@ impl Host {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    /// Starts a QEMU as somebody else would.
+    /// Starts a QEMU outside of Rackferry.
     pub async fn foreign_qemu(&mut self, qemu: &Qemu, socket: &Path) -> u32 {
         let mut command = Command::new(&qemu.binary);
         for folder in &qemu.firmware {

@@ -270,7 +270,7 @@ async fn migrate(source: &Host, target: &mut Host) {
     assert_eq!((listed.run_state, listed.standing), (VmState::Running, standing));
 }
 
-/// A QEMU that does not answer a new agent may run: it is neither gone nor anybody's to remove.
+/// A QEMU that does not answer a new agent may run: it does not count as gone, and no order removes it.
 #[tokio::test]
 async fn a_vm_that_does_not_answer_is_unknown_until_it_does() {
     for (_, qemu) in qemus().into_iter().take(1) {

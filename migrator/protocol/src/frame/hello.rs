@@ -1,4 +1,4 @@
-//! The first frame of a connection: version, role and who is calling.
+//! The first frame of a connection: version, role and caller.
 
 use super::{FrameError, Put, Reader};
 

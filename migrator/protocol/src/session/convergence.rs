@@ -95,7 +95,7 @@ impl Convergence {
         first_pass_done && predict::fits(stop_ms, self.limit_ms)
     }
 
-    /// Somebody wants it over now, however long the VM is stopped. True if that changes anything.
+    /// Takes the limit off the stop: the migration shall end now, however long the VM is stopped. True if that is new.
     pub fn force_switchover(&mut self) -> bool {
         std::mem::replace(&mut self.limit_ms, UNBOUNDED_MS) != UNBOUNDED_MS
     }

@@ -131,8 +131,8 @@ fn any_disruption() -> impl Strategy<Value = Disruption> {
 }
 
 proptest! {
-    /// Whatever the looks say: nobody is given up, and no limit raised, without eight passes and five seconds since the last such
-    /// step; limits only rise; only `allow` has none in the end.
+    /// Whatever the looks say: no VM is given up, and no limit raised, without eight passes and five seconds since the
+    /// last such step; limits only rise; only `allow` has none in the end.
     #[test]
     fn no_looks_make_it_hasty(
         disruption in any_disruption(),

@@ -172,7 +172,7 @@ pub enum Phase {
     },
     /// SHUT(0) was forwarded; waiting until QEMU confirms that it stopped for good.
     Stopping {
-        /// The target was lost meanwhile. It is said only once: nobody would hear Go.
+        /// The target was lost meanwhile. The loss is told only once; Go would reach no peer.
         lost: Option<String>,
     },
     /// Go was sent.

@@ -82,7 +82,7 @@ fn a_lost_peer_rolls_back_until_shut_is_forwarded() {
     let (_, out) = drive(false, &then(&[granted(), lost, Event::Postmigrate, Event::Resumed]));
     assert!(!out.contains(&Effect::CloseStream));
     assert!(out.contains(&Effect::AttestStopped));
-    // It is told of the lost peer once: nobody would answer Go.
+    // The session is told of the lost peer once: no peer would answer Go.
     assert!(matches!(out.last(), Some(Effect::Finish(Outcome::Stopped(_)))));
 }
 

@@ -108,7 +108,7 @@ impl Target {
                 ]);
                 Phase::Ended
             }
-            // Loaded, and nobody here knows who owns the VM: leave it paused, the coordinator asks for it.
+            // Loaded, and the session does not know which host owns the VM: leave it paused, the coordinator asks.
             (Phase::Loaded, Event::PeerLost(_)) => {
                 out.push(Effect::Finish);
                 Phase::Ended

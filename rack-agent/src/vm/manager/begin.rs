@@ -85,7 +85,7 @@ impl Inner {
         Ok(Vm::new(Parts { spec, dir, machine, process, qmp, memory, status, state, changes }))
     }
 
-    /// Takes over a VM that somebody else has started.
+    /// Takes over a VM that was started outside of Rackferry.
     pub(super) async fn attach(
         &self,
         spec: VmSpec,

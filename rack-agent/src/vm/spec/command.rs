@@ -28,7 +28,7 @@ impl VmSpec {
         for folder in &qemu.firmware {
             argv.option("-L", folder);
         }
-        // Threads with names: whoever looks at a host sees what is the guest's and what is QEMU's.
+        // Threads with names: an operator on the host sees what is the guest's and what is QEMU's.
         argv.option("-name", format!("{},debug-threads=on", self.name));
         argv.flags(&["-nodefaults", "-no-user-config", "-S", "-display", "none"]);
         argv.option("-object", self.memory_backend(launch.memory));

@@ -20,7 +20,7 @@ pub struct Needs<'a> {
 }
 
 impl VmSpec {
-    /// What a host must have for it. Of a VM that somebody else has started only its spec is known.
+    /// What a host must have for it. Of a VM that was started outside of Rackferry only the spec is known.
     #[must_use]
     pub fn needs(&self) -> Needs<'_> {
         let fields = &self.fields;

@@ -1,4 +1,4 @@
-//! Who waits for whom at a barrier.
+//! Which channels wait at a barrier, and until when.
 
 use super::super::item::Item;
 

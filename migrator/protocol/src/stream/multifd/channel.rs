@@ -8,7 +8,7 @@ use super::packet::{INIT_LEN, Init, PacketHeader};
 /// A piece of a multifd channel. Positions are indices into the buffer given to the same call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChannelItem {
-    /// The channel says who it is; always the first.
+    /// The channel says which one it is; always the first item.
     Init(Init),
     /// A page with content: the 4096 bytes at `at`.
     Page {
