@@ -1,4 +1,4 @@
-//! Settings.
+//! The coordinator's settings.
 
 use std::{
     collections::BTreeMap,
@@ -16,23 +16,23 @@ use thiserror::Error;
 
 use crate::raft::NodeId;
 
-/// Everything that can be set.
+/// Every setting of a coordinator.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where it listens.
+    /// Where the coordinator listens.
     pub server: Server,
-    /// Where it keeps its log.
+    /// Where the coordinator keeps its log.
     pub storage: Storage,
-    /// How much may happen at once.
+    /// How many migrations and switchovers may be under way at once.
     pub limits: LimitSettings,
-    /// Which coordinator this is, and who the others are.
+    /// Which coordinator this is, and which others there are.
     pub cluster: Cluster,
-    /// Where its certificates are, or that there is no TLS. One of both must be said.
+    /// Where the coordinator's certificates are, or that there is no TLS. One of both must be set.
     pub tls: Option<rackferry_tls::Setting>,
 }
 
-/// Where it listens.
+/// Where the coordinator listens.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Server {
@@ -46,7 +46,7 @@ impl Default for Server {
     }
 }
 
-/// Where it keeps its log.
+/// Where the coordinator keeps its log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Storage {
@@ -62,11 +62,11 @@ impl Default for Storage {
     }
 }
 
-/// Which coordinator this is, and who the others are. Without any of it: one, by itself.
+/// Which coordinator this is, and which others there are. Without any of it: one, by itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cluster {
-    /// Its number; never another's, and never another one.
+    /// The coordinator's number; no other one has it, and it never changes.
     pub id: NodeId,
     /// The first members, this one among them; of one that joins only itself.
     pub peers: Vec<Peer>,
@@ -74,11 +74,11 @@ pub struct Cluster {
     pub join: bool,
 }
 
-/// A coordinator.
+/// A coordinator of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Peer {
-    /// Its number.
+    /// The coordinator's number.
     pub id: NodeId,
     /// Where agents, clients and the other coordinators reach it: `host:port`.
     pub addr: String,
@@ -95,29 +95,29 @@ impl Default for Cluster {
 pub struct Members {
     /// Which coordinator this is.
     pub id: NodeId,
-    /// Where it is reached.
+    /// Where the other coordinators reach this one.
     pub addr: String,
     /// The first members.
     pub peers: BTreeMap<NodeId, String>,
-    /// It waits to be added.
+    /// Whether the coordinator waits to be added.
     pub join: bool,
 }
 
-/// [`Cluster`] makes no sense.
+/// The settings of [`Cluster`] contradict each other.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum MembersError {
-    /// Where it is reached is not said.
+    /// The peers do not say where this coordinator is reached.
     #[error("cluster.peers has no entry for this coordinator, {0}")]
     NotAmongPeers(NodeId),
-    /// A number or an address is there twice.
+    /// The peers have a number or an address twice.
     #[error("coordinator {0} has a number or an address of another one in cluster.peers")]
     Twice(NodeId),
-    /// 0 stands for none.
+    /// A coordinator has the number 0, which stands for none.
     #[error("0 is no number for a coordinator")]
     Zero,
 }
 
-/// How much may happen at once; see [`Limits`].
+/// How many migrations and switchovers may be under way at once; see [`Limits`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitSettings {
@@ -131,11 +131,11 @@ pub struct LimitSettings {
     pub switchovers_per_host: u32,
     /// VMs paused for a switchover, in all.
     pub switchovers_total: u32,
-    /// How often an evacuation tries to move a VM.
+    /// Attempts of an evacuation to move a VM.
     pub attempts: u32,
     /// Seconds before an evacuation tries a VM again; doubled with every attempt.
     pub retry_pause_seconds: u64,
-    /// The same for a VM that did not converge.
+    /// Seconds before an evacuation tries a VM again that did not converge; doubled with every attempt.
     pub non_converged_retry_seconds: u64,
     /// Seconds without an agent after which a host is silent: a move to it that cannot have begun looks for another target.
     pub host_silence_timeout_seconds: u64,
@@ -198,7 +198,7 @@ impl From<LimitSettings> for Limits {
 }
 
 impl Config {
-    /// Who takes part in the log.
+    /// The coordinators that take part in the log.
     ///
     /// # Errors
     /// If the settings contradict each other.
@@ -221,7 +221,7 @@ impl Config {
         Ok(Members { id: *id, addr, peers: members, join: *join })
     }
 
-    /// Defaults, then the file, then `RACKFERRY_SECTION__KEY` of the environment.
+    /// Loads the defaults, then the file, then `RACKFERRY_SECTION__KEY` of the environment.
     ///
     /// # Errors
     /// If the file cannot be read, or something in it is unknown or malformed.

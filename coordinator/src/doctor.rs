@@ -12,7 +12,7 @@ use crate::{convert, driver::Handle, preflight, questions::Question};
 
 /// Agents asked at a time.
 const AGENTS: usize = 64;
-/// Agents renew theirs long before; nobody renews a coordinator's but an admin.
+/// Agents renew theirs long before; only an admin renews a coordinator's.
 const CERTIFICATE_LEFT: Duration = Duration::from_secs(20 * 24 * 3600);
 
 /// Everything that is not as it should be, the most urgent first. Cancel safe.

@@ -27,17 +27,17 @@ use crate::{
 const INPUTS: usize = 4096;
 /// Orders an agent may be behind; beyond that its stream is closed, and it starts anew by a Hello.
 pub const ORDERS: usize = 1024;
-/// How often time passes.
+/// How often the fleet is told that time has passed.
 const TICK: Duration = Duration::from_secs(1);
 /// How long an agent may take to look at a VM.
 const ANSWER: Duration = Duration::from_secs(3);
-/// Before this coordinator leads again after it has lost the leadership.
+/// Pause before this coordinator leads again after it has lost the leadership.
 const PAUSE: Duration = Duration::from_millis(100);
 
 type Turn = Box<dyn FnOnce(&mut Fleet, Moment, &mut Vec<Effect>) -> Answer + Send>;
 /// Sends what a client asked for, once the effects are out.
 pub type Answer = Box<dyn FnOnce() + Send>;
-/// Where an agent's orders go.
+/// The channel of an agent's orders.
 pub type Orders = mpsc::Sender<Result<ConnectResponse, Status>>;
 
 /// What the driver takes in turn.
@@ -48,11 +48,11 @@ pub enum Input {
     Disconnected(Connection),
     /// An agent said something.
     Said(Connection, Box<Said>),
-    /// Somebody wants to know something of an agent.
+    /// A client's request asks an agent something.
     Question(Connection, Question, oneshot::Sender<CheckReport>),
-    /// An agent answers that.
+    /// An agent answers a question.
     Answer(Connection, CheckReport),
-    /// A client wants something.
+    /// A client's request needs a turn of the fleet.
     Ask(Turn),
     /// Time has passed.
     Tick,
@@ -60,7 +60,7 @@ pub enum Input {
 
 /// An agent's connection, from the reader's side.
 pub struct Link {
-    /// Its number.
+    /// The connection's number.
     pub connection: Connection,
     /// Cancelled when the driver has closed it.
     pub closed: CancellationToken,
@@ -78,12 +78,12 @@ impl Handle {
     /// Returns when this coordinator leads. Cancel safe.
     ///
     /// # Errors
-    /// If it does not; see [`LeaderGate::admit`].
+    /// If this coordinator does not lead; see [`LeaderGate::admit`].
     pub async fn admit(&self) -> Result<(), Away> {
         self.gate.admit().await
     }
 
-    /// Why an agent's link was closed.
+    /// Why the driver closed an agent's link.
     pub fn away(&self) -> Away {
         self.gate.away()
     }
@@ -98,7 +98,7 @@ impl Handle {
         link.await.map_err(|_| self.away())
     }
 
-    /// A link's stream is gone. Cancel safe.
+    /// Tells the driver that a link's stream is gone. Cancel safe.
     ///
     /// # Errors
     /// [`Away`].
@@ -171,9 +171,9 @@ impl Handle {
     }
 }
 
-/// What the driver needs.
+/// What the driver needs to start.
 pub struct Setup {
-    /// How much may happen at once.
+    /// How many migrations and switchovers may be under way at once.
     pub limits: Limits,
     /// This coordinator's part in the log.
     pub node: Node,
@@ -225,7 +225,7 @@ impl Driver {
                     self.serve(term?, &mut inputs).await?;
                     tokio::time::sleep(PAUSE).await;
                 }
-                // Whoever put it finds that nobody answers, and why.
+                // The sender finds that no leader answers, and why.
                 input = inputs.recv() => drop(input),
             }
         }

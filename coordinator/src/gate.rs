@@ -1,4 +1,4 @@
-//! Who leads, as this coordinator sees it, and whether it is this one.
+//! Which coordinator leads, as far as this one knows, and whether it is this one.
 
 use std::time::Duration;
 
@@ -11,20 +11,20 @@ use crate::raft::Metrics;
 
 /// How long a request waits for an election to end.
 const ELECTION: Duration = Duration::from_secs(4);
-/// A leader that no quorum answered for so long leads no more: by then the others may have another. Whoever
-/// asks it is better off elsewhere. What it may still say does not depend on this: see [`crate::leadership`].
+/// A leader that no quorum answered for so long leads no more: by then the others may have another. A
+/// client is better off there. What it may still say does not depend on this: see [`crate::leadership`].
 const QUORUM_SILENCE_MS: u64 = 2500;
 
 /// This coordinator cannot answer.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Away {
-    /// It is going down.
+    /// This coordinator is going down.
     #[error("the coordinator is going down")]
     ShuttingDown,
-    /// It does not lead.
+    /// This coordinator does not lead.
     #[error("this coordinator does not lead")]
     NotLeader {
-        /// Where the one that does is reached, if that is known.
+        /// Where the leader is reached, if that is known.
         leader: Option<String>,
     },
 }
@@ -36,7 +36,7 @@ pub fn leads(metrics: &Metrics) -> bool {
         && metrics.millis_since_quorum_ack.is_some_and(|ms| ms < QUORUM_SILENCE_MS)
 }
 
-/// Another coordinator that leads: its address.
+/// The address of another coordinator that leads.
 pub fn leader_elsewhere(metrics: &Metrics) -> Option<String> {
     let leader = metrics.current_leader.filter(|&leader| leader != metrics.id)?;
     let node = metrics.membership_config.membership().get_node(&leader)?;
@@ -64,7 +64,7 @@ impl LeaderGate {
     /// Returns when the fleet runs here; not before an election under way has ended. Cancel safe.
     ///
     /// # Errors
-    /// If it runs elsewhere, or nowhere for too long.
+    /// If the fleet runs elsewhere, or nowhere for too long.
     pub async fn admit(&self) -> Result<(), Away> {
         let (mut metrics, mut open) = (self.metrics.clone(), self.open.clone());
         let decided = async {
@@ -90,7 +90,7 @@ impl LeaderGate {
         }
     }
 
-    /// Why an answer did not come.
+    /// Why a request got no answer.
     pub fn away(&self) -> Away {
         if self.shutdown.is_cancelled() {
             return Away::ShuttingDown;

@@ -13,7 +13,7 @@
 //! 2. **What a turn changes is committed before anything of it leaves.** A write that does not succeed,
 //!    or of which nothing is heard before the quorum is lost, ends the leadership: the fleet is
 //!    dropped, every link and every waiting client with it. Whether that write is in the log is for the next
-//!    fleet to see. It names its term, and counts in no other: what came between was not known to who decided it.
+//!    fleet to see. It names its term, and counts in no other: its leader did not know what came between.
 //! 3. **What leaves without a write leaves behind a barrier.** Orders and answers of a turn that changed
 //!    nothing (a commit's answer repeated, `ResumeTarget` after a list, a discard) wait until a quorum has said that
 //!    it still follows this leader ([`Raft::ensure_linearizable`](openraft::Raft::ensure_linearizable)). So when the turn was
@@ -132,7 +132,7 @@ impl<'a> Leadership<'a> {
         }
     }
 
-    /// Tells every agent to go elsewhere; clients that wait find that nobody answers.
+    /// Tells every agent to go elsewhere; clients that wait find that they get no answer.
     pub fn end(mut self) {
         self.driver.open(false);
         self.driver.shown.send_replace(None);

@@ -48,7 +48,7 @@ struct Args {
 }
 
 /// What is shown. openraft tells all it does at `info`, and at every try that a peer is away; what matters of
-/// it is told here too. Who wants to see the rest names it.
+/// it is told here too. An operator sees the rest by naming it.
 fn log_filter(wanted: Option<String>) -> String {
     let wanted = wanted.unwrap_or_else(|| "info".to_owned());
     if wanted.contains("openraft") { wanted } else { format!("{wanted},openraft=off") }
@@ -107,7 +107,7 @@ fn look_after(tls: Option<&Tls>) {
         Some(tls) => {
             tokio::spawn(tls.clone().keep_current());
         }
-        None => tracing::warn!("TLS is off: whoever reaches the port may do everything"),
+        None => tracing::warn!("TLS is off: every caller that reaches the port may do everything"),
     }
 }
 

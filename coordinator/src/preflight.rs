@@ -31,7 +31,7 @@ pub struct Wish {
     pub targets: Vec<(HostName, Option<Connection>)>,
 }
 
-/// Looks at all of them. Cancel safe.
+/// Checks every VM against its targets. Cancel safe.
 pub async fn all(handle: &Handle, wishes: Vec<Wish>) -> Vec<VmCheck> {
     let checks = wishes.into_iter().map(|wish| one(handle, wish));
     stream::iter(checks).buffered(VMS).collect().await
@@ -182,7 +182,7 @@ async fn ask(
     handle.check(connection, question).await.ok_or_else(|| silent("its agent does not answer"))
 }
 
-/// An agent's clock, if it is far from the own.
+/// A finding about an agent's clock, if that is far from the coordinator's.
 pub fn clock(report: &CheckReport) -> Option<Finding> {
     let here = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let apart = here.abs_diff(Duration::from_millis(report.clock_unix_ms));

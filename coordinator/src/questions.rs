@@ -6,7 +6,7 @@ use rackferry_fleet::Connection;
 use rackferry_proto::v1::{CheckReport, CheckSource, CheckTarget, connect_response::Message};
 use tokio::sync::oneshot;
 
-/// What an agent is asked.
+/// A question to an agent.
 #[derive(Debug)]
 pub enum Question {
     /// Could this VM leave?
@@ -15,7 +15,7 @@ pub enum Question {
     Target(CheckTarget),
 }
 
-/// Those that are not answered yet.
+/// The questions that are not answered yet.
 #[derive(Debug, Default)]
 pub struct Questions {
     last: u64,
@@ -23,14 +23,14 @@ pub struct Questions {
 }
 
 impl Questions {
-    /// Numbers a question; whoever asked hears the answer, or that there will be none.
+    /// Numbers a question; the caller hears the answer, or that there will be none.
     pub fn ask(
         &mut self,
         whom: Connection,
         question: Question,
         reply: oneshot::Sender<CheckReport>,
     ) -> Message {
-        // Nobody waits for these any more.
+        // No caller waits for these any more.
         self.open.retain(|_, (_, reply)| !reply.is_closed());
         self.last += 1;
         self.open.insert(self.last, (whom, reply));
@@ -44,17 +44,17 @@ impl Questions {
         }
     }
 
-    /// An answer. One that nobody asked for, or of somebody else, is dropped.
+    /// Passes on an answer. One to no open question, or of another agent than was asked, is dropped.
     pub fn answer(&mut self, from: Connection, report: CheckReport) {
         if self.open.get(&report.check).is_some_and(|(whom, _)| *whom == from)
             && let Some((_, reply)) = self.open.remove(&report.check)
         {
-            // Whoever asked may have gone.
+            // The caller may have gone.
             let _ = reply.send(report);
         }
     }
 
-    /// An agent is gone: it answers nothing any more.
+    /// Forgets the questions to an agent that is gone: it answers nothing any more.
     pub fn forget(&mut self, whom: Connection) {
         self.open.retain(|_, (other, _)| *other != whom);
     }
@@ -82,7 +82,7 @@ mod tests {
         let mut questions = Questions::default();
         let ((one, mut first), (two, mut second)) = (asked(&mut questions), asked(&mut questions));
         questions.answer(Connection(2), report(one));
-        assert!(first.try_recv().is_err(), "somebody else's word counts nothing");
+        assert!(first.try_recv().is_err(), "an answer of another agent counts nothing");
         questions.answer(AGENT, report(two));
         questions.answer(AGENT, report(one));
         assert_eq!(first.try_recv().unwrap().check, one);

@@ -13,7 +13,7 @@ use crate::{
     raft::{Command, Metrics, Network, Node, NodeId, Raft, state::Verdict},
 };
 
-/// Why a leadership ended.
+/// The reason for which a leadership ended.
 pub enum Vacated {
     /// There is another leader, or no quorum.
     Lost(&'static str),

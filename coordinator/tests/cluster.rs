@@ -119,7 +119,7 @@ impl Site {
             }
             sleep(PAUSE).await;
         }
-        panic!("nobody leads");
+        panic!("no coordinator leads");
     }
 
     /// Makes a record of a host, wherever the leader is; returns the agent and what it was told.
@@ -134,10 +134,10 @@ impl Site {
                 return (agent, welcome);
             }
         }
-        panic!("nobody takes {host}");
+        panic!("no coordinator takes {host}");
     }
 
-    /// What the leader knows, whoever that is by then.
+    /// What the leader knows, whichever coordinator that is by then.
     async fn hosts(&self) -> BTreeSet<String> {
         let begin = Instant::now();
         while begin.elapsed() < common::LIMIT {
@@ -146,7 +146,7 @@ impl Site {
                 return hosts;
             }
         }
-        panic!("nobody goes on leading");
+        panic!("no coordinator goes on leading");
     }
 
     /// Waits until the first elections are over: all see the same leader in the same term, for a while.

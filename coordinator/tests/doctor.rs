@@ -36,7 +36,7 @@ async fn a_leftover_is_told_and_removed() {
     let mut client = InventoryServiceClient::new(coordinator.channel().await);
     let _owner =
         Agent::connect(&coordinator, "a1", "a", vec![vm("web", RunState::Running, "")]).await;
-    // Nobody remembers that move.
+    // The coordinator does not remember that move.
     let left = vm("web", RunState::Loaded, "mig-77");
     let mut other = Agent::connect(&coordinator, "b1", "b", vec![left]).await;
     let found = problems(&mut client).await;

@@ -20,7 +20,7 @@ async fn from_hello_to_welcome() {
     let dir = tempfile::tempdir().unwrap();
     let coordinator = Coordinator::start(dir.path(), free_port()).await;
     let mut times = Vec::new();
-    // A rack of its own each, so that nobody has to be told of it.
+    // A rack of its own each, so that no other agent has to be told of it.
     for n in 0..ONE_BY_ONE {
         times.push(welcome(coordinator.port, format!("one-{n}")).await);
     }

@@ -75,7 +75,7 @@ async fn an_evacuation_from_hello_to_done() {
     assert_eq!((done.result_code, done.migrations[0].blackout_ms), (0, 42));
     assert_eq!(done.totals.unwrap().counters.unwrap().wire_bytes, 1 << 20);
     assert_eq!(coordinator.terminate(), Some(0));
-    // The key is nobody's to read, in the log neither.
+    // Only the coordinator's user may read the key, and the log does not show it.
     let key = std::fs::read(dir.path().join("data/domain.key")).unwrap();
     assert_eq!(key, welcome.domain_key);
     let mode = std::fs::metadata(dir.path().join("data/domain.key")).unwrap().permissions().mode();
@@ -116,7 +116,7 @@ async fn a_coordinator_killed_after_the_commit_goes_on() {
     let (migration_id, generation) = up_to_the_commit(&mut source, &mut target).await;
     coordinator.kill();
 
-    // Committed, but nobody has said that the source stopped: the owner is known, the target waits.
+    // Committed, but no agent has said that the source stopped: the owner is known, the target waits.
     let coordinator = Coordinator::start(dir.path(), port).await;
     let loaded = vm("web", RunState::Loaded, &migration_id);
     let mut target = Agent::connect(&coordinator, "b1", "b", vec![loaded]).await;

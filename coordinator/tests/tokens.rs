@@ -113,7 +113,7 @@ async fn an_agent_renews_its_certificate_and_stays_who_it_is() {
     assert_eq!(reason_of(&refused), Some(Reason::InvalidArgument));
 }
 
-/// Bytes as somebody might have logged them.
+/// Bytes as a program might have logged them.
 fn spellings(secret: &[u8]) -> Vec<String> {
     let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
     let list = format!("{secret:?}");

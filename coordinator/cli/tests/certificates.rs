@@ -14,7 +14,7 @@ use rackferry_tls::{Role, Tls, grpc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, transport::Server};
 
-/// A coordinator of before there were others: it lists hosts, and lets nobody list VMs.
+/// An older coordinator, without the newer methods: it lists hosts, and lets no caller list VMs.
 struct Played;
 
 #[tonic::async_trait]
@@ -30,7 +30,7 @@ impl InventoryService for Played {
         &self,
         _: Request<ListVmsRequest>,
     ) -> Result<Response<ListVmsResponse>, Status> {
-        Err(refuse(Reason::NotPermitted, "this is for somebody else"))
+        Err(refuse(Reason::NotPermitted, "this is for another role"))
     }
 
     async fn list_problems(
@@ -160,7 +160,7 @@ async fn a_certificate_is_issued_and_shown() {
         Some(0)
     );
     let output = call(&coordinator, &site.join("anna"), &["vm", "list"]).await;
-    expect(&output, 7, "this is for somebody else");
+    expect(&output, 7, "this is for another role");
 }
 
 #[tokio::test]

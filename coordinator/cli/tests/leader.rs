@@ -18,7 +18,7 @@ use rackferry_proto::{Reason, refuse, refuse_not_leader};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, transport::Server};
 
-/// A coordinator; it leads if nobody else is named.
+/// A coordinator; it leads if no other is named.
 #[derive(Clone, Default)]
 struct Fake {
     leader_addr: Option<String>,

@@ -1,4 +1,4 @@
-//! Pure fleet state: who owns which VM, what moves where, and what agents are told.
+//! Pure fleet state: which host owns which VM, what moves where, and what agents are told.
 //!
 //! Events in, effects out: no task, no clock, no socket. [`Fleet::handle`] takes what happened at an agent,
 //! the other methods take what clients ask for; consequences are pushed to a list of [`Effect`]s whose

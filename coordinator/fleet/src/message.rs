@@ -170,7 +170,7 @@ pub enum Order {
     RackView {
         /// Rises with every change.
         epoch: u64,
-        /// Who.
+        /// Those agents.
         members: Vec<Member>,
         /// Crossings that are not over; claims for all others are void.
         open: Vec<Crossing>,

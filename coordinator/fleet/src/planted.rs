@@ -15,7 +15,7 @@ pub enum PlantedBug {
     SilenceIsEvidence,
     /// A commit that is asked for again is refused, though it stands.
     AskedAgainRefused,
-    /// A slot is given to everybody who asks.
+    /// Every migration that asks gets a slot.
     SlotsForAll,
     /// What is left at a target after a move was undone is not removed.
     LeavesCopies,

@@ -83,7 +83,7 @@ fn a_group_that_cannot_be_kept_apart_is_refused_by_name() {
         refused.to_string(),
         "anti-affinity group db: VM db3 has no host of its own; db1 is on b1, db2 is on b2, and no other host has room"
     );
-    migrate(&mut desk, "db1", "b1").expect("nobody is there");
+    migrate(&mut desk, "db1", "b1").expect("no other VM of the group is there");
     let refused = migrate(&mut desk, "db2", "b1").expect_err("db1 is on its way there");
     assert!(matches!(&refused, Refusal::KeptApart(why) if why.group == "db"), "{refused}");
 }

@@ -1,4 +1,4 @@
-//! Limits of links: who waits, who gets what, and what outlives a restart.
+//! Limits of links: which moves wait, which rates sources get, and what outlives a restart.
 
 mod common;
 

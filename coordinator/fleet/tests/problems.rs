@@ -30,7 +30,7 @@ fn repair(desk: &mut Desk) -> Vec<(ProblemCode, String)> {
     told(&repaired)
 }
 
-/// A copy of a move that nobody remembers.
+/// A copy of a move that the fleet does not remember.
 fn copy(name: &str, run_state: RunState) -> VmReport {
     moving(name, run_state, 77)
 }
@@ -182,7 +182,7 @@ fn hosts_that_are_not_as_they_should_be_are_told() {
     assert!(newer.contains(&(ProblemCode::AgentVersion, "b1".to_owned())), "{newer:?}");
     assert!(
         !newer.contains(&(ProblemCode::AgentVersion, "a1".to_owned())),
-        "who is away is not asked"
+        "an agent that is away is not asked"
     );
 }
 

@@ -378,7 +378,7 @@ fn a_target_that_cannot_prepare_is_given_up_though_the_source_is_silent() {
     desk.evacuate("a", "b");
     desk.handle(Event::Disconnected(a));
     desk.say(b, Said::Ended(M1, ended(Outcome::RolledBack)));
-    // Its copy answers again later; nobody would ask it to prepare once more.
+    // Its copy answers again later; no order would ask it to prepare once more.
     desk.report(b, list(RunState::Incoming));
     assert_stays(&desk);
 }

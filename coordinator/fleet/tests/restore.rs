@@ -116,7 +116,7 @@ fn a_vm_that_has_left_or_ended_stays_what_it_is() {
     let b2 = desk.connect("b2", "b", "boot-b2", vec![]);
     desk.report(b1, vec![]);
     desk.report(b2, vec![vm("two", RunState::Running)]);
-    let refused = restore(&mut desk, "back").expect_err("nobody is left");
+    let refused = restore(&mut desk, "back").expect_err("no VM is left");
     assert_eq!(
         refused.to_string(),
         "nothing can be brought back: VM one (it is gone); VM two (it has left b1 for b2)"
@@ -130,7 +130,7 @@ fn a_home_without_room_or_cordoned_takes_nobody() {
     let mut out = Vec::new();
     desk.fleet.cordon(&["a2".to_owned()], true, desk.now, &mut out).expect("it is known");
     desk.take(out);
-    let refused = restore(&mut desk, "back").expect_err("nobody can go");
+    let refused = restore(&mut desk, "back").expect_err("no VM can go");
     assert_eq!(
         refused.to_string(),
         "nothing can be brought back: VM one (it needs 100 MiB, a1 has 99 MiB left); VM two (a2 is cordoned)"

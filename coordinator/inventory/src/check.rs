@@ -88,7 +88,7 @@ impl Check {
         }
     }
 
-    /// Takes a name; false, and a mistake, if it is none or somebody else's.
+    /// Takes a name; false, and a mistake, if it is none or taken already.
     fn name(&mut self, name: &Text, kind: Kind) -> bool {
         self.take(name, name.value.clone(), kind)
     }

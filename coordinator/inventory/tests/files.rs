@@ -22,7 +22,7 @@ fn a_site_is_read() {
     assert_eq!((last.name.as_str(), last.mem, last.cpus), ("r12-h20", Some(512 << 30), Some(64)));
     assert_eq!((last.nic, last.mem_headroom), (Some(3_125_000_000), Some(10)));
     assert_eq!(last.mig_addr.map(|addr| addr.to_string()).as_deref(), Some("10.112.0.20"));
-    assert_eq!(last.addr, None, "addresses are nobody else's");
+    assert_eq!(last.addr, None, "a template's addr is not inherited");
     assert_eq!(site.racks[1].hosts[0].labels.len(), 2);
     let links: Vec<&str> = site.links.iter().map(|link| link.name.as_str()).collect();
     assert_eq!(links, ["r12-spine1", "r12-spine2", "r13-spine1", "r13-spine2", "core0"]);

@@ -1,4 +1,4 @@
-//! What an entry of the log says.
+//! The commands that entries of the log hold.
 
 use rackferry_fleet::Change;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -26,7 +26,7 @@ pub enum Command {
     /// A leader begins. Once this is applied it has seen everything before it, and the records are its to
     /// build a fleet from.
     TakeOffice {
-        /// Its number.
+        /// The node that leads.
         node: NodeId,
         /// The key of the dedup domain, if the log has none yet.
         domain_key: Option<DomainKey>,
@@ -36,7 +36,7 @@ pub enum Command {
     Write {
         /// The leader's term.
         term: u64,
-        /// What it decided.
+        /// What the leader decided.
         changes: Vec<Change>,
     },
     /// One of several entries whose changes count together, when the last of them is applied. If another leader

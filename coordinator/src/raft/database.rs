@@ -31,30 +31,30 @@ pub enum DatabaseError {
     /// A file cannot be opened.
     #[error("opening {path}")]
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// Something in it cannot be read, or not be written.
+    /// A value in a file cannot be read, or not be written.
     #[error("reading or writing {what}")]
     Value {
-        /// What.
+        /// The value.
         what: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: serde_json::Error,
     },
     /// The folder is another coordinator's.
     #[error("this is the log of coordinator {found}, and the settings say that this is {expected}")]
     OtherNode {
-        /// Whose it is.
+        /// The coordinator that the log is of.
         found: NodeId,
-        /// Whose it should be.
+        /// The coordinator that the settings name.
         expected: NodeId,
     },
-    /// A single coordinator's old log, and there is a cluster now.
+    /// The log is a single coordinator's old one, and there is a cluster now.
     #[error(
         "this is the log of a single coordinator of an earlier version; start it once without peers, which takes \
          it over, then add the others with `rackferry cluster add`"
@@ -119,7 +119,7 @@ pub fn unconverted(database: &Database) -> Result<Option<Vec<Record>>, DatabaseE
     Ok((!records.is_empty()).then_some(records))
 }
 
-/// Says that the records of before Raft are in the log, and keeps coordinators of that time away.
+/// Notes that the records of before Raft are in the log, and keeps coordinators of that time away.
 ///
 /// # Errors
 /// If it may not be durable.
@@ -164,19 +164,19 @@ pub fn put_meta(
     Ok(())
 }
 
-/// JSON, of something that is named in the error.
+/// Reads JSON of something that the error names.
 ///
 /// # Errors
-/// If it is none.
+/// If the bytes are no such JSON.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T, DatabaseError> {
     serde_json::from_slice(bytes)
         .map_err(|source| DatabaseError::Value { what: what.to_owned(), source })
 }
 
-/// JSON, of something that is named in the error.
+/// Writes JSON of something that the error names.
 ///
 /// # Errors
-/// If it cannot be written as such.
+/// If the value cannot be written as JSON.
 pub fn encode(value: &impl Serialize, what: &str) -> Result<Vec<u8>, DatabaseError> {
     serde_json::to_vec(value)
         .map_err(|source| DatabaseError::Value { what: what.to_owned(), source })

@@ -18,18 +18,18 @@ const LIMIT: usize = 4096;
 /// A message is not for this cluster.
 #[derive(Debug, Error)]
 pub enum Foreign {
-    /// It has another name.
+    /// The sender's cluster has another name.
     #[error("another cluster: this one was formed by {ours}, not by {theirs}")]
     Other {
-        /// This cluster.
+        /// The name of this cluster.
         ours: String,
-        /// The sender's.
+        /// The name of the sender's cluster.
         theirs: String,
     },
-    /// Its name is none.
+    /// The sender's cluster has no name.
     #[error("a cluster without a name")]
     Nameless,
-    /// It cannot be remembered.
+    /// The name of the cluster cannot be written down.
     #[error("writing down which cluster this is")]
     Database(#[from] DatabaseError),
 }
@@ -42,10 +42,10 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// As the log has it.
+    /// Reads the name that the log has.
     ///
     /// # Errors
-    /// If it cannot be read.
+    /// If the log cannot be read.
     pub fn open(log: &LogStore) -> Result<Self, DatabaseError> {
         let name = log.cluster()?.map_or_else(OnceLock::new, OnceLock::from);
         Ok(Self { log: log.clone(), name: Arc::new(name) })
@@ -87,7 +87,7 @@ impl Identity {
     }
 
     async fn take(&self, name: String) -> Result<(), DatabaseError> {
-        // The first one in memory wins, and the file follows it before anybody is answered.
+        // The first one in memory wins, and the file follows it before any peer is answered.
         let name = self.name.get_or_init(|| name).clone();
         self.log.save_cluster(name).await
     }

@@ -49,9 +49,9 @@ openraft::declare_raft_types!(
         AsyncRuntime = runtime::Runtime,
 );
 
-/// The log, replicated.
+/// The replicated log.
 pub type Raft = openraft::Raft<Types>;
-/// What can be seen of it from outside.
+/// What the replicated log shows of itself.
 pub type Metrics = openraft::RaftMetrics<NodeId, openraft::BasicNode>;
 type Entry = openraft::Entry<Types>;
 type LogId = openraft::LogId<NodeId>;

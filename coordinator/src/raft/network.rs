@@ -27,9 +27,9 @@ use super::{Identity, MESSAGE_LIMIT, MESSAGE_VERSION, NodeId, Types, command::LA
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 /// How often a silent peer is asked whether it is there.
 const KEEPALIVE: Duration = Duration::from_secs(2);
-/// How long it may take to answer.
+/// How long a silent peer may take to answer.
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(2);
-/// How often one that cannot be reached is tried.
+/// How often a peer that cannot be reached is tried.
 const RETRY: Duration = Duration::from_millis(200);
 
 type Failed<E> = RPCError<NodeId, BasicNode, E>;
@@ -110,7 +110,7 @@ impl RaftNetworkFactory<Types> for Network {
     }
 }
 
-/// Another coordinator.
+/// The connection to another coordinator.
 pub struct Peer {
     target: NodeId,
     addr: String,

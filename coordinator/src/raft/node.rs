@@ -32,19 +32,19 @@ const ENTRIES: u64 = 128;
 /// Entries kept although a snapshot has them, for a follower that is a little behind.
 const KEPT: u64 = 1000;
 
-/// A coordinator cannot take part.
+/// A coordinator cannot take part in the log.
 #[derive(Debug, Error)]
 pub enum NodeError {
-    /// Its log cannot be used.
+    /// The coordinator's log cannot be used.
     #[error("the log")]
     Log(#[from] DatabaseError),
-    /// Its snapshot cannot be used.
+    /// The coordinator's snapshot cannot be used.
     #[error("the snapshot")]
     Snapshot(#[from] SnapshotError),
     /// The settings contradict each other.
     #[error("the settings of the log")]
     Config(#[from] Box<openraft::ConfigError>),
-    /// It cannot go on.
+    /// The replicated log has stopped.
     #[error("the log stopped")]
     Fatal(#[from] Fatal<NodeId>),
     /// The first members are refused.
@@ -52,21 +52,21 @@ pub enum NodeError {
     Initialize(#[source] Box<InitializeError<NodeId, BasicNode>>),
 }
 
-/// A coordinator that takes part.
+/// A coordinator that takes part in the log.
 pub struct Node {
-    /// Its number.
+    /// The coordinator's number.
     pub id: NodeId,
-    /// Where the others reach it.
+    /// Where the other coordinators reach this one.
     pub addr: String,
-    /// The log.
+    /// The replicated log.
     pub raft: Raft,
     /// The way to the others.
     pub network: Network,
-    /// Which cluster it is in.
+    /// The cluster that the coordinator is in.
     pub identity: Identity,
-    /// What it has come to.
+    /// What the log has come to.
     pub applied: Applied,
-    /// Its file.
+    /// The file of the log.
     pub log: LogStore,
     /// Records of a coordinator before Raft, not yet in the log.
     pub unconverted: Option<Vec<Record>>,

@@ -28,15 +28,15 @@ const STAGED: u32 = 2;
 /// A snapshot cannot be used.
 #[derive(Debug, Error)]
 pub enum SnapshotError {
-    /// It was written by a later coordinator.
+    /// A later coordinator wrote the snapshot.
     #[error(
         "a snapshot of version {0}, written by a later coordinator; this one reads versions up to {LATEST}"
     )]
     Version(u32),
-    /// It cannot be read, or not be written.
+    /// The snapshot cannot be read, or not be written.
     #[error("reading or writing a snapshot")]
     Format(#[from] serde_json::Error),
-    /// The file failed.
+    /// The file of the snapshot failed.
     #[error(transparent)]
     Database(#[from] DatabaseError),
 }
@@ -70,7 +70,7 @@ impl Contents {
         Self { version, domain_key, records, staged }
     }
 
-    /// As bytes.
+    /// Writes the contents as bytes.
     ///
     /// # Errors
     /// If they cannot be written as JSON.
@@ -78,7 +78,7 @@ impl Contents {
         Ok(serde_json::to_vec(self)?)
     }
 
-    /// From bytes; the version is looked at before anything else.
+    /// Reads contents from bytes; the version is looked at before anything else.
     ///
     /// # Errors
     /// If the version is not known or the rest is not of it.

@@ -1,4 +1,4 @@
-//! Who the coordinators are, and how that changes.
+//! Which coordinators form the cluster, and how that changes.
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
@@ -27,10 +27,10 @@ use crate::{
 const CHANGE_WITHIN: Duration = Duration::from_secs(20);
 /// How far behind a newcomer may be when it gets its vote.
 const CLOSE: u64 = 100;
-/// The longest address.
+/// The longest address of a coordinator, in bytes.
 const ADDR_LIMIT: usize = 255;
 
-/// The door for members.
+/// The service for the members of the cluster.
 pub struct Clusters {
     handle: Handle,
     raft: Raft,
@@ -58,7 +58,7 @@ impl Clusters {
         let lonely = members.nodes().find(|(_, node)| is_everywhere(&node.addr));
         if let Some((known, node)) = lonely {
             let text = format!(
-                "nobody can reach coordinator {known} at {}: give it cluster.peers with its address",
+                "coordinator {known} cannot be reached at {}: give it cluster.peers with its address",
                 node.addr
             );
             return Err(refuse(Reason::InvalidArgument, text));

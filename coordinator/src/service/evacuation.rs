@@ -1,4 +1,4 @@
-//! Evacuations.
+//! The gRPC service for evacuations.
 
 use std::collections::BTreeSet;
 
@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{convert, driver::Handle, preflight};
 
-/// The door for evacuations.
+/// The service for evacuations.
 pub struct Evacuations {
     handle: Handle,
     shutdown: CancellationToken,
@@ -107,7 +107,7 @@ impl Evacuations {
         Ok(self.handle.ask(start).await??)
     }
 
-    /// The same with moves that a client has planned.
+    /// Looks at moves that a client has planned, and starts those and nothing else.
     async fn apply(
         &self,
         request: EvacuationRequest,

@@ -1,4 +1,4 @@
-//! Single moves.
+//! The gRPC service for single migrations.
 
 use std::collections::BTreeSet;
 
@@ -29,7 +29,7 @@ use crate::{convert, driver::Handle, preflight};
 /// The most moves that are watched by name.
 const IDS_LIMIT: usize = 1000;
 
-/// The door for single moves.
+/// The service for single migrations.
 pub struct Migrations {
     handle: Handle,
     shutdown: CancellationToken,
@@ -214,14 +214,14 @@ impl Watched {
         (shown, told)
     }
 
-    /// Those of them that have changed.
+    /// The watched moves that have changed.
     fn changed(&self, published: &Published, known: Revision) -> Vec<Migration> {
         let changed = published.migrations_since(known);
         let watched = changed.iter().filter(|view| self.is_all() || self.names(view));
         watched.map(convert::migration).collect()
     }
 
-    /// There will be no more.
+    /// Whether no watched move will change any more.
     fn is_over(&self, published: &Published) -> bool {
         let active =
             |id: &MigrationId| published.migration(*id).is_some_and(|view| view.record.is_active());

@@ -1,4 +1,4 @@
-//! The gRPC doors.
+//! The gRPC services of a coordinator.
 
 mod access;
 mod agent;
@@ -47,20 +47,20 @@ const ROOM: usize = 4096;
 /// See [`KEEPALIVE`].
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
 
-/// How long somebody without a certificate may stay.
+/// How long a caller without a certificate may stay connected.
 const JOIN_WITHIN: Duration = Duration::from_secs(30);
 
-/// What the doors open to, beside the fleet.
+/// What the services need beside the fleet.
 pub struct Doors {
     /// Which coordinator this is.
     pub id: NodeId,
-    /// Which cluster it is in.
+    /// The cluster that the coordinator is in.
     pub identity: Identity,
-    /// The log.
+    /// The replicated log.
     pub raft: Raft,
     /// The certificates, unless TLS is off.
     pub tls: Option<Tls>,
-    /// When they close.
+    /// Cancelled when the services close.
     pub shutdown: CancellationToken,
 }
 
@@ -100,7 +100,7 @@ pub async fn serve(handle: Handle, doors: Doors, listener: TcpListener) -> anyho
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
     let (members, newcomers) = grpc::incoming(listener, tls);
-    // Whoever has no certificate finds this one service, at doors of its own.
+    // A caller without a certificate finds this one service, at doors of its own.
     let joining = Server::builder()
         .concurrency_limit_per_connection(1)
         .max_connection_age(JOIN_WITHIN)
@@ -148,7 +148,7 @@ fn answer<T>(answer: Result<T, Refusal>) -> Result<T, Status> {
 
 /// How long after it has begun to lead a coordinator waits for agents before it plans: all of them dial again.
 const AGENTS_RETURN: Duration = Duration::from_secs(5);
-/// How often it is looked for them.
+/// How often the coordinator looks whether the agents are back.
 const RETURN_LOOK: Duration = Duration::from_millis(100);
 
 /// Returns once no agent is expected back, or the wait is over: what is planned before would leave hosts out.
@@ -170,7 +170,7 @@ const PLANS: usize = 3;
 enum Begun {
     /// What they were planned by has changed.
     Changed(Refusal),
-    /// They are refused.
+    /// The moves are refused.
     Refused(Status),
 }
 

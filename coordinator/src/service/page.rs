@@ -5,10 +5,10 @@ use std::fmt::Display;
 use rackferry_proto::{Reason, refuse};
 use tonic::Status;
 
-/// The most rows of an answer.
+/// The most rows that one answer has.
 pub const ROWS: usize = 10_000;
 
-/// Which part of a list is asked for.
+/// The part of a list that a client asks for.
 pub struct Page<K> {
     size: usize,
     after: Option<K>,

@@ -1,4 +1,4 @@
-//! What other coordinators call.
+//! The gRPC service that other coordinators call.
 
 use openraft::raft::InstallSnapshotRequest;
 use rackferry_proto::{
@@ -12,7 +12,7 @@ use crate::raft::{
     Identity, MESSAGE_VERSION, NodeId, Raft, SNAPSHOT_LIMIT, Types, command::LATEST,
 };
 
-/// The door of the log.
+/// The service of the replicated log.
 pub struct Log {
     id: NodeId,
     identity: Identity,

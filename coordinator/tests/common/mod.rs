@@ -87,7 +87,7 @@ impl Drop for Coordinator {
     }
 }
 
-/// A connection, as soon as there is somebody.
+/// A connection to the port, as soon as a coordinator listens there.
 pub async fn channel(port: u16) -> Channel {
     let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}")).unwrap();
     let connect = async {
@@ -130,7 +130,7 @@ pub fn spawn_with(dir: &Path, port: u16, first: &str, settings: &str, log_filter
         .unwrap()
 }
 
-/// A port nobody listens on.
+/// A port that no process listens on.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

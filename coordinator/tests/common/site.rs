@@ -1,4 +1,4 @@
-//! A site with TLS: its CA, its coordinator's process, and whoever calls.
+//! A site with TLS: its CA, its coordinator's process, and callers.
 
 use std::{
     path::{Path, PathBuf},
@@ -30,12 +30,12 @@ impl Site {
         site
     }
 
-    /// The folder of somebody's certificate.
+    /// The folder of the certificate with this name.
     pub fn folder(&self, name: &str) -> PathBuf {
         self.dir.path().join("certificates").join(name)
     }
 
-    /// A certificate for somebody.
+    /// Issues a certificate of a role and a name.
     pub fn issue(&self, role: Role, name: &str) -> Tls {
         self.issue_for(role, name, LIFE)
     }
@@ -78,12 +78,12 @@ impl Site {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// The connection of somebody with a certificate.
+    /// The connection of a caller with a certificate.
     pub async fn channel(&self, tls: &Tls) -> Channel {
         grpc::connect(&endpoint(self.port), Some(tls)).await.unwrap()
     }
 
-    /// The connection of somebody with a new certificate of a role.
+    /// The connection of a caller with a new certificate of a role.
     pub async fn caller(&self, role: Role) -> Channel {
         self.channel(&self.issue(role, role.as_str())).await
     }

@@ -1,4 +1,4 @@
-//! Makes requests: by the rules of a message, by values nobody expects, and damaged afterwards.
+//! Makes requests: by the rules of a message, by unexpected values, and damaged afterwards.
 
 use std::collections::HashMap;
 

@@ -1,5 +1,5 @@
-//! Requests that nobody would send, thousands of them, to every method for clients of a real process: each gets a clear
-//! answer, the process lives on, and what was refused has changed nothing.
+//! Requests that no client would send, thousands of them, to every method for clients of a real process: each gets a
+//! clear answer, the process lives on, and what was refused has changed nothing.
 //!
 //! Everything comes from a seed. `GARBAGE_SEED` sets it, `GARBAGE_REQUESTS` how many requests are sent.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]

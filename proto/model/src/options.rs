@@ -10,7 +10,7 @@ use crate::word::words;
 pub const DEFAULT_MAX_DOWNTIME_MS: u32 = 300;
 
 words! {
-    /// Where content that need not be sent again is looked for.
+    /// Where a migration looks for content that need not be sent again.
     #[derive(Default)]
     Dedup {
         /// Nowhere: every page is sent.
@@ -22,12 +22,12 @@ words! {
         Rack = "rack",
     }
 
-    /// How content is compressed.
+    /// How a migration compresses content.
     #[derive(Default)]
     Compress {
-        /// Not at all.
+        /// Content is not compressed.
         Off = "off",
-        /// By zstd.
+        /// Content is compressed by zstd.
         #[default]
         Zstd = "zstd",
     }
@@ -48,9 +48,9 @@ words! {
 /// How a VM is moved: everything its user may choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MoveOptions {
-    /// Where content that need not be sent again is looked for.
+    /// Where the migration looks for content that need not be sent again.
     pub dedup: Dedup,
-    /// How content is compressed.
+    /// How the migration compresses content.
     pub compress: Compress,
     /// The longest pause the VM accepts, milliseconds.
     #[serde(deserialize_with = "named_or_default")]

@@ -6,11 +6,11 @@ words! {
     /// What became of the VM when a session ended at one side.
     #[serde(rename_all = "snake_case")]
     Outcome {
-        /// It runs at the target.
+        /// The VM runs at the target.
         Moved = "moved",
-        /// It runs at the source.
+        /// The VM runs at the source.
         RolledBack = "rolled_back",
-        /// Its QEMU died by itself.
+        /// The VM's QEMU died by itself.
         VmLost = "vm_lost",
         /// This side's copy does not run; the log decides.
         Stopped = "stopped",

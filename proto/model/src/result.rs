@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ResultCode {
-    /// Done; of an evacuation: every VM moved.
+    /// The command is done; of an evacuation: every VM moved.
     Done = 0,
     /// An unexpected error.
     Unexpected = 1,
@@ -14,9 +14,9 @@ pub enum ResultCode {
     Usage = 2,
     /// The request cannot be carried out now.
     NotFeasible = 3,
-    /// Finished, with VMs left behind; all of them run somewhere.
+    /// The command finished, with VMs left behind; all of them run somewhere.
     Incomplete = 4,
-    /// Cancelled.
+    /// The work was cancelled.
     Cancelled = 5,
     /// The command no longer waits; the work goes on.
     StillRunning = 6,
@@ -46,7 +46,7 @@ impl ResultCode {
         all.find(|code| *code as u32 == number).unwrap_or(Self::Unexpected)
     }
 
-    /// What it means, for the man page and for docs/operations.md; Markdown without blocks.
+    /// The meaning of the code, for the man page and for docs/operations.md; Markdown without blocks.
     pub const fn meaning(self) -> &'static str {
         match self {
             Self::Done => "done; of an evacuation: every VM moved, or there was nothing to move",

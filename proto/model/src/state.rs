@@ -6,19 +6,19 @@ words! {
     /// What a VM's QEMU does, as its agent sees it.
     #[serde(rename_all = "snake_case")]
     RunState {
-        /// The guest runs, or will by itself.
+        /// The guest runs, or will run by itself.
         Running = "running",
-        /// Its user stopped it.
+        /// The VM's user stopped it.
         Paused = "paused",
-        /// Target side, not (or not known to be) loaded.
+        /// The target's copy is not (or not known to be) loaded.
         Incoming = "incoming",
-        /// Target side, everything loaded, paused.
+        /// The target's copy is loaded and paused.
         Loaded = "loaded",
-        /// Source side after the switchover: never runs again by itself.
+        /// The source's copy has switched over: it never runs again by itself.
         MovedOut = "moved_out",
-        /// The process is gone.
+        /// The QEMU process is gone.
         Dead = "dead",
-        /// The process does not answer a restarted agent: it may be in any of these states.
+        /// The QEMU process does not answer a restarted agent: it may be in any of these states.
         Unknown = "unknown",
     }
 
@@ -34,7 +34,7 @@ words! {
     /// How far a migration is.
     #[serde(rename_all = "snake_case")]
     Phase {
-        /// Not begun.
+        /// The migration has not begun.
         Queued = "queued",
         /// The target prepares.
         Preparing = "preparing",
@@ -46,7 +46,7 @@ words! {
         Switching = "switching",
         /// The guest runs at the target; the source cleans up.
         Announcing = "announcing",
-        /// Moved.
+        /// The VM has moved.
         Done = "done",
         /// The migration stops as asked.
         Cancelling = "cancelling",
@@ -54,16 +54,16 @@ words! {
         RolledBack = "rolled_back",
         /// The VM is lost.
         Failed = "failed",
-        /// Paused with a recorded owner, until its agent comes back.
+        /// The VM is paused with a recorded owner, until its agent comes back.
         PausedRecoverable = "paused_recoverable",
-        /// Committed while the source is silent, or a host did what no order told it.
+        /// The commit stands and the source is silent, or a host did what no order told it.
         OwnerUnknown = "owner_unknown",
     }
 
     /// How far an evacuation is.
     #[serde(rename_all = "snake_case")]
     EvacuationState {
-        /// VMs move.
+        /// The evacuation moves VMs.
         Running = "running",
         /// No migration starts; those under way finish.
         Paused = "paused",
@@ -71,9 +71,9 @@ words! {
         Cancelling = "cancelling",
         /// Every VM moved.
         Done = "done",
-        /// Ended, with VMs left behind.
+        /// The evacuation ended, with VMs left behind.
         Incomplete = "incomplete",
-        /// Cancelled, with VMs left behind.
+        /// The evacuation was cancelled, with VMs left behind.
         Cancelled = "cancelled",
     }
 
@@ -126,35 +126,35 @@ words! {
     Condition {
         /// The guest runs.
         Running = "running",
-        /// Its user stopped it.
+        /// The VM's user stopped it.
         Paused = "paused",
-        /// It is paused for its switchover.
+        /// The VM is paused for its switchover.
         Switching = "switching",
-        /// Its QEMU is gone.
+        /// The VM's QEMU is gone.
         Dead = "dead",
-        /// Its owner's agent is not connected, or cannot reach its QEMU.
+        /// The owner's agent is not connected, or cannot reach its QEMU.
         Unknown = "unknown",
     }
 
     /// Whether the inventory lists a host.
     #[serde(rename_all = "snake_case")]
     Listed {
-        /// In the rack that its agent says.
+        /// The inventory lists the host in the rack that its agent says.
         Yes = "yes",
-        /// Not at all.
+        /// The inventory does not list the host.
         No = "no",
-        /// In another rack than its agent says.
+        /// The inventory lists the host in another rack than its agent says.
         Elsewhere = "elsewhere",
     }
 
     /// The part of a coordinator in its cluster.
     #[serde(rename_all = "snake_case")]
     NodeRole {
-        /// It leads.
+        /// The coordinator leads.
         Leader = "leader",
-        /// It follows and votes.
+        /// The coordinator follows and votes.
         Follower = "follower",
-        /// It has the log and does not vote.
+        /// The coordinator has the log and does not vote.
         Learner = "learner",
     }
 }

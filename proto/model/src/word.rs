@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt};
 
-/// An enum of words.
+/// An enum whose values have one word each.
 pub trait Word: Copy + Eq + fmt::Debug + 'static {
     /// Every value, in the order of the definition.
     const ALL: &'static [Self];
@@ -10,7 +10,7 @@ pub trait Word: Copy + Eq + fmt::Debug + 'static {
     /// The word.
     fn as_str(self) -> &'static str;
 
-    /// What it means, in one line.
+    /// The meaning of the value, in one line.
     fn about(self) -> &'static str;
 
     /// The value of a word.

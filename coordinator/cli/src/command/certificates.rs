@@ -15,10 +15,10 @@ use crate::{
 
 /// Whom the first coordinator's certificate names, and its folder.
 const COORDINATOR: &str = "coordinator";
-/// Whom the first admin's certificate names, and its folder.
+/// The name in the first admin's certificate, and its folder.
 const ADMIN: &str = "admin";
 
-/// Those who give orders.
+/// The roles of clients.
 const PEOPLE: [Role; 3] = [Role::Viewer, Role::Operator, Role::Admin];
 
 /// The certificate to show: of the folder that is named, or of the usual one. None if TLS is off.

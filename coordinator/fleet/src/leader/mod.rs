@@ -4,7 +4,7 @@
 //! answers without a change waits until a quorum has confirmed, after the turn, that it still follows this leader: so
 //! when the turn was taken no other leader had begun. Nothing else is decided meanwhile.
 //!
-//! There is no task, clock or socket here: who drives it writes, asks the quorum, and sends.
+//! There is no task, clock or socket here: the caller writes, asks the quorum, and sends.
 
 use crate::{Change, Connection, Effect, Event, Fleet, Hello, Moment, Notice, Order, Said};
 

@@ -148,7 +148,7 @@ impl Fleet {
         self.store.migrations().get(&id).is_some_and(|migration| migration.vm == *vm)
     }
 
-    /// Somebody started a VM by hand on another host. If its owner says it has none, the VM has moved.
+    /// An operator started a VM by hand on another host. If its owner says it has none, the VM has moved.
     fn running_elsewhere(&mut self, host: &HostName, record: &VmRecord) {
         let owner_has_none = self.ownership.agents.get(&record.owner).is_some_and(|agent| {
             agent.vms.get(&record.name).is_none_or(|vm| vm.run_state == RunState::Dead)

@@ -211,7 +211,7 @@ impl Fleet {
         }
     }
 
-    /// Tells every agent of a rack who its neighbours are, and what they still claim for.
+    /// Tells every agent of a rack which neighbours it has, and what they still claim for.
     fn show_rack(&mut self, rack: &RackName) {
         let hosts = self.store.index().hosts_of_rack(rack);
         let members: Vec<Member> = hosts.filter_map(|host| self.member(host)).collect();

@@ -1,4 +1,4 @@
-//! Who owns a VM: what agents attest, the table that decides by it, and what follows.
+//! Which host owns a VM: what agents attest, the table that decides by it, and what follows.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -91,7 +91,7 @@ impl Fleet {
         }
     }
 
-    /// A move that is being cancelled must not be forgotten, whoever was restarted meanwhile. If the
+    /// A move that is being cancelled must not be forgotten, whichever process was restarted meanwhile. If the
     /// source stays silent it ends here: the source owns its VM, and a commit will be refused.
     fn go_on_cancelling(&mut self, id: MigrationId, passed: Passed) {
         let Some((migration, live)) = self.active(id) else { return };

@@ -1,10 +1,10 @@
-//! Who may run a VM that moves: the table of promise P1.
+//! Which host may run a VM that moves: the table of promise P1.
 //!
 //! # The protocol
 //!
-//! A VM's [`Standing`](crate::Standing) is durable before anybody is told of it:
+//! A VM's [`Standing`](crate::Standing) is durable before any agent is told of it:
 //!
-//! | standing | who may run the VM |
+//! | standing | which host may run the VM |
 //! |---|---|
 //! | `Stable` | its owner only; no other host can, whatever it was told earlier |
 //! | `Moving` | its owner, the source; a copy at the target is paused and has not been loaded for good |
@@ -13,7 +13,7 @@
 //!
 //! The target runs its copy on one of two words: Go of the source's session, which the source says only
 //! after a granted commit and after its QEMU reached postmigrate, or `ResumeTarget` of the coordinator,
-//! which is sent only in the last row. So before the commit nobody can tell the target to run, and after it
+//! which is sent only in the last row. So before the commit no process can tell the target to run, and after it
 //! the source never runs again unless it attests that it never stopped (then it never said Go) or
 //! the target attests that its copy is gone.
 //!
@@ -64,7 +64,7 @@
 //!   of the old one void; if it had stopped it is told to run.
 //! * **settle**: the VM is `Stable` at the target; the source's copy is removed.
 //! * **lost**: the VM's QEMU died by itself; there is nothing left to run.
-//! * **conflict**: somebody did what nobody told him. Nothing is ordered; a human must look.
+//! * **conflict**: a copy runs that no order allows to run. Nothing is ordered; a human must look.
 //!
 //! # Lost, late and repeated messages
 //!
@@ -76,9 +76,9 @@
 //! # What this asks of agents
 //!
 //! A list is complete: a VM that is not in it has no process on the host. A QEMU the agent cannot reach is
-//! listed as unknown, and unknown attests nothing. Whoever reports a copy as gone after the commit says
-//! that it has not run: if the target ran it and lost it before anybody heard of that, the source goes
-//! on from the moment it stopped at.
+//! listed as unknown, and unknown attests nothing. An agent that reports a copy as gone after the
+//! commit says that it has not run: if the target ran it and lost it before the coordinator heard of
+//! that, the source goes on from the moment it stopped at.
 
 /// What the source attests about a migration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -1,10 +1,10 @@
-//! Who could move and where to, for whoever looks before a move. Nothing here changes anything.
+//! Which VMs could move and where to, for clients that ask before a move. Nothing here changes anything.
 
 use crate::{
     Connection, EvacuationRequest, Fleet, HostName, MigrationRequest, Move, Refusal, VmName,
 };
 
-/// A VM that somebody asks about.
+/// A VM that a client asks about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// Its name.

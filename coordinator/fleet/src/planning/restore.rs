@@ -117,7 +117,7 @@ impl Fleet {
         out: &mut Vec<Effect>,
     ) -> Result<(EvacuationId, Vec<StayingVm>), Refusal> {
         if let Some((id, vms)) = self.restored(request)? {
-            // The one before may be forgotten by now; then nobody knows who stayed.
+            // The one before may be forgotten by now; then it is not known which VMs stayed.
             let mut staying = self.restorable(request.evacuation).unwrap_or_default().staying;
             staying.retain(|one| !vms.contains(&one.vm));
             return Ok((id, staying));
@@ -156,7 +156,7 @@ impl Fleet {
         Ok(Some((known.id, known.vms.keys().cloned().collect())))
     }
 
-    /// The VMs that an ended evacuation has moved: who can go back and who cannot.
+    /// The VMs that an ended evacuation has moved: which can go back and which cannot.
     fn restorable(&self, id: EvacuationId) -> Result<Restore, Refusal> {
         let record = self.store.evacuations().get(&id).ok_or(Refusal::UnknownEvacuation(id))?;
         if record.ended.is_none() {

@@ -30,7 +30,7 @@ pub enum Record {
     /// A host.
     #[serde(rename = "host.v1")]
     Host(HostRecord),
-    /// A VM and who owns it.
+    /// A VM and its owner.
     #[serde(rename = "vm.v1")]
     Vm(VmRecord),
     /// A migration.
@@ -234,7 +234,7 @@ pub struct MigrationRecord {
 /// How far a migration is, as far as the log must know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stage {
-    /// Nobody was told anything.
+    /// No agent was told anything.
     Queued,
     /// The target was told to prepare.
     Preparing {

@@ -119,13 +119,13 @@ impl Store {
         self.changed.insert(Key::Token(host.clone()));
     }
 
-    /// A number nobody had before.
+    /// A number that was never given before.
     pub(crate) fn next<T: Numbered>(&mut self) -> T {
         self.changed.insert(Key::Numbers);
         self.numbers.next()
     }
 
-    /// An epoch of rack views nobody had before.
+    /// An epoch that no rack view had before.
     pub(crate) fn next_epoch(&mut self) -> u64 {
         self.changed.insert(Key::Numbers);
         self.numbers.epoch += 1;

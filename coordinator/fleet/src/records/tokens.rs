@@ -1,4 +1,4 @@
-//! Tokens: each lets one host in, once. Who has the secret is let in; what is kept is a digest of it.
+//! Tokens: each lets one host in, once. The holder of the secret is let in; the log keeps a digest of it.
 
 use crate::{Effect, Fleet, HostName, Moment, Record, Refusal, TokenRecord};
 

@@ -1,4 +1,4 @@
-//! What moves may put on links: limits, who crosses what, and the rate each source is told.
+//! What moves may put on links: limits, which moves cross which links, and the rate each source is told.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ pub(crate) struct Told {
     since: Moment,
 }
 
-/// Whose budget it is: everybody's, or an evacuation's own.
+/// The owner of a budget: an evacuation, or none if all moves share it.
 type Owner = Option<EvacuationId>;
 
 /// Moves on lanes that have a budget, by whose budget it is: how many, and the parts of their bytes in all.
@@ -231,7 +231,7 @@ impl Fleet {
         route.into_iter().flatten().map(|(lane, part)| (lane, *part))
     }
 
-    /// What an evacuation, or everybody, may put on a lane of a link.
+    /// What an evacuation, or all moves together, may put on a lane of a link.
     fn budget(&self, owner: Owner, link: &LinkName) -> Option<u64> {
         let limits = match owner {
             None => self.store.limits(),

@@ -46,7 +46,7 @@ impl Scheduling {
         let queued = store.migrations().values().filter(|one| one.stage == Stage::Queued);
         queued.for_each(|one| queue.look_at(one.id));
         let mut slots = Slots::default();
-        // Committed, their VMs are paused, whoever granted that.
+        // Committed, their VMs are paused, whichever leader granted that.
         for vm in store.vms().values() {
             if let Standing::Committed { migration, .. } = vm.standing {
                 slots.seize(migration);

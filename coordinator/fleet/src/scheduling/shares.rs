@@ -18,8 +18,8 @@ impl Pipe {
     }
 }
 
-/// Fair rates for `count` members, in bytes per second: all rise together, and who meets a pipe that is full stays
-/// where he is (max-min fairness). None for those who are in no pipe.
+/// Fair rates for `count` members, in bytes per second: all rise together, and a member that meets a
+/// full pipe stays where it is (max-min fairness). None for members that are in no pipe.
 pub(crate) fn divide(count: usize, pipes: &[Pipe]) -> Vec<Option<u64>> {
     let mut pipes_of = vec![Vec::new(); count];
     let mut states: Vec<Filling> = pipes.iter().map(Filling::new).collect();

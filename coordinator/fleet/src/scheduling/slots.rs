@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::MigrationId;
 
-/// Who holds a slot and who waits for one, first come first served.
+/// Which migrations hold a slot and which wait for one, first come first served.
 #[derive(Debug, Default)]
 pub(crate) struct Slots {
     held: BTreeSet<MigrationId>,

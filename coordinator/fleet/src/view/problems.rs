@@ -1,4 +1,4 @@
-//! What is not as it should be, for the operator, and what of it can be put right without asking anybody.
+//! What is not as it should be, for the operator, and what of it can be put right without asking a human.
 
 use crate::{
     Effect, Fleet, HostName, Listed, MigrationRecord, Moment, Order, Phase, ProblemCode, RunState,
@@ -67,7 +67,7 @@ impl Fleet {
         repaired
     }
 
-    /// Moves that nobody but a human can decide, or that wait for an agent with their VM stopped.
+    /// Moves that only a human can decide, or that wait for an agent with their VM stopped.
     fn uncertain(&self) -> Vec<Problem> {
         let live = self.live.keys().filter_map(|&id| self.migration(id));
         let problem = |view: crate::MigrationView<'_>| {
@@ -98,7 +98,7 @@ impl Fleet {
     }
 
     fn stray(&self, vm: &VmName, host: &HostName) -> Problem {
-        let owner = self.store.vms().get(vm).map_or("nobody", |vm| vm.owner.as_str());
+        let owner = self.store.vms().get(vm).map_or("no host", |vm| vm.owner.as_str());
         let cause = format!("it runs here, and {owner} owns it");
         let fix = LOOK.to_owned();
         Problem { vm: Some(vm.clone()), ..about(ProblemCode::Astray, host, cause, fix) }
@@ -120,7 +120,7 @@ impl Fleet {
                 "its QEMU does not answer its agent".to_owned(),
                 "wait; if it stays so, look at its qemu.log".to_owned(),
             ),
-            // It has ended; that is nobody's fault.
+            // It has ended; that is no problem.
             RunState::Dead if owner.is_none_or(|owner| owner == host) => return None,
             state if owner == Some(host) => (
                 ProblemCode::Halted,
@@ -129,8 +129,9 @@ impl Fleet {
                     .to_owned(),
             ),
             state => {
-                let there = owner
-                    .map_or("nobody has it".to_owned(), |owner| format!("{owner} owns the VM"));
+                let there = owner.map_or("no host owns the VM".to_owned(), |owner| {
+                    format!("{owner} owns the VM")
+                });
                 let fix = if self.removal(host, vm).is_some() {
                     "rackferry doctor --repair".to_owned()
                 } else {
@@ -171,7 +172,7 @@ impl Fleet {
                 let generation = record.generation;
                 Some(Order::ReleaseSource { migration: id, generation, resume: false })
             }
-            // Which of the two sides it was, nobody says any more; nothing of it can run.
+            // Which of the two sides it was, no record says any more; nothing of it can run.
             RunState::Dead | RunState::Running | RunState::Paused | RunState::Unknown => None,
         }
     }

@@ -1,5 +1,5 @@
-//! What readers see: hosts, VMs and moves as of one turn. Lists, status and watches are made of it by whoever asks, not
-//! by the task that decides.
+//! What readers see: hosts, VMs and moves as of one turn. Lists, status and watches are made of it by the task of the
+//! request, not by the task that decides.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -83,7 +83,7 @@ impl MigrationRow {
 #[derive(Clone, Debug, Default)]
 pub struct Published {
     revision: Revision,
-    /// Since then nothing was forgotten; who knows an older state starts anew.
+    /// Since then nothing was forgotten; a reader that knows an older state starts anew.
     floor: u64,
     now: Moment,
     hosts: Rows<HostName, HostView>,
@@ -98,7 +98,7 @@ impl Published {
         self.revision
     }
 
-    /// Whoever knows this state needs to be told changes only.
+    /// Whether a reader that knows this state needs to be told changes only.
     pub const fn follows(&self, known: Revision) -> bool {
         known.term == self.revision.term
             && known.number >= self.floor
