@@ -209,7 +209,7 @@ fn moment(event: &Value) -> Duration {
 }
 
 fn configure(vm: &mut Vm, options: Options) -> Result<()> {
-    // Whoever moved it before may have left some on.
+    // An earlier migration may have left some on.
     vm.qmp.reset_capabilities()?;
     let mut capabilities = vec!["events"];
     let mut parameters = json!({

@@ -1,7 +1,7 @@
 //! Faults while real guests move: every run hurts one part at one moment, then all promises are checked.
 //!
 //! A run evacuates one rack into the other, breaks something, waits until nothing happens any more,
-//! evacuates again what was left behind, and looks at everything: who runs where, how often, with which
+//! evacuates again what was left behind, and looks at everything: which VM runs where, how often, with which
 //! memory, and what is lying about. The next run goes in the opposite direction with the same guests.
 
 pub(crate) mod check;

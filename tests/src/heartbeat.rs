@@ -2,7 +2,7 @@
 //!
 //! Every guest's serial line is an abstract socket in the network namespace of the host that runs it. One
 //! watcher per host connects to each that appears, so a guest that moves is heard at its new host without
-//! anybody saying where that is.
+//! the watcher being told where that is.
 
 mod log;
 mod watch;

@@ -138,7 +138,7 @@ impl Lab {
 
     /// What the guests say.
     pub fn heartbeats(&self) -> &Heartbeats {
-        self.heartbeats.as_ref().expect("set before anybody gets the lab")
+        self.heartbeats.as_ref().expect("set before the lab is handed out")
     }
 
     /// Starts a program on a host. What it prints goes to `logs/NAME.log` in the lab's folder.

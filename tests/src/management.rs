@@ -1,4 +1,4 @@
-//! The management network: who of it can be kept apart from the rest.
+//! The management network, of which a part can be kept apart from the rest.
 
 use anyhow::Result;
 
@@ -16,7 +16,7 @@ impl Management {
         Self { namespace: topology::management(prefix) }
     }
 
-    /// Keeps those behind some ports apart from all others; among themselves they go on talking.
+    /// Keeps the processes behind some ports apart from all others; among themselves they go on talking.
     pub fn part(&self, ports: &[String]) -> Result<()> {
         let moved = ports.iter().map(|port| format!("link set {port} master br1\n"));
         let bridge = "link add br1 type bridge mcast_snooping 0\nlink set br1 up\n".to_owned();

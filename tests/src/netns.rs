@@ -116,7 +116,7 @@ fn connect(prefix: &str, host: &Host) -> Result<()> {
     ip(Some(&management), &format!("link set {management_port} master br0 up\n"))
 }
 
-/// Neighbour discovery would be traffic on the core link that nobody asked for.
+/// Neighbour discovery would be traffic on the core link that no run asked for.
 fn without_ipv6() -> Result<()> {
     for device in ["all", "default"] {
         let switch = format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6");

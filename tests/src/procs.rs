@@ -36,7 +36,7 @@ fn live() -> MutexGuard<'static, Live> {
 #[derive(Debug)]
 pub struct Process {
     name: String,
-    /// `None` if somebody else started it.
+    /// `None` if another process started it.
     child: Option<Child>,
     pid: Pid,
 }
@@ -82,7 +82,7 @@ impl Process {
         self.pid
     }
 
-    /// How it ended, if it has. Only whoever started a process can know.
+    /// How it ended, if it has. Only the process that started it can know.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         let child = self.child.as_mut().context("started by another process")?;
         let status = child.try_wait()?;
@@ -156,7 +156,7 @@ impl Process {
         }
     }
 
-    /// Its number may belong to somebody else from now on.
+    /// Its number may belong to another process from now on.
     fn forget(&self) {
         live().processes.retain(|pid| *pid != self.pid);
     }
@@ -177,13 +177,13 @@ fn spawn(command: &mut Command) -> io::Result<(Child, Pid)> {
     Ok((child, pid))
 }
 
-/// Whether a process exists and has not ended: one that nobody has waited for yet is over all the same.
+/// Whether a process exists and has not ended: one that its parent has not waited for yet is over all the same.
 fn runs(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(')').next().is_some_and(|rest| !rest.trim().is_empty() && !rest.starts_with(" Z"))
 }
 
-/// Waits until a process that was just started shows its environment, by which everybody else finds it. The kernel
+/// Waits until a process that was just started shows its environment, by which other processes find it. The kernel
 /// tells of a new program's start a moment before it has that.
 fn await_environment(pid: Pid) {
     let pid = pid.as_raw_nonzero().get().unsigned_abs();

@@ -96,7 +96,7 @@ impl Qmp {
         self.events.clear();
     }
 
-    /// Switches off every migration capability that somebody has switched on.
+    /// Switches off every migration capability that is on.
     pub fn reset_capabilities(&mut self) -> Result<()> {
         let all = self.execute("query-migrate-capabilities", json!({}))?;
         let on = all.as_array().into_iter().flatten().filter(|one| one["state"] == true);

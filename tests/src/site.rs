@@ -117,7 +117,7 @@ impl<'a> Site<'a> {
         Ok(folder)
     }
 
-    /// Where somebody's certificates are, if there is TLS.
+    /// Where the certificates of a holder are, if there is TLS.
     fn certificates(&self, whose: &str) -> Option<PathBuf> {
         self.settings.tls.then(|| self.lab.folder().join(CA).join(whose))
     }
@@ -297,7 +297,7 @@ impl<'a> Site<'a> {
         Ok(())
     }
 
-    /// Makes a host's agent take over a VM that somebody else has started, by its monitor.
+    /// Makes a host's agent take over a VM that was started outside of Rackferry, by its monitor.
     pub fn attach_vm(&self, host: &Host, def: &VmDef, monitor: &Path) -> Result<()> {
         let spec = format!("{}\n[attach]\nqmp = \"{}\"\n", def.spec()?, monitor.display());
         self.start_spec(host, &def.name, &spec)
@@ -346,7 +346,7 @@ impl<'a> Site<'a> {
         Ok(self.cli(arguments)?.status.code())
     }
 
-    /// Runs the command line for the terminal of whoever runs us: with progress, if it is one.
+    /// Runs the command line for the terminal of the caller: with progress, if it is one.
     pub fn cli_shown(&self, arguments: &[&str]) -> Result<ExitStatus> {
         let mut command = self.command(arguments);
         let namespace = topology::management(self.lab.prefix());

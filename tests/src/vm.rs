@@ -17,7 +17,7 @@ use crate::topology::Host;
 /// The oldest machine type that both QEMUs of the lab have: guests may move between them.
 pub const MACHINE: &str = "pc-q35-7.2";
 /// A pause is the gap between two beats less this, and guest time stands still in it: a slower heartbeat
-/// measures as well, and 24 idle guests leave the machine to those who are measured.
+/// measures as well, and 24 idle guests leave the machine to the processes that are measured.
 const HEARTBEAT: Duration = Duration::from_millis(50);
 
 /// The lab's own monitor of a VM that an agent runs: an abstract socket of this name and the VM's.

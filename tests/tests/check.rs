@@ -61,7 +61,7 @@ fn what_blocks_a_move_is_told_before_it() {
     let (code, moved) = ask(&site, &["migrate", "old", "--to", "b-1"]);
     assert_eq!((code, &moved["phase"]), (Some(0), &"done".into()), "{moved:#}");
 
-    let (code, names) = ask(&site, &["check", "nobody"]);
+    let (code, names) = ask(&site, &["check", "unknown"]);
     assert_eq!(code, Some(2), "{names:#}");
     site.destroy_vm(a, "new").unwrap();
     site.destroy_vm(b, "old").unwrap();

@@ -1,4 +1,4 @@
-//! Rackferry moves real guests: every page arrives, nobody is lost, a cancelled move changes nothing.
+//! Rackferry moves real guests: every page arrives, no VM is lost, a cancelled move changes nothing.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ fn assert_on(site: &Site<'_>, vms: &[&str], rack: &str) {
 }
 
 /// Rack a runs QEMU 7.2, rack b 10.0: there, back, and a cancelled third move. One of the guests is busy, one was
-/// started by somebody else and only attached to.
+/// started outside of Rackferry and only attached to.
 #[test]
 fn guests_move_byte_for_byte_between_qemu_versions_and_stay_when_cancelled() {
     if !runs_here("guests_move_byte_for_byte_between_qemu_versions_and_stay_when_cancelled") {

@@ -32,7 +32,7 @@ fn guests_move_as_planned_and_come_back() {
     let plan = ["plan", "a", "--to", "b", "--out", file];
     site.cli_json(&plan).unwrap();
 
-    // Somebody edits it; a VM comes to the rack; then it is made anew and followed to the letter.
+    // An operator edits it; a VM comes to the rack; then it is made anew and followed to the letter.
     let text = std::fs::read_to_string(file).unwrap();
     std::fs::write(file, text.replace("\"b-1\"", "\"b-2\"")).unwrap();
     assert_eq!(site.cli_code(&["apply", file]).unwrap(), Some(2), "it was edited");

@@ -1,4 +1,4 @@
-//! The demo: the smallest bench that shows what Rackferry is for, told to somebody who sees it first.
+//! The demo: the smallest bench that shows what Rackferry is for, for a reader that sees it for the first time.
 
 use std::fmt::Write;
 

@@ -52,7 +52,7 @@ impl Report {
         Some(1.0 - method.core_bytes() as f64 / baseline as f64)
     }
 
-    /// CPU seconds of everybody but the guests, per GiB of guest memory.
+    /// CPU seconds of agents, coordinator and QEMUs, without the guests' own, per GiB of guest memory.
     pub fn cpu_s_per_gib(&self, method: &Figures) -> f64 {
         method.cpu.total_s() / (self.memory_bytes as f64 / GIB)
     }

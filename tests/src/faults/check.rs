@@ -48,7 +48,7 @@ pub fn vm_list(site: &Site<'_>) -> Result<BTreeMap<String, Listed>> {
     Ok(listed)
 }
 
-/// Waits until each VM stands with one owner, and is not about to change; then who that is.
+/// Waits until each VM stands with one owner, and is not about to change; then returns where each is.
 pub fn settled(site: &Site<'_>, limit: Duration) -> Result<BTreeMap<String, Listed>> {
     let start = Instant::now();
     loop {

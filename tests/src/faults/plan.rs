@@ -236,7 +236,7 @@ impl Plan {
 }
 
 fn moment(kind: Kind, at: Option<Step>, vms: usize, dice: &mut Dice) -> Moment {
-    // Who holds content is known when one VM has arrived.
+    // The holder of content is known when one VM has arrived.
     if at.is_none() && kind != Kind::HolderAgent && dice.below(3) == 0 {
         return Moment::After(dice.millis(0, 4000));
     }

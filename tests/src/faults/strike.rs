@@ -1,4 +1,4 @@
-//! The fault itself: whom it hits, and its end.
+//! The fault itself: which process it hits, and its end.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -121,7 +121,7 @@ pub fn strike(
     }
 }
 
-/// Kills whoever leads again and again.
+/// Kills the leader, again and again.
 fn kill_leaders(site: &mut Site<'_>, plan: &Plan, id: &str) -> Result<String> {
     let mut killed = Vec::new();
     while killed.len() < LEADERS {

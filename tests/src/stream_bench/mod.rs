@@ -42,7 +42,7 @@ pub struct Options {
 /// One move.
 #[derive(Clone, Debug, Serialize)]
 pub struct Run {
-    /// Who moved it and how.
+    /// The program that moved the VM, and how.
     pub name: String,
     /// Guest memory, GiB.
     pub gib: f64,
