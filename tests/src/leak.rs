@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 
-use crate::{netns, procs};
+use crate::{lab::netns, procs};
 
 /// Everything of a lab that exists at one moment.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Lab A: two racks in network namespaces, real QEMU guests, and verbs for what tests do with them.
 //!
 //! ```no_run
-//! use rackferry_tests::{Lab, Topology, rate::Rate, vm::VmDef};
+//! use rackferry_tests::{Lab, Topology, lab::rate::Rate, lab::vm::VmDef};
 //!
 //! # fn main() -> anyhow::Result<()> {
 //! let lab = Lab::up(&Topology::of(2))?;
@@ -16,35 +16,22 @@
 //! One lab lives on a machine at a time (per name prefix, `RACKFERRY_LAB_PREFIX`, `rf` by default): a second
 //! one waits. Everything a lab started ends with it, also after a panic or a signal; what a killed run left
 //! behind is removed when the next lab comes up.
+//!
+//! * [`lab`]: hosts, links, VMs, and daemons on them.
+//! * [`lab_b`]: an emulated machine that has KVM.
+//! * [`bench`](mod@bench): what is measured, beside stock QEMU.
+//! * [`trials`]: what must hold while things break, or guests write.
 
-pub mod accel;
-pub mod baseline;
 pub mod bench;
-pub mod certificates;
-mod coordinators;
-pub mod counters;
-pub mod faults;
-pub mod heartbeat;
 pub mod image;
-mod lab;
+pub mod lab;
 pub mod lab_b;
 pub mod leak;
-pub mod limit_bench;
-pub mod management;
-pub mod netns;
 pub mod procs;
-pub mod qmp;
-pub mod rate;
-pub mod shape;
-pub mod site;
-pub mod stream_bench;
-pub mod topology;
-pub mod trial;
-pub mod upgrade;
-pub mod vm;
+pub mod trials;
 
 pub use lab::Lab;
-pub use topology::{Host, Topology};
+pub use lab::topology::{Host, Topology};
 
 /// Whether this machine can run the lab; a test that cannot says why and returns.
 pub fn runs_here(test: &str) -> bool {

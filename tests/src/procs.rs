@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::netns;
+use crate::lab::netns;
 
 /// Marks every process of a lab and its children in their environment: `RACKFERRY_LAB=<prefix>`.
 pub const MARK: &str = "RACKFERRY_LAB";

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
 use rackferry_tests::image::Qemu;
-use rackferry_tests::site::{Settings, Site};
+use rackferry_tests::lab::site::{Settings, Site};
 use rackferry_tests::{Lab, Topology, runs_here};
 use serde_json::Value;
 

@@ -4,9 +4,9 @@
 use std::time::{Duration, Instant};
 
 use rackferry_tests::image::Qemu;
-use rackferry_tests::rate::Rate;
-use rackferry_tests::site::{Settings, Site};
-use rackferry_tests::vm::{Profile, VmDef};
+use rackferry_tests::lab::rate::Rate;
+use rackferry_tests::lab::site::{Settings, Site};
+use rackferry_tests::lab::vm::{Profile, VmDef};
 use rackferry_tests::{Lab, Topology, leak, runs_here};
 use serde_json::Value;
 

@@ -4,9 +4,9 @@
 
 use std::path::Path;
 
-use rackferry_tests::faults::{self, Kind, Options};
-use rackferry_tests::rate::Rate;
+use rackferry_tests::lab::rate::Rate;
 use rackferry_tests::runs_here;
+use rackferry_tests::trials::faults::{self, Kind, Options};
 
 const SEED: u64 = 1;
 

@@ -5,10 +5,10 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use rackferry_tests::baseline::{self, Options, Stock};
+use rackferry_tests::bench::baseline::{self, Options, Stock};
 use rackferry_tests::image::Qemu;
-use rackferry_tests::rate::Rate;
-use rackferry_tests::vm::{Profile, VmDef};
+use rackferry_tests::lab::rate::Rate;
+use rackferry_tests::lab::vm::{Profile, VmDef};
 use rackferry_tests::{Lab, Topology, leak, runs_here};
 
 const BOOT: Duration = Duration::from_secs(300);

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use rackferry_tests::rate::Rate;
-use rackferry_tests::site::{Settings, Site};
-use rackferry_tests::vm::VmDef;
-use rackferry_tests::{Lab, Topology, leak, limit_bench, runs_here};
+use rackferry_tests::lab::rate::Rate;
+use rackferry_tests::lab::site::{Settings, Site};
+use rackferry_tests::lab::vm::VmDef;
+use rackferry_tests::{Lab, Topology, bench::limit, leak, runs_here};
 use serde_json::Value;
 
 const BOOT: Duration = Duration::from_secs(300);
@@ -37,7 +37,7 @@ fn guests_move_within_a_limit_wait_while_paused_and_avoid_cordoned_hosts() {
         Some(2),
         "no inventory, no links"
     );
-    limit_bench::import(&site).unwrap();
+    limit::import(&site).unwrap();
     let shown = site.cli_json(&["inventory", "show"]).unwrap();
     assert_eq!(shown["summary"]["hosts"], 4, "{shown:#}");
     assert_eq!(shown["strangers"], Value::Array(vec![]), "{shown:#}");

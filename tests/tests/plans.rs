@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use rackferry_tests::limit_bench;
-use rackferry_tests::rate::Rate;
-use rackferry_tests::site::{Settings, Site};
-use rackferry_tests::vm::{Profile, VmDef};
+use rackferry_tests::bench::limit;
+use rackferry_tests::lab::rate::Rate;
+use rackferry_tests::lab::site::{Settings, Site};
+use rackferry_tests::lab::vm::{Profile, VmDef};
 use rackferry_tests::{Lab, Topology, leak, runs_here};
 
 const BOOT: Duration = Duration::from_secs(300);
@@ -84,7 +84,7 @@ fn a_guest_that_writes_too_fast_stays_or_is_stopped_as_was_asked() {
     (def.guest.wss_mib, def.guest.rate_kib) = (24, 20 << 10);
     site.boot(&[(lab.host("a", 1).clone(), def)], 1, BOOT).unwrap();
     site.wait_listed(&["busy"]).unwrap();
-    limit_bench::import(&site).unwrap();
+    limit::import(&site).unwrap();
     site.cli_json(&["limit", "set", "core0=40Mbit"]).unwrap();
 
     // Nothing may be done to it: it stays, and the reason has the numbers.

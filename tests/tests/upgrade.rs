@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
-use rackferry_tests::rate::Rate;
+use rackferry_tests::lab::rate::Rate;
+use rackferry_tests::lab::site::Settings;
 use rackferry_tests::runs_here;
-use rackferry_tests::site::Settings;
-use rackferry_tests::upgrade::{self, Options};
+use rackferry_tests::trials::upgrade::{self, Options};
 
 #[test]
 fn an_evacuation_goes_on_while_every_daemon_is_replaced() {

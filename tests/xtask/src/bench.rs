@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
-use rackferry_tests::bench::{self, Method, Plan, Report};
+use rackferry_tests::bench::evacuate::{self, Method, Plan, Report};
 use rackferry_tests::image::Qemu;
-use rackferry_tests::rate::Rate;
-use rackferry_tests::vm::Profile;
+use rackferry_tests::lab::rate::Rate;
+use rackferry_tests::lab::vm::Profile;
 
 use crate::run::{cargo, run as run_command};
 use crate::{setup, test};
@@ -103,9 +103,9 @@ fn evacuate(arguments: &Evacuate) -> Result<()> {
         },
     };
     let write = |report: &Report| write(arguments, report);
-    let report = bench::run(&plan, |what| eprintln!("bench: {what}"), write)?;
+    let report = evacuate::run(&plan, |what| eprintln!("bench: {what}"), write)?;
     println!("{report}");
-    let failures: usize = report.methods.iter().map(bench::Figures::failures).sum();
+    let failures: usize = report.methods.iter().map(evacuate::Figures::failures).sum();
     ensure!(failures == 0, "{failures} moves failed");
     Ok(())
 }

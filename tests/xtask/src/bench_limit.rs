@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
-use rackferry_tests::limit_bench::{self, Options};
-use rackferry_tests::rate::Rate;
+use rackferry_tests::bench::limit::{self, Options};
+use rackferry_tests::lab::rate::Rate;
 
 use crate::{setup, test};
 
@@ -46,11 +46,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         limits: arguments.limits.clone(),
         hold: Duration::from_secs(arguments.hold_s),
     };
-    let steps = limit_bench::run(&options, |what| eprintln!("bench: {what}"))?;
+    let steps = limit::run(&options, |what| eprintln!("bench: {what}"))?;
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&steps)?);
     } else {
-        print!("{}", limit_bench::table(&steps));
+        print!("{}", limit::table(&steps));
     }
     Ok(())
 }

@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use clap::Args;
+use rackferry_tests::bench::stream::{self, Options};
 use rackferry_tests::image::Qemu;
-use rackferry_tests::stream_bench::{self, Options};
 
 use crate::{setup, test};
 
@@ -29,11 +29,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         test::build_daemons()?;
     }
     let Arguments { memory_mib, qemu, .. } = *arguments;
-    let runs = stream_bench::run(Options { memory_mib, qemu })?;
+    let runs = stream::run(Options { memory_mib, qemu })?;
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&runs)?);
     } else {
-        print!("{}", stream_bench::table(&runs));
+        print!("{}", stream::table(&runs));
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask demo`.
 
 use anyhow::Result;
-use rackferry_tests::bench::demo;
+use rackferry_tests::bench::evacuate::demo;
 
 use crate::{setup, test};
 

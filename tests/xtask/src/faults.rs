@@ -4,9 +4,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use rackferry_tests::faults::{self, Failed, Kind, Options, Step};
-use rackferry_tests::rate::Rate;
+use rackferry_tests::lab::rate::Rate;
 use rackferry_tests::runs_here;
+use rackferry_tests::trials::faults::{self, Failed, Kind, Options, Step};
 
 use crate::run::target;
 use crate::test::build_daemons;

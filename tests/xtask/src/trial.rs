@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use rackferry_tests::accel::Accel;
 use rackferry_tests::image::Qemu;
-use rackferry_tests::rate::Rate;
+use rackferry_tests::lab::accel::Accel;
+use rackferry_tests::lab::rate::Rate;
 use rackferry_tests::runs_here;
-use rackferry_tests::trial::{self, Options};
+use rackferry_tests::trials::memory::{self, Options};
 
 use crate::run::target;
 use crate::test::build_daemons;
@@ -63,7 +63,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
         logs: target().join("trial"),
     };
     let start = Instant::now();
-    let report = trial::run(&options, &mut |line| {
+    let report = memory::run(&options, &mut |line| {
         println!("[{:>5} s] {line}", start.elapsed().as_secs());
     })?;
     let [median, p99, longest] = [0.5, 0.99, 1.0].map(|part| report.pause_ms(part));

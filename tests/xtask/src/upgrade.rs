@@ -5,9 +5,9 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use rackferry_tests::rate::Rate;
+use rackferry_tests::lab::rate::Rate;
 use rackferry_tests::runs_here;
-use rackferry_tests::upgrade::{self, Options};
+use rackferry_tests::trials::upgrade::{self, Options};
 
 use crate::run::{cargo, quiet, root, run as run_command, target};
 use crate::test::{build_daemons, daemons};

@@ -1,0 +1,5 @@
+//! What must hold: guests' memory while they write, VMs while things break, moves while daemons are updated.
+
+pub mod faults;
+pub mod memory;
+pub mod upgrade;
