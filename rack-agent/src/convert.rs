@@ -78,7 +78,7 @@ pub fn word(word: Word<Wire>) -> Up {
         Word::TargetDiscarded(id) => {
             Up::TargetDiscarded(v1::TargetDiscarded { migration_id: id.to_string() })
         }
-        Word::Asked(id, Question::Slot { .. }) => {
+        Word::Asked(id, Question::Slot) => {
             Up::SwitchoverRequest(v1::SwitchoverRequest { migration_id: id.to_string() })
         }
         Word::Asked(id, Question::Commit { generation }) => {
@@ -121,7 +121,7 @@ fn hex(bytes: &[u8]) -> String {
 /// What a source session tells, as the agent's rules take it.
 pub fn notice(id: MigrationId, notice: Notice) -> SourceWord<Wire> {
     match notice {
-        Notice::AskSlot { predicted_ms } => SourceWord::AskSlot { predicted_ms },
+        Notice::AskSlot => SourceWord::AskSlot,
         Notice::AskCommit => SourceWord::AskCommit,
         Notice::SourceStopped => SourceWord::Stopped,
         Notice::Progress(p) => SourceWord::Progress(progress(&id.to_string(), &p)),

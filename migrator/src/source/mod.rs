@@ -278,11 +278,11 @@ impl Session {
     async fn carry_out(&mut self, effect: Effect) -> Result<(), QmpError> {
         match effect {
             Effect::StartMigrate => self.start_migrate().await?,
-            Effect::AskSlot { predicted_ms } => {
+            Effect::AskSlot { .. } => {
                 self.reading.brake(BRAKE);
                 if self.asked_at.is_none_or(|at| at.elapsed() >= ASK_AGAIN) {
                     self.asked_at = Some(Instant::now());
-                    let _ = self.notices.send(Notice::AskSlot { predicted_ms }).await;
+                    let _ = self.notices.send(Notice::AskSlot).await;
                 }
             }
             Effect::OpenValve => self.open_valve().await?,

@@ -41,10 +41,7 @@ pub struct SourceSpec {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Notice {
     /// A switchover slot is wanted.
-    AskSlot {
-        /// The forecast of the stop.
-        predicted_ms: u32,
-    },
+    AskSlot,
     /// May ownership pass?
     AskCommit,
     /// The source QEMU cannot run any more.

@@ -155,8 +155,8 @@ pub async fn run(
         let failed = Event::QemuFailed("the target QEMU's process ended".into());
         let _ = died_inputs.send(Input::Event(failed)).await;
     });
-    let receiver =
-        Receiver::new(spec.session, spec.placed.clone(), parts.rack.clone(), counters.clone());
+    let (placed, rack) = (spec.placed.clone(), parts.rack.clone());
+    let receiver = Receiver::new(spec.session, spec.verify, placed, rack, counters.clone());
     let session_id = spec.session;
     let mut session = Session {
         machine: Target::new(spec.verify),
@@ -185,7 +185,7 @@ pub async fn run(
                 Command::Resume => Event::Go,
                 Command::Discard(why) => Event::Discard(why),
             }).await,
-            frame = frame_queue.recv(), if frames_open => match frame {
+            frame = frame_queue.recv(), if frames_open && !session.receiver.is_held() => match frame {
                 Some(Ok((kind, payload))) => {
                     session.frame(kind, &payload).await;
                     let _ = recycled.try_send(payload);
@@ -259,23 +259,31 @@ impl Session {
     }
 
     async fn event(&mut self, event: Event) {
-        let before = self.machine.phase();
-        if let Event::Hashed(digest) = &event {
-            self.digest = Some(*digest);
-        }
-        let mut effects = Vec::new();
-        self.machine.handle(event, &mut effects);
-        if self.machine.phase() != before {
-            debug!(id = %self.spec.migration_id, from = ?before, to = ?self.machine.phase(), "target");
-        }
-        for effect in effects {
-            self.carry_out(effect).await;
+        let mut next = Some(event);
+        while let Some(event) = next.take() {
+            let before = self.machine.phase();
+            if let Event::Hashed(digest) = &event {
+                self.digest = Some(*digest);
+            }
+            let mut effects = Vec::new();
+            self.machine.handle(event, &mut effects);
+            if self.machine.phase() != before {
+                debug!(id = %self.spec.migration_id, from = ?before, to = ?self.machine.phase(), "target");
+            }
+            for effect in effects {
+                next = self.carry_out(effect).await.or(next);
+            }
         }
     }
 
-    async fn carry_out(&mut self, effect: Effect) {
+    /// Does what the machine says; what came of it at once.
+    async fn carry_out(&mut self, effect: Effect) -> Option<Event> {
         match effect {
             Effect::HashMemory => self.hash_memory(),
+            Effect::PassOn => {
+                let passed_on = self.receiver.pass_on().await;
+                return passed_on.err().map(|error| Event::QemuFailed(error.to_string()));
+            }
             Effect::SendLoaded(digest) => self.send(&FromTarget::Loaded(digest)).await,
             Effect::Resume => self.resume(),
             Effect::SendRunning => {
@@ -291,6 +299,7 @@ impl Session {
             Effect::Discard(why) => self.outcome = Some(TargetOutcome::Discard(why)),
             Effect::Finish => self.over = true,
         }
+        None
     }
 
     fn hash_memory(&mut self) {

@@ -1,6 +1,8 @@
 //! Frames of the source into guest memory.
 
 mod resolve;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -75,6 +77,10 @@ pub struct Receiver {
     pub wanted: Wanted,
     /// QEMU's migration socket.
     pub qemu: Option<OwnedWriteHalf>,
+    /// Verify mode: what follows guest memory is held back once.
+    verify: bool,
+    /// It is held back: no frame may be handled before [`Self::pass_on`].
+    held: bool,
     decompressor: Option<Decompressor>,
     reader: StoreReader,
     digests: Vec<Digest>,
@@ -92,6 +98,7 @@ impl Receiver {
     /// Nothing received yet.
     pub fn new(
         session: u64,
+        verify: bool,
         placed: Vec<Placed>,
         rack: Arc<Rack>,
         counters: Arc<Counters>,
@@ -104,6 +111,8 @@ impl Receiver {
             outstanding: Outstanding::default(),
             wanted: Wanted::default(),
             qemu: None,
+            verify,
+            held: false,
             decompressor: None,
             reader: StoreReader::default(),
             digests: Vec::new(),
@@ -136,6 +145,10 @@ impl Receiver {
                 FromSource::RamEnd => {
                     self.all_resolved()?;
                     self.placer.ram_end()?;
+                    if self.verify {
+                        self.held = true;
+                        return Ok(Some(Event::Placed));
+                    }
                     self.flush().await?;
                 }
                 FromSource::Fallback { last } => {
@@ -150,6 +163,20 @@ impl Receiver {
             self.flush().await?;
         }
         Ok(None)
+    }
+
+    /// Whether what QEMU gets next waits for [`Self::pass_on`].
+    pub const fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// Gives QEMU what was held back.
+    ///
+    /// # Errors
+    /// If QEMU's socket fails.
+    pub async fn pass_on(&mut self) -> Result<(), ReceiveError> {
+        self.held = false;
+        self.flush().await
     }
 
     fn all_resolved(&self) -> Result<(), ReceiveError> {

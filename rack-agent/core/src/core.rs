@@ -232,9 +232,7 @@ impl<C: Carried + Clone> Core<C> {
     fn source_said(&mut self, id: MigrationId, word: SourceWord<C>, out: &mut Vec<Effect<C>>) {
         let Some(generation) = self.sources.get(id).map(|source| source.generation) else { return };
         match word {
-            SourceWord::AskSlot { predicted_ms } => {
-                self.ask(id, Question::Slot { predicted_ms }, out);
-            }
+            SourceWord::AskSlot => self.ask(id, Question::Slot, out),
             SourceWord::AskCommit => self.ask(id, Question::Commit { generation }, out),
             SourceWord::Stopped => self.tell(Word::SourceStopped(id, generation), out),
             SourceWord::Progress(progress) => self.tell(Word::Progress(id, progress), out),

@@ -145,10 +145,7 @@ pub enum TargetCommand {
 #[derive(Clone, Debug, PartialEq)]
 pub enum SourceWord<C: Carried> {
     /// A switchover slot is wanted.
-    AskSlot {
-        /// The forecast of the stop, milliseconds.
-        predicted_ms: u32,
-    },
+    AskSlot,
     /// May ownership pass?
     AskCommit,
     /// The source QEMU cannot run any more.

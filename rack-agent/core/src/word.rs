@@ -29,10 +29,7 @@ pub enum Word<C: Carried> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Question {
     /// A switchover slot.
-    Slot {
-        /// The forecast of the stop, milliseconds.
-        predicted_ms: u32,
-    },
+    Slot,
     /// May ownership pass, with this generation?
     Commit {
         /// The target's.

@@ -10,9 +10,6 @@ use crate::image::{self, Qemu, text};
 
 /// The port that the job's output comes by; `machine.sh` looks for it.
 const OUTPUT: &str = "output";
-/// With AMD's SVM, hence KVM. Without page tables of five levels: where the emulation switches between a kernel that
-/// has them and a guest that has not, it cuts addresses of the kernel short, and that crashes at some point.
-const CPU: &str = "max,la57=off";
 
 /// QEMU's arguments. Its standard output is the job's, its console goes to `console`.
 pub(super) fn arguments(options: &Options, console: &Path) -> Result<Vec<OsString>> {
@@ -26,7 +23,7 @@ pub(super) fn arguments(options: &Options, console: &Path) -> Result<Vec<OsStrin
         firmware.iter().flat_map(|folder| ["-L".into(), folder.into()]).collect();
     let mut add = |words: &[&str]| arguments.extend(words.iter().map(OsString::from));
     add(&["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
-    add(&["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", CPU]);
+    add(&["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max"]);
     add(&["-smp", &options.cpus.to_string(), "-m", &options.memory_mib.to_string()]);
     add(&["-kernel", &text(&image::lab_b_kernel()), "-initrd", &text(&image::lab_b_initrd())]);
     add(&["-append", &kernel_arguments(&results)]);

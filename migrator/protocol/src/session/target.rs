@@ -3,10 +3,15 @@
 //! While it receives, the source can run by itself, so a lost source means: kill the incoming QEMU. Once it has
 //! loaded, a lost source means nothing is known, so the VM stays paused until the coordinator says what its log
 //! says. It runs only on [`Event::Go`], which the source or the coordinator sends after the commit.
+//!
+//! Verify mode hashes guest memory before QEMU gets the state of devices: loading that writes to guest memory (KVM puts
+//! the wall clock there when its register is set), and the two sides would differ although every page came whole.
 
 /// What the session is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
+    /// Verify mode: all guest memory is in place, and the state of devices is held back from QEMU.
+    Placed,
     /// The target QEMU sent SHUT(0) and is paused.
     QemuLoaded,
     /// Digest of this side's memory, in answer to [`Effect::HashMemory`].
@@ -30,6 +35,8 @@ pub enum Event {
 pub enum Effect {
     /// Hash the whole guest memory of this side.
     HashMemory,
+    /// Give QEMU the state of devices, which was held back.
+    PassOn,
     /// Tell the source that everything is loaded.
     SendLoaded(Option<[u8; 32]>),
     /// `cont`, then announce the VM to the network.
@@ -49,8 +56,10 @@ pub enum Effect {
 pub enum Phase {
     /// Pages and device state arrive.
     Receiving,
-    /// Verify mode: the own digest is awaited.
+    /// Verify mode: the own digest is awaited, and QEMU has not got the state of devices.
     Hashing,
+    /// Verify mode: the own digest is awaited, and QEMU has loaded everything: it read the pages itself.
+    HashingLoaded,
     /// Paused with everything loaded; ownership is elsewhere.
     Loaded,
     /// `cont` was given.
@@ -64,12 +73,13 @@ pub enum Phase {
 pub struct Target {
     phase: Phase,
     verify: bool,
+    digest: Option<[u8; 32]>,
 }
 
 impl Target {
     /// A session whose QEMU waits for the stream.
     pub fn new(verify: bool) -> Self {
-        Self { phase: Phase::Receiving, verify }
+        Self { phase: Phase::Receiving, verify, digest: None }
     }
 
     /// Where the session is.
@@ -81,15 +91,24 @@ impl Target {
     pub fn handle(&mut self, event: Event, out: &mut Vec<Effect>) {
         self.phase = match (self.phase, event) {
             (Phase::Ended, _) => Phase::Ended,
-            (Phase::Receiving, Event::QemuLoaded) if self.verify => {
+            (Phase::Receiving, Event::Placed) if self.verify => {
                 out.push(Effect::HashMemory);
                 Phase::Hashing
             }
+            (Phase::Hashing, Event::Hashed(digest)) => {
+                self.digest = Some(digest);
+                out.push(Effect::PassOn);
+                Phase::Receiving
+            }
+            (Phase::Receiving, Event::QemuLoaded) if self.verify && self.digest.is_none() => {
+                out.push(Effect::HashMemory);
+                Phase::HashingLoaded
+            }
             (Phase::Receiving, Event::QemuLoaded) => {
-                out.push(Effect::SendLoaded(None));
+                out.push(Effect::SendLoaded(self.digest));
                 Phase::Loaded
             }
-            (Phase::Hashing, Event::Hashed(digest)) => {
+            (Phase::HashingLoaded, Event::Hashed(digest)) => {
                 out.push(Effect::SendLoaded(Some(digest)));
                 Phase::Loaded
             }
@@ -101,7 +120,7 @@ impl Target {
                 out.extend([Effect::SendRunning, Effect::Finish]);
                 Phase::Ended
             }
-            (Phase::Receiving | Phase::Hashing, Event::PeerLost(why)) => {
+            (Phase::Receiving | Phase::Hashing | Phase::HashingLoaded, Event::PeerLost(why)) => {
                 out.extend([
                     Effect::Discard(format!("connection to the source lost: {why}")),
                     Effect::Finish,
@@ -114,7 +133,7 @@ impl Target {
                 Phase::Ended
             }
             (
-                phase @ (Phase::Receiving | Phase::Hashing | Phase::Loaded),
+                phase @ (Phase::Receiving | Phase::Hashing | Phase::HashingLoaded | Phase::Loaded),
                 Event::QemuFailed(why),
             ) => {
                 let why = format!("the target QEMU failed in phase {phase:?}: {why}");
@@ -122,7 +141,7 @@ impl Target {
                 Phase::Ended
             }
             (
-                Phase::Receiving | Phase::Hashing | Phase::Loaded,
+                Phase::Receiving | Phase::Hashing | Phase::HashingLoaded | Phase::Loaded,
                 Event::PeerAbort(why) | Event::Discard(why),
             ) => {
                 out.extend([Effect::SendAbort(why.clone()), Effect::Discard(why), Effect::Finish]);
@@ -159,6 +178,24 @@ mod tests {
     }
 
     #[test]
+    fn memory_is_hashed_before_devices_are_loaded() {
+        let out = drive(true, &[Event::Placed, Event::Hashed([7; 32]), Event::QemuLoaded]);
+        let loaded = Effect::SendLoaded(Some([7; 32]));
+        assert_eq!(out, [Effect::HashMemory, Effect::PassOn, loaded]);
+    }
+
+    #[test]
+    fn a_copy_that_is_hashed_ends_with_its_source() {
+        for before in [Event::Placed, Event::QemuLoaded] {
+            let out = drive(true, &[before, Event::PeerLost("reset".into())]);
+            assert!(
+                matches!(out[..], [Effect::HashMemory, Effect::Discard(_), Effect::Finish]),
+                "{out:?}"
+            );
+        }
+    }
+
+    #[test]
     fn a_lost_source_ends_the_copy_only_before_it_is_loaded() {
         let lost = Event::PeerLost("reset".into());
         assert!(matches!(
@@ -182,6 +219,7 @@ mod tests {
 
     fn any_event() -> impl Strategy<Value = Event> {
         prop_oneof![
+            Just(Event::Placed),
             Just(Event::QemuLoaded),
             Just(Event::Hashed([1; 32])),
             Just(Event::QemuFailed("x".into())),

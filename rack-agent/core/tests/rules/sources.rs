@@ -98,9 +98,9 @@ fn orders_for_no_session_are_of_no_interest() {
 
 #[test]
 fn a_question_is_open_until_it_is_answered() {
-    let slot = Question::Slot { predicted_ms: 20 };
+    let slot = Question::Slot;
     let mut agent = sending();
-    agent.takes(Event::SourceSaid(ID, SourceWord::AskSlot { predicted_ms: 20 }));
+    agent.takes(Event::SourceSaid(ID, SourceWord::AskSlot));
     assert_eq!(agent.says(), [Word::Asked(ID, slot)]);
     for event in [Event::Disconnected, Event::Dialling, Event::Connected] {
         agent.takes(event);

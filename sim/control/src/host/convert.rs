@@ -68,7 +68,7 @@ pub(super) fn said(word: Word<Simulated>) -> Said {
         Word::TargetReady(migration) => Said::TargetReady(migration),
         Word::TargetRunning(migration, _) => Said::TargetRunning(migration),
         Word::TargetDiscarded(migration) => Said::TargetDiscarded(migration),
-        Word::Asked(migration, Question::Slot { .. }) => Said::SwitchoverRequest(migration),
+        Word::Asked(migration, Question::Slot) => Said::SwitchoverRequest(migration),
         Word::Asked(migration, Question::Commit { generation }) => {
             Said::CommitRequest(migration, Generation(generation))
         }

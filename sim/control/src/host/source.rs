@@ -217,7 +217,7 @@ impl World {
             Effect::AskSlot { .. } => {
                 if session.asked_at.is_none_or(|at| now >= at + ASK_AGAIN) {
                     session.asked_at = Some(now);
-                    self.source_says(host, id, SourceWord::AskSlot { predicted_ms: 0 });
+                    self.source_says(host, id, SourceWord::AskSlot);
                 }
             }
             Effect::OpenValve => {

@@ -73,14 +73,22 @@ impl World {
                     && copy.qemu == Qemu::Receiving(false)
                 {
                     copy.qemu = Qemu::Receiving(true);
-                    let pause = self.dice.between(1, 500) * MS;
-                    self.qemu_later(host, vm, pause, Step::Load);
+                    if self.plan.verify {
+                        return self.target_event(host, id, Event::Placed);
+                    }
+                    self.load_later(host, vm);
                 }
             }
             Frame::Go => self.target_event(host, id, Event::Go),
             Frame::Abort => self.target_event(host, id, Event::PeerAbort("the source".to_owned())),
             _ => {}
         }
+    }
+
+    /// QEMU gets the state of devices.
+    fn load_later(&mut self, host: usize, vm: usize) {
+        let pause = self.dice.between(1, 500) * MS;
+        self.qemu_later(host, vm, pause, Step::Load);
     }
 
     /// The connection to the source is gone.
@@ -129,6 +137,7 @@ impl World {
                 let hashed = SessionEvent::Target(id, Event::Hashed([7; 32]));
                 self.later(host, pause, Chore::Session(hashed));
             }
+            Effect::PassOn => self.load_later(host, vm),
             Effect::SendLoaded(_) => self.send(conn, 1, Frame::Loaded),
             Effect::Resume => {
                 let pause = self.dice.between(1, 60) * MS;

@@ -1,0 +1,77 @@
+//! What QEMU gets, and when, in verify mode.
+
+use rackferry_dedup_index::DomainKey;
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+
+use super::*;
+use crate::memory::GuestMemory;
+
+const BYTES: u64 = 1 << 20;
+
+/// The head of ram's START section with one block.
+fn head() -> Vec<u8> {
+    let mut head = vec![1, 0, 0, 0, 1, 3];
+    head.extend_from_slice(b"ram\0\0\0\0\0\0\0\x04");
+    head.extend_from_slice(&(BYTES | 4).to_be_bytes());
+    head.extend_from_slice(b"\x06pc.ram");
+    head.extend_from_slice(&BYTES.to_be_bytes());
+    head
+}
+
+async fn take(receiver: &mut Receiver, frame: FromSource) -> Option<Event> {
+    let mut payload = Vec::new();
+    let kind = frame.encode(&mut payload);
+    receiver.frame(kind, &payload).await.unwrap()
+}
+
+/// A receiver that has got all of memory, what it said then, and QEMU's end of its socket.
+async fn received(verify: bool) -> (Receiver, Option<Event>, UnixStream) {
+    let rack = Arc::new(Rack::new(1, &DomainKey([7; 32]), 1 << 20, 1 << 20, None));
+    let memory = Arc::new(GuestMemory::create("rackferry-test", BYTES, None).unwrap());
+    let id = rack.store.add_memory(memory.clone());
+    let placed = Placed { block: "pc.ram".into(), memory, id };
+    let mut receiver = Receiver::new(1, verify, vec![placed], rack, Arc::default());
+    let (qemu, ours) = UnixStream::pair().unwrap();
+    receiver.qemu = Some(ours.into_split().1);
+    let start = b"QEVM\0\0\0\x03\x07\0\0\0\x03q35".to_vec();
+    take(&mut receiver, FromSource::Stream { boundary: true, bytes: start }).await;
+    take(&mut receiver, FromSource::RamStart(head())).await;
+    let event = take(&mut receiver, FromSource::RamEnd).await;
+    (receiver, event, qemu)
+}
+
+/// What is there by now.
+fn read_by(qemu: &mut UnixStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while let Ok(count) = qemu.try_read_buf(&mut bytes) {
+        assert!(count > 0, "the socket is open");
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn memory_ends_for_qemu_when_it_is_hashed() {
+    let (mut receiver, event, mut qemu) = received(true).await;
+    assert_eq!(event, Some(Event::Placed));
+    assert!(receiver.is_held());
+    let before = read_by(&mut qemu);
+    receiver.pass_on().await.unwrap();
+    assert!(!receiver.is_held());
+    let mut end = [0; 5];
+    qemu.read_exact(&mut end).await.unwrap();
+    assert_eq!(end, [3, 0, 0, 0, 1], "ram's END, after {} bytes", before.len());
+    take(&mut receiver, FromSource::Stream { boundary: true, bytes: vec![7; 9] }).await;
+    qemu.readable().await.unwrap();
+    assert!(!read_by(&mut qemu).is_empty(), "devices follow at once");
+}
+
+#[tokio::test]
+async fn without_verification_nothing_is_held_back() {
+    let (receiver, event, mut qemu) = received(false).await;
+    assert_eq!(event, None);
+    assert!(!receiver.is_held());
+    qemu.readable().await.unwrap();
+    let got = read_by(&mut qemu);
+    assert!(got.windows(5).any(|bytes| bytes == [3, 0, 0, 0, 1]), "{got:?}");
+}
