@@ -25,7 +25,7 @@ async fn connect(tls: Option<Tls>) -> (Reader, Writer) {
     let far = tls.clone();
     tokio::spawn(async move {
         let (stream, _) = listener.accept().await.expect("a caller");
-        let (_, (mut reader, mut writer)) =
+        let (_, _, (mut reader, mut writer)) =
             conn::greeting(stream, far.as_ref()).await.expect("a greeting");
         conn::accept(&mut writer, 2).await.expect("a caller that listens");
         let (mut payload, mut batches) = (Vec::new(), 0);

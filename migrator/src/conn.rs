@@ -164,13 +164,19 @@ async fn call(stream: TcpStream, host: &str, tls: Option<&Tls>) -> Result<Framed
     if peer.name == host { Ok(secured(stream)) } else { Err(ConnError::Stranger(peer)) }
 }
 
-/// The called side of a socket: over TLS with an agent of the site, or plain.
-async fn answer(stream: TcpStream, tls: Option<&Tls>) -> Result<Framed, ConnError> {
+/// The called side of a socket: over TLS with an agent of the site, which is returned, or plain.
+async fn answer(
+    stream: TcpStream,
+    tls: Option<&Tls>,
+) -> Result<(Option<Identity>, Framed), ConnError> {
     prepare(&stream)?;
-    let Some(tls) = tls else { return Ok(plain(stream)) };
+    let Some(tls) = tls else { return Ok((None, plain(stream))) };
     let stream = BufReader::with_capacity(READ_AHEAD, stream);
     let (stream, peer) = tls.accept(stream, Purpose::Pages).await?;
-    if peer.role == Who::Agent { Ok(secured(stream)) } else { Err(ConnError::Stranger(peer)) }
+    if peer.role != Who::Agent {
+        return Err(ConnError::Stranger(peer));
+    }
+    Ok((Some(peer), secured(stream)))
 }
 
 /// Connects to the page server of a host's agent and greets. Cancel safe: a dropped future leaves nothing behind.
@@ -195,13 +201,17 @@ pub async fn dial(
         .unwrap_or(Err(ConnError::Greeting(GREETING_LIMIT)))
 }
 
-/// The called side: reads the greeting, and answers it with [`accept`] once the caller is known to be welcome.
-pub async fn greeting(stream: TcpStream, tls: Option<&Tls>) -> Result<(Hello, Framed), ConnError> {
+/// The called side: reads the greeting, and answers it with [`accept`] once the caller is known to be welcome. Over TLS
+/// the agent that calls is returned, too.
+pub async fn greeting(
+    stream: TcpStream,
+    tls: Option<&Tls>,
+) -> Result<(Hello, Option<Identity>, Framed), ConnError> {
     let read = async {
-        let (mut reader, writer) = answer(stream, tls).await?;
+        let (peer, (mut reader, writer)) = answer(stream, tls).await?;
         let mut payload = Vec::new();
         match reader.next(&mut payload).await? {
-            Kind::Hello => Ok((Hello::decode(&payload)?, (reader, writer))),
+            Kind::Hello => Ok((Hello::decode(&payload)?, peer, (reader, writer))),
             got => Err(FrameError::Unexpected { got }.into()),
         }
     };

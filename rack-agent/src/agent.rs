@@ -37,6 +37,8 @@ pub enum Input {
         session: u64,
         /// The generation the target will own with.
         generation: u64,
+        /// The host in the source's certificate; none without TLS.
+        caller: Option<core::HostName>,
         /// The connection that the source has made.
         framed: Box<Framed>,
     },

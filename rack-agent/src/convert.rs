@@ -1,7 +1,7 @@
 //! Conversions between the agent's own types and those of `rackferry.v1`.
 
 use rackferry_agent_core as core;
-use rackferry_agent_core::{Carried, MigrationId, Order, Question, SourceWord, Word};
+use rackferry_agent_core::{Carried, HostName, MigrationId, Order, Question, SourceWord, Word};
 use rackferry_migrator::source::{Notice, Progress, SourceReport};
 use rackferry_migrator::stats::Totals;
 use rackferry_migrator::target::{self, TargetOutcome};
@@ -32,6 +32,7 @@ pub fn order(order: Down) -> Option<Order<Wire>> {
             migration: id(&o.migration_id)?,
             session: o.session,
             generation: o.generation,
+            source: Some(o.source_host.as_str()).filter(|name| !name.is_empty()).map(HostName::new),
             prepare: o,
         },
         Down::StartSource(o) => Order::StartSource {

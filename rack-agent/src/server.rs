@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rackferry_agent_core::HostName;
 use rackferry_dedup_index::Digest;
 use rackferry_migrator::conn::{
     self, ConnError, FrameReader, FrameWriter, Framed, PageRead, PageWrite,
@@ -49,7 +50,7 @@ pub async fn run(agent: Agent, listener: TcpListener) {
 }
 
 async fn connection(agent: Agent, stream: TcpStream) -> Result<(), ConnError> {
-    let (hello, (reader, mut writer)) = conn::greeting(stream, agent.tls()).await?;
+    let (hello, peer, (reader, mut writer)) = conn::greeting(stream, agent.tls()).await?;
     let Some(rack) = agent.rack().cloned() else {
         return Err(FrameError::Unexpected { got: Kind::Hello }.into());
     };
@@ -58,8 +59,9 @@ async fn connection(agent: Agent, stream: TcpStream) -> Result<(), ConnError> {
             let Some(migration) = convert::id(&migration_id) else {
                 return Err(FrameError::Unexpected { got: Kind::Hello }.into());
             };
+            let caller = peer.map(|peer| HostName::new(peer.name));
             let framed = Box::new((reader, writer));
-            agent.input(Input::Called { migration, session, generation, framed }).await;
+            agent.input(Input::Called { migration, session, generation, caller, framed }).await;
             Ok(())
         }
         Role::Neighbour => {

@@ -111,8 +111,8 @@ impl Task {
                 }
                 self.handle(event, None);
             }
-            Next::Input(Input::Called { migration, session, generation, framed }) => {
-                let called = Event::Called { migration, session, generation };
+            Next::Input(Input::Called { migration, session, generation, caller, framed }) => {
+                let called = Event::Called { migration, session, generation, caller };
                 self.handle(called, Some(*framed));
             }
             Next::Changed => self.handle(Event::Changed, None),

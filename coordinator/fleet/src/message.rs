@@ -183,6 +183,8 @@ pub enum Order {
         vm: VmName,
         /// The generation it will own with.
         generation: Generation,
+        /// The host that it comes from.
+        source: HostName,
         /// How to start it.
         spec_toml: String,
         /// Guest memory.

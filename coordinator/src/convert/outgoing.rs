@@ -20,17 +20,24 @@ fn message(order: Order, key: &DomainKey) -> Message {
             members: members.into_iter().map(member).collect(),
             open_crossings: open.into_iter().map(|crossing| crossing.0).collect(),
         }),
-        Order::PrepareTarget { migration, vm, generation, spec_toml, memory_bytes, options } => {
-            Message::PrepareTarget(v1::PrepareTarget {
-                migration_id: migration.to_string(),
-                session: migration.0,
-                vm: vm.to_string(),
-                generation: generation.0,
-                spec_toml,
-                memory_bytes,
-                options: Some(options.into()),
-            })
-        }
+        Order::PrepareTarget {
+            migration,
+            vm,
+            generation,
+            source,
+            spec_toml,
+            memory_bytes,
+            options,
+        } => Message::PrepareTarget(v1::PrepareTarget {
+            migration_id: migration.to_string(),
+            session: migration.0,
+            vm: vm.to_string(),
+            generation: generation.0,
+            source_host: source.to_string(),
+            spec_toml,
+            memory_bytes,
+            options: Some(options.into()),
+        }),
         Order::StartSource { migration, vm, generation, crossing, target, options, rate } => {
             Message::StartSource(v1::StartSource {
                 migration_id: migration.to_string(),

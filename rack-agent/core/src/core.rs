@@ -58,8 +58,8 @@ impl<C: Carried + Clone> Core<C> {
                 }
             }
             Event::Reported => self.stream.reported(now),
-            Event::Called { migration, session, generation } => {
-                match self.targets.called(migration, session, generation) {
+            Event::Called { migration, session, generation, caller } => {
+                match self.targets.called(migration, session, generation, caller.as_ref()) {
                     Some(expected) => out.push(Effect::Receive(migration, expected.prepare)),
                     None => out.push(Effect::Refuse(migration)),
                 }
@@ -124,8 +124,8 @@ impl<C: Carried + Clone> Core<C> {
 
     fn obey(&mut self, order: Order<C>, out: &mut Vec<Effect<C>>) {
         match order {
-            Order::PrepareTarget { migration, session, generation, prepare } => {
-                let expected = Expected { session, generation, prepare };
+            Order::PrepareTarget { migration, session, generation, source, prepare } => {
+                let expected = Expected { session, generation, source, prepare };
                 self.prepare(migration, expected, out);
             }
             Order::StartSource { migration, vm, generation, rate, start } => {

@@ -2,7 +2,7 @@
 
 use rackferry_migrator_protocol::session::source::Outcome;
 
-use crate::{Act, Carried, MigrationId, SourceCommand};
+use crate::{Act, Carried, HostName, MigrationId, SourceCommand};
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +31,8 @@ pub enum Event<C: Carried> {
         session: u64,
         /// The generation the target will own with.
         generation: u64,
+        /// The host in the caller's certificate; none without TLS.
+        caller: Option<HostName>,
     },
     /// [`Effect::Prepare`] is done, or why not.
     Prepared(MigrationId, Result<(), String>),
@@ -59,6 +61,8 @@ pub enum Order<C: Carried> {
         session: u64,
         /// The generation it will own with.
         generation: u64,
+        /// The host that it comes from; none if an older coordinator did not say.
+        source: Option<HostName>,
         /// How.
         prepare: C::Prepare,
     },

@@ -43,7 +43,7 @@ pub use name::{Carried, Moment};
 #[cfg(feature = "planted-bugs")]
 pub use planted::{PlantedBug, plant};
 pub use rackferry_migrator_protocol::session::source::Command as SourceCommand;
-pub use rackferry_model::{MigrationId, Outcome, Side};
+pub use rackferry_model::{HostName, MigrationId, Outcome, Side};
 pub use stream::OUTBOX;
 pub use vm::{Facts, Mark, Role, Standing};
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Carried, MigrationId};
+use crate::{Carried, HostName, MigrationId};
 
 /// A VM that is to arrive.
 #[derive(Debug)]
@@ -10,6 +10,8 @@ pub(crate) struct Expected<C: Carried> {
     pub(crate) session: u64,
     /// The target will own with it.
     pub(crate) generation: u64,
+    /// The host that it comes from.
+    pub(crate) source: Option<HostName>,
     pub(crate) prepare: C::Prepare,
 }
 
@@ -77,16 +79,19 @@ impl<C: Carried> Targets<C> {
         preparing.map(|preparing| preparing.unwanted = true).is_some()
     }
 
-    /// A source calls: a session begins if it is the one that is expected. Each is answered once.
+    /// A source calls: a session begins if it is the one that is expected. Each is answered once. A certificate of
+    /// another host is a stranger's, whatever it knows of the migration: it could bring a state of its own.
     pub(crate) fn called(
         &mut self,
         migration: MigrationId,
         session: u64,
         generation: u64,
+        caller: Option<&HostName>,
     ) -> Option<Expected<C>> {
         let expected = self.expected.get(&migration)?;
         let known = expected.session == session && expected.generation == generation;
-        if !known {
+        let stranger = expected.source.as_ref().zip(caller).is_some_and(|(ours, it)| ours != it);
+        if !known || stranger {
             return None;
         }
         self.sessions.insert(migration, expected.generation);

@@ -28,6 +28,7 @@ fn prepare(spec: &str) -> Down {
         spec_toml: spec.to_owned(),
         memory_bytes: 64 << 20,
         options: Some(options()),
+        source_host: "source".to_owned(),
     })
 }
 

@@ -75,6 +75,7 @@ impl Fleet {
             migration: id,
             vm: migration.vm,
             generation: migration.generation,
+            source: migration.source.clone(),
             spec_toml: vm.spec_toml.clone(),
             memory_bytes: migration.memory_bytes,
             options: migration.options,

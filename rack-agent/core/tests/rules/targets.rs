@@ -1,18 +1,22 @@
 //! VMs that arrive: state x event -> what is done, and what is said.
 
 use rackferry_agent_core::{
-    Act, Effect, End, Event, Order, Outcome, Side, TargetCommand, TargetEnd, What, Word,
+    Act, Effect, End, Event, HostName, Order, Outcome, Side, TargetCommand, TargetEnd, What, Word,
 };
 
 use crate::common::{Agent, GENERATION, ID, SESSION, Text};
 
 fn prepare() -> Order<Text> {
-    let (session, generation) = (SESSION, GENERATION);
-    Order::PrepareTarget { migration: ID, session, generation, prepare: "spec" }
+    let (session, generation, source) = (SESSION, GENERATION, Some("a".into()));
+    Order::PrepareTarget { migration: ID, session, generation, source, prepare: "spec" }
+}
+
+fn called_by(caller: Option<&str>, session: u64, generation: u64) -> Event<Text> {
+    Event::Called { migration: ID, session, generation, caller: caller.map(HostName::new) }
 }
 
 fn called(generation: u64) -> Event<Text> {
-    Event::Called { migration: ID, session: SESSION, generation }
+    called_by(Some("a"), SESSION, generation)
 }
 
 fn act(what: What) -> Act {
@@ -66,10 +70,31 @@ fn a_failure_is_said() {
 fn only_the_expected_source_is_received_and_once() {
     let mut agent = expecting();
     assert_eq!(agent.takes(called(GENERATION + 1)), [Effect::Refuse(ID)]);
-    let other = Event::Called { migration: ID, session: 8, generation: GENERATION };
-    assert_eq!(agent.takes(other), [Effect::Refuse(ID)]);
+    assert_eq!(agent.takes(called_by(Some("a"), 8, GENERATION)), [Effect::Refuse(ID)]);
     assert_eq!(agent.takes(called(GENERATION)), [Effect::Receive(ID, "spec")]);
     assert_eq!(agent.takes(called(GENERATION)), [Effect::Refuse(ID)]);
+}
+
+/// It knows migration, session and generation, and has a certificate of the site.
+#[test]
+fn another_host_is_not_received_in_the_place_of_the_source() {
+    let mut agent = expecting();
+    assert_eq!(agent.takes(called_by(Some("b"), SESSION, GENERATION)), [Effect::Refuse(ID)]);
+    assert_eq!(agent.takes(called(GENERATION)), [Effect::Receive(ID, "spec")], "it still may");
+}
+
+#[test]
+fn without_tls_or_with_an_older_coordinator_any_caller_may_be_the_source() {
+    let mut agent = expecting();
+    assert_eq!(agent.takes(called_by(None, SESSION, GENERATION)), [Effect::Receive(ID, "spec")]);
+    let mut agent = Agent::connected();
+    let (session, generation, source) = (SESSION, GENERATION, None);
+    let order =
+        Order::PrepareTarget { migration: ID, session, generation, source, prepare: "spec" };
+    assert_eq!(agent.obeys(order), [Effect::Prepare(ID, "spec")]);
+    agent.takes(Event::Prepared(ID, Ok(())));
+    let event = called_by(Some("b"), SESSION, GENERATION);
+    assert_eq!(agent.takes(event), [Effect::Receive(ID, "spec")]);
 }
 
 /// Its source will not call again: it would be expected for ever.

@@ -29,12 +29,15 @@ fn vm_number(name: &VmName) -> Option<usize> {
 pub(super) fn order(order: fleet::Order, hosts: &[Host]) -> Option<Order<Simulated>> {
     Some(match order {
         fleet::Order::Welcome(_) | fleet::Order::RackView { .. } => return None,
-        fleet::Order::PrepareTarget { migration, vm, generation, .. } => Order::PrepareTarget {
-            migration,
-            session: migration.0,
-            generation: generation.0,
-            prepare: (vm_number(&vm)?, generation.0),
-        },
+        fleet::Order::PrepareTarget { migration, vm, generation, source, .. } => {
+            Order::PrepareTarget {
+                migration,
+                session: migration.0,
+                generation: generation.0,
+                source: Some(source),
+                prepare: (vm_number(&vm)?, generation.0),
+            }
+        }
         fleet::Order::StartSource { migration, vm, generation, target, options, rate, .. } => {
             let target = hosts.iter().position(|host| host.name == target.host)?;
             let disruption = options.disruption;

@@ -1,6 +1,6 @@
 //! The shell around a target's state machine, which is the production one.
 
-use rackferry_agent_core::{Event as Happened, MigrationId, TargetEnd};
+use rackferry_agent_core::{Event as Happened, HostName, MigrationId, TargetEnd};
 use rackferry_migrator_protocol::session::target::{Effect, Event, Target};
 
 use super::chores::{Chore, SessionEvent};
@@ -34,8 +34,16 @@ impl World {
     /// A source calls.
     pub(super) fn target_called(&mut self, host: usize, conn: ConnId, id: u64, generation: u64) {
         let migration = MigrationId(id);
-        let called = Happened::Called { migration, session: id, generation };
+        let caller = self.caller_of(conn);
+        let called = Happened::Called { migration, session: id, generation, caller };
         self.agent_event_of(host, called, Some(conn));
+    }
+
+    /// The host that dialled a connection, as its certificate says.
+    fn caller_of(&self, conn: ConnId) -> Option<HostName> {
+        let dialled = self.net.conns.get(&conn)?.ends[0];
+        let host = (0..self.hosts.len()).find(|&host| self.place_of(host) == dialled)?;
+        Some(self.hosts[host].name.clone())
     }
 
     /// It is the one that is expected: a session begins.
