@@ -3,13 +3,18 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
 mod common;
+#[path = "qemus/mod.rs"]
+mod qemus;
 
 use std::fs;
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::{HOST, KEY, Site, wait_for};
+use qemus::qemus;
 use rackferry_migrator::conn::{self, ConnError};
 use rackferry_migrator_protocol::frame::{Hello, Role as Speaks};
+use rackferry_proto::v1;
 use rackferry_tls::authority::LIFE;
 use rackferry_tls::{Authority, Identity, Role, Tls};
 use rustls::pki_types::pem::PemObject;
@@ -64,6 +69,38 @@ async fn people_and_coordinators_get_no_pages() {
         let why = format!("the peer is {role} {role}, not the expected agent");
         wait_for(async || site.log().contains(&why)).await;
     }
+}
+
+/// A call by the numbers of a migration that is expected.
+async fn bring(site: &Site, tls: &Tls) -> Result<(), ConnError> {
+    let session = Speaks::Session { session: 7, generation: 2, migration_id: "mig-7".to_owned() };
+    let hello = Hello { host_id: 7, role: session };
+    conn::dial(&site.page_addr, HOST, &hello, Some(tls)).await.map(|_| ())
+}
+
+#[tokio::test]
+async fn only_the_host_that_the_coordinator_named_brings_a_vm() {
+    if !qemus().iter().any(|(version, _)| *version == "7.2") {
+        return;
+    }
+    let prepare = v1::PrepareTarget {
+        migration_id: "mig-7".to_owned(),
+        session: 7,
+        vm: "mover".to_owned(),
+        generation: 2,
+        spec_toml: "name = 'mover'\nmemory = '32MiB'\n".to_owned(),
+        memory_bytes: 32 << 20,
+        options: Some(v1::MigrationOptions::default()),
+        source_host: "source".to_owned(),
+    };
+    let site = Site::start_with(LIFE, Some(prepare)).await;
+    let (source, other) = (site.issue(Role::Agent, "source"), site.issue(Role::Agent, "other"));
+    wait_for(async || site.log().contains("VM added")).await;
+    for _ in 0..20 {
+        assert!(bring(&site, &other).await.is_err(), "it has the numbers, but is another host");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    wait_for(async || bring(&site, &source).await.is_ok()).await;
 }
 
 #[tokio::test]

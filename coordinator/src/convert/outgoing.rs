@@ -62,9 +62,7 @@ fn message(order: Order, key: &DomainKey) -> Message {
                 reason: refusal.unwrap_or_default(),
             })
         }
-        Order::Cancel(migration, reason) => {
-            Message::Cancel(v1::CancelMigration { migration_id: migration.to_string(), reason })
-        }
+        Order::Cancel(migration, reason) => Message::Cancel(cancel(migration, reason)),
         Order::ResumeTarget(migration, generation) => Message::ResumeTarget(v1::ResumeTarget {
             migration_id: migration.to_string(),
             generation: generation.0,
@@ -86,6 +84,10 @@ fn message(order: Order, key: &DomainKey) -> Message {
 
 fn force_switchover(migration: MigrationId) -> v1::ForceSwitchover {
     v1::ForceSwitchover { migration_id: migration.to_string() }
+}
+
+fn cancel(migration: MigrationId, reason: String) -> v1::CancelMigration {
+    v1::CancelMigration { migration_id: migration.to_string(), reason }
 }
 
 fn grant(migration: MigrationId) -> v1::SwitchoverGrant {

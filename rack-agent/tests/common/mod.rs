@@ -9,8 +9,8 @@ use std::time::Duration;
 use rackferry_proto::v1::agent_service_server::{AgentService, AgentServiceServer};
 use rackferry_proto::v1::enrolment_service_server::{EnrolmentService, EnrolmentServiceServer};
 use rackferry_proto::v1::{
-    ConnectRequest, ConnectResponse, CreateTokenRequest, CreateTokenResponse, RenewRequest,
-    RenewResponse, Welcome, connect_response::Message,
+    ConnectRequest, ConnectResponse, CreateTokenRequest, CreateTokenResponse, PrepareTarget,
+    RenewRequest, RenewResponse, Welcome, connect_response::Message,
 };
 use rackferry_tls::authority::LIFE;
 use rackferry_tls::{Authority, Identity, Role, Tls, grpc};
@@ -36,6 +36,11 @@ pub struct Site {
 impl Site {
     /// A site whose agent runs, with a certificate that is good for so long.
     pub async fn start(life: time::Duration) -> Self {
+        Self::start_with(life, None).await
+    }
+
+    /// The same; the coordinator orders this as soon as the agent is welcome.
+    pub async fn start_with(life: time::Duration, prepare: Option<PrepareTarget>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::create(&dir.path().join("ca")).unwrap();
         let issue = |role, name: &str, life| {
@@ -48,7 +53,7 @@ impl Site {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let coordinator = listener.local_addr().unwrap().to_string();
         let (members, _newcomers) = grpc::incoming(listener, Some(tls));
-        let played = Played { ca: dir.path().join("ca") };
+        let played = Played { ca: dir.path().join("ca"), prepare };
         let server = Server::builder()
             .add_service(AgentServiceServer::new(played.clone()))
             .add_service(EnrolmentServiceServer::new(played));
@@ -134,6 +139,7 @@ fn free_addr() -> String {
 #[derive(Clone)]
 struct Played {
     ca: PathBuf,
+    prepare: Option<PrepareTarget>,
 }
 
 #[tonic::async_trait]
@@ -147,7 +153,10 @@ impl AgentService for Played {
         let mut says = request.into_inner();
         let (orders, to_agent) = mpsc::channel(8);
         let welcome = Message::Welcome(Welcome { host_id: 1, domain_key: KEY.to_vec() });
-        orders.send(Ok(ConnectResponse { message: Some(welcome) })).await.unwrap();
+        let prepare = self.prepare.clone().map(Message::PrepareTarget);
+        for message in [Some(welcome), prepare].into_iter().flatten() {
+            orders.send(Ok(ConnectResponse { message: Some(message) })).await.unwrap();
+        }
         tokio::spawn(async move {
             let _open = orders;
             while let Ok(Some(_)) = says.message().await {}
