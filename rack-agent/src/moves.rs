@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rackferry_agent_core::{Act, Event, MigrationId, Preparation, What, preparation};
+use rackferry_agent_core::{Act, Event, MigrationId, Preparation, Refusal, What, preparation};
 use rackferry_migrator::conn::{self, Framed};
 use rackferry_migrator::memory::RAM_BLOCK;
 use rackferry_migrator::pace::Pace;
@@ -13,13 +13,13 @@ use rackferry_migrator_protocol::session::source::Outcome;
 use rackferry_model::MoveOptions;
 use rackferry_proto::v1;
 use tokio::sync::mpsc;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::agent::Agent;
 use crate::convert::{self, Wire};
 use crate::metrics::{self, Meter};
 use crate::preflight;
-use crate::vm::{Side, Vm, VmSpec};
+use crate::vm::{Side, Vm, VmError, VmSpec};
 
 /// Commands and notices of one session that wait; there are never more than a handful.
 pub const SESSION_QUEUE: usize = 32;
@@ -72,8 +72,13 @@ pub async fn act(agent: &Agent, act: Act) -> Event<Wire> {
         agent.memory_gone(&name);
     }
     let acted = vms.act(&act).await;
-    if let Err(error) = &acted {
-        warn!(id = %act.migration, %error, "could not {}", act.what);
+    match &acted {
+        // Orders may come more than once, and late: what this one asks for is done, or not wanted any more.
+        Err(error @ VmError::Refused(Refusal::OtherMigration(..))) => {
+            debug!(id = %act.migration, %error, "a late order to {}", act.what);
+        }
+        Err(error) => warn!(id = %act.migration, %error, "could not {}", act.what),
+        Ok(_) => {}
     }
     if matches!(act.what, What::Leave { .. }) && !matches!(acted, Ok(true)) {
         metrics::migration_ended(Side::Source, "not_begun");

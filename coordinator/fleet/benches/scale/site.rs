@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    sync::Arc,
     time::Instant,
 };
 
@@ -9,8 +10,8 @@ use rackferry_fleet::{
     BootId, Change, Connection, Counters, Crossing, Effect, End, EvacuationRequest, Event, Fleet,
     Generation, Hello, HostId, HostName, HostRecord, InventoryRecord, Key, LimitRecord, Limits,
     Link, LinkLimit, MigrationId, MigrationRecord, Moment, MoveOptions, Numbers, Order, Outcome,
-    Progress, RackName, Record, RunState, Said, SessionEnd, Stage, Standing, Topology, VmName,
-    VmRecord, VmReport,
+    Progress, Published, RackName, Record, RunState, Said, SessionEnd, Stage, Standing, Topology,
+    VmName, VmRecord, VmReport,
 };
 
 use crate::samples::Samples;
@@ -55,6 +56,8 @@ pub struct Site {
     sessions: VecDeque<Session>,
     now: u64,
     next_report: usize,
+    /// What readers have: so each turn copies what it changes of it.
+    shown: Arc<Published>,
 }
 
 impl Site {
@@ -82,6 +85,7 @@ impl Site {
             sessions: VecDeque::new(),
             now,
             next_report: 0,
+            shown: Arc::default(),
         }
     }
 
@@ -270,6 +274,8 @@ impl Site {
                 Effect::Publish | Effect::Log(_) => {}
             }
         }
+        // As a leader does after every turn.
+        self.shown = self.fleet.published();
     }
 }
 
