@@ -1,6 +1,7 @@
 //! The page server: sessions of VMs that arrive, and requests of rack neighbours.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rackferry_agent_core::HostName;
 use rackferry_dedup_index::Digest;
@@ -12,6 +13,7 @@ use rackferry_migrator_protocol::frame::{
     ClaimReply, ClaimRequest, FETCH_ABSENT, FETCH_PENDING, FETCH_PRESENT, FetchReplyHead,
     FetchRequest, Forget, FrameError, Kind, Revoke, Role,
 };
+use rackferry_tls::Identity;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tracing::{debug, info, warn};
@@ -21,6 +23,11 @@ use crate::convert;
 
 /// Connections at a time: every agent of a large rack, and more moving VMs than a host can hold.
 const CONNECTIONS: usize = 1024;
+
+/// How often, and how many times, the list of the rack's members is looked at for a caller that is not in it.
+const MEMBER_LOOK_EVERY: Duration = Duration::from_millis(100);
+/// See [`MEMBER_LOOK_EVERY`]: within the time that a caller waits for its greeting.
+const MEMBER_LOOKS: u32 = 20;
 
 /// Serves until the listener fails.
 pub async fn run(agent: Agent, listener: TcpListener) {
@@ -43,7 +50,7 @@ pub async fn run(agent: Agent, listener: TcpListener) {
             }
             Err(error) => {
                 warn!(%error, "page server");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
@@ -65,11 +72,28 @@ async fn connection(agent: Agent, stream: TcpStream) -> Result<(), ConnError> {
             Ok(())
         }
         Role::Neighbour => {
+            if let Some(peer) = peer
+                && !is_member(&rack, hello.host_id, &peer).await
+            {
+                return Err(ConnError::Stranger(peer));
+            }
             conn::accept(&mut writer, rack.own_host).await?;
             Neighbour::new(rack, (reader, writer)).run().await
         }
         Role::Accepted => Err(FrameError::Unexpected { got: Kind::Hello }.into()),
     }
+}
+
+/// Whether a caller is the member of the rack that it says it is. One that this host has not heard of yet may have got
+/// the new list of members earlier.
+async fn is_member(rack: &Rack, host_id: u32, peer: &Identity) -> bool {
+    for _ in 0..MEMBER_LOOKS {
+        if let Some(name) = rack.name_of(host_id) {
+            return name == peer.name;
+        }
+        tokio::time::sleep(MEMBER_LOOK_EVERY).await;
+    }
+    false
 }
 
 /// One neighbour's connection; its requests are answered in order.

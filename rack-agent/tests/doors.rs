@@ -10,7 +10,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{HOST, KEY, Site, wait_for};
+use common::{HOST, KEY, NEIGHBOUR, NEIGHBOUR_ID, Site, wait_for};
 use qemus::qemus;
 use rackferry_migrator::conn::{self, ConnError};
 use rackferry_migrator_protocol::frame::{Hello, Role as Speaks};
@@ -24,7 +24,16 @@ use tokio::net::TcpStream;
 
 /// What a rack neighbour's call comes to.
 async fn call(site: &Site, host: &str, tls: Option<&Tls>) -> Result<(), ConnError> {
-    let hello = Hello { host_id: 7, role: Speaks::Neighbour };
+    call_as(site, NEIGHBOUR_ID, host, tls).await
+}
+
+async fn call_as(
+    site: &Site,
+    host_id: u32,
+    host: &str,
+    tls: Option<&Tls>,
+) -> Result<(), ConnError> {
+    let hello = Hello { host_id, role: Speaks::Neighbour };
     conn::dial(&site.page_addr, host, &hello, tls).await.map(|_| ())
 }
 
@@ -35,7 +44,7 @@ async fn refused(site: &Site, tls: Option<&Tls>) -> String {
 #[tokio::test]
 async fn agents_of_the_site_are_let_in_and_nobody_without_a_certificate() {
     let site = Site::start(LIFE).await;
-    let neighbour = site.issue(Role::Agent, "neighbour");
+    let neighbour = site.issue(Role::Agent, NEIGHBOUR);
     // Once the coordinator has welcomed the agent.
     wait_for(async || call(&site, HOST, Some(&neighbour)).await.is_ok()).await;
     assert!(call(&site, HOST, None).await.is_err());
@@ -62,13 +71,25 @@ async fn agents_of_the_site_are_let_in_and_nobody_without_a_certificate() {
 #[tokio::test]
 async fn people_and_coordinators_get_no_pages() {
     let site = Site::start(LIFE).await;
-    let neighbour = site.issue(Role::Agent, "neighbour");
+    let neighbour = site.issue(Role::Agent, NEIGHBOUR);
     wait_for(async || call(&site, HOST, Some(&neighbour)).await.is_ok()).await;
     for role in [Role::Viewer, Role::Operator, Role::Admin, Role::Coordinator] {
         assert!(call(&site, HOST, Some(&site.issue(role, role.as_str()))).await.is_err());
         let why = format!("the peer is {role} {role}, not the expected agent");
         wait_for(async || site.log().contains(&why)).await;
     }
+}
+
+#[tokio::test]
+async fn a_neighbour_is_the_member_of_the_rack_that_it_says_it_is() {
+    let site = Site::start(LIFE).await;
+    let neighbour = site.issue(Role::Agent, NEIGHBOUR);
+    let other = site.issue(Role::Agent, "other");
+    wait_for(async || call(&site, HOST, Some(&neighbour)).await.is_ok()).await;
+    assert!(call(&site, HOST, Some(&other)).await.is_err(), "another host's number");
+    assert!(call_as(&site, 8, HOST, Some(&neighbour)).await.is_err(), "no number of the rack");
+    assert!(call_as(&site, 1, HOST, Some(&other)).await.is_err(), "the called host's own");
+    wait_for(async || site.log().contains("the peer is agent other, not the expected agent")).await;
 }
 
 /// A call by the numbers of a migration that is expected.
@@ -106,7 +127,7 @@ async fn only_the_host_that_the_coordinator_named_brings_a_vm() {
 #[tokio::test]
 async fn a_certificate_of_another_site_or_of_another_time_gets_no_pages() {
     let site = Site::start(LIFE).await;
-    let neighbour = site.issue(Role::Agent, "neighbour");
+    let neighbour = site.issue(Role::Agent, NEIGHBOUR);
     wait_for(async || call(&site, HOST, Some(&neighbour)).await.is_ok()).await;
     let foreign = Authority::create(&site.folder("foreign-ca")).unwrap();
     let dir = site.folder("foreign");
@@ -126,7 +147,7 @@ async fn a_certificate_of_another_site_or_of_another_time_gets_no_pages() {
 #[tokio::test]
 async fn a_certificate_that_ends_soon_is_renewed_and_taken_up_while_it_runs() {
     let site = Site::start(time::Duration::days(1)).await;
-    let neighbour = site.issue(Role::Agent, "neighbour");
+    let neighbour = site.issue(Role::Agent, NEIGHBOUR);
     let first = fs::read(site.folder(HOST).join("cert.pem")).unwrap();
     wait_for(async || site.log().contains("new certificates are in use")).await;
     assert_ne!(fs::read(site.folder(HOST).join("cert.pem")).unwrap(), first);
@@ -136,7 +157,7 @@ async fn a_certificate_that_ends_soon_is_renewed_and_taken_up_while_it_runs() {
 #[tokio::test]
 async fn secrets_are_not_logged_at_any_level() {
     let site = Site::start(LIFE).await;
-    let neighbour = site.issue(Role::Agent, "neighbour");
+    let neighbour = site.issue(Role::Agent, NEIGHBOUR);
     // It has the key once it answers.
     wait_for(async || call(&site, HOST, Some(&neighbour)).await.is_ok()).await;
     let log = site.log();

@@ -39,7 +39,7 @@ pub struct Member {
 
 #[derive(Debug)]
 struct View {
-    members: HashMap<u32, (String, Link)>,
+    members: HashMap<u32, (Member, Link)>,
     owners: Rendezvous,
 }
 
@@ -115,11 +115,8 @@ impl Rack {
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
         let mut old = std::mem::take(&mut view.members);
         for m in members.iter().filter(|m| m.host_id != self.own_host) {
-            let kept = old.remove(&m.host_id).filter(|(addr, _)| *addr == m.page_addr);
-            let start = || {
-                let link = Link::start(self.own_host, m.clone(), self.tls.clone());
-                (m.page_addr.clone(), link)
-            };
+            let kept = old.remove(&m.host_id).filter(|(known, _)| known == m);
+            let start = || (m.clone(), Link::start(self.own_host, m.clone(), self.tls.clone()));
             view.members.insert(m.host_id, kept.unwrap_or_else(start));
         }
         let hosts: Vec<u32> = view.members.keys().copied().chain([self.own_host]).collect();
@@ -151,6 +148,12 @@ impl Rack {
             all.update(memory.digest_all(&self.key.0, HASH_THREADS)?.as_bytes());
         }
         Ok(*all.finalize().as_bytes())
+    }
+
+    /// The name of a live member of the rack, by its number; not this host's own.
+    pub fn name_of(&self, host: u32) -> Option<String> {
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        view.members.get(&host).map(|(member, _)| member.host.clone())
     }
 
     fn link(&self, host: u32) -> Option<Link> {

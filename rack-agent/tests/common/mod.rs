@@ -10,7 +10,7 @@ use rackferry_proto::v1::agent_service_server::{AgentService, AgentServiceServer
 use rackferry_proto::v1::enrolment_service_server::{EnrolmentService, EnrolmentServiceServer};
 use rackferry_proto::v1::{
     ConnectRequest, ConnectResponse, CreateTokenRequest, CreateTokenResponse, PrepareTarget,
-    RenewRequest, RenewResponse, Welcome, connect_response::Message,
+    RackMember, RackView, RenewRequest, RenewResponse, Welcome, connect_response::Message,
 };
 use rackferry_tls::authority::LIFE;
 use rackferry_tls::{Authority, Identity, Role, Tls, grpc};
@@ -21,6 +21,10 @@ use tonic::{Request, Response, Status, Streaming};
 
 /// The agent's host.
 pub const HOST: &str = "r1-h1";
+/// The one other host of its rack.
+pub const NEIGHBOUR: &str = "neighbour";
+/// That one's number.
+pub const NEIGHBOUR_ID: u32 = 7;
 /// The key of the dedup domain: bytes that stand nowhere by chance.
 pub const KEY: [u8; 32] = *b"\x91\xa3\x17\xe4 secret of the domain \xc2\x88\xf0\x05\xdd\x1b";
 /// Nothing takes longer, on a slow machine either.
@@ -153,8 +157,15 @@ impl AgentService for Played {
         let mut says = request.into_inner();
         let (orders, to_agent) = mpsc::channel(8);
         let welcome = Message::Welcome(Welcome { host_id: 1, domain_key: KEY.to_vec() });
+        let member = RackMember {
+            host_id: NEIGHBOUR_ID,
+            host: NEIGHBOUR.to_owned(),
+            page_addr: "127.0.0.1:1".to_owned(),
+        };
+        let view = RackView { epoch: 1, members: vec![member], open_crossings: Vec::new() };
         let prepare = self.prepare.clone().map(Message::PrepareTarget);
-        for message in [Some(welcome), prepare].into_iter().flatten() {
+        let messages = [Some(welcome), Some(Message::RackView(view)), prepare];
+        for message in messages.into_iter().flatten() {
             orders.send(Ok(ConnectResponse { message: Some(message) })).await.unwrap();
         }
         tokio::spawn(async move {
