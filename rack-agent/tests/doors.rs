@@ -122,6 +122,8 @@ async fn only_the_host_that_the_coordinator_named_brings_a_vm() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     wait_for(async || bring(&site, &source).await.is_ok()).await;
+    // It hung up at once, so what it brought is nothing.
+    wait_for(async || site.log().contains("VM removed")).await;
 }
 
 #[tokio::test]

@@ -24,11 +24,16 @@ fn shell(script: &str) -> Job {
     Job::here(&words).unwrap()
 }
 
+/// One after the other: what one test's machine is would be left over for the next.
 #[test]
-fn a_command_has_kvm_and_our_files_and_its_exit_code_comes_back() {
-    if !runs("a_command_has_kvm_and_our_files_and_its_exit_code_comes_back") {
-        return;
+fn a_machine_runs_a_command_and_is_ended_if_that_takes_too_long() {
+    if runs("a_machine_runs_a_command_and_is_ended_if_that_takes_too_long") {
+        a_command_has_kvm_and_our_files_and_its_exit_code_comes_back();
+        a_machine_that_takes_too_long_is_ended();
     }
+}
+
+fn a_command_has_kvm_and_our_files_and_its_exit_code_comes_back() {
     let results = tempfile::tempdir().unwrap();
     let ours = std::env::current_exe().unwrap();
     let script = format!(
@@ -45,11 +50,7 @@ fn a_command_has_kvm_and_our_files_and_its_exit_code_comes_back() {
     assert_eq!(left.len(), 1, "logs stay only if it fails: {left:?}");
 }
 
-#[test]
 fn a_machine_that_takes_too_long_is_ended() {
-    if !runs("a_machine_that_takes_too_long_is_ended") {
-        return;
-    }
     let results = tempfile::tempdir().unwrap();
     let options = Options::of(results.path().to_path_buf(), Duration::from_secs(2));
     let error = lab_b::run(&options, &shell("sleep 1000")).unwrap_err().to_string();
