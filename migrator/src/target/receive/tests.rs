@@ -1,7 +1,6 @@
 //! What QEMU gets, and when, in verify mode.
 
 use rackferry_dedup_index::DomainKey;
-use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 
 use super::*;
@@ -41,9 +40,15 @@ async fn received(verify: bool) -> (Receiver, Option<Event>, UnixStream) {
     (receiver, event, qemu)
 }
 
-/// What is there by now.
-fn read_by(qemu: &mut UnixStream) -> Vec<u8> {
+/// ram's END section.
+fn has_end(bytes: &[u8]) -> bool {
+    bytes.windows(5).any(|bytes| bytes == [3, 0, 0, 0, 1])
+}
+
+/// All that is there, at least a byte.
+async fn read_by(qemu: &mut UnixStream) -> Vec<u8> {
     let mut bytes = Vec::new();
+    qemu.readable().await.unwrap();
     while let Ok(count) = qemu.try_read_buf(&mut bytes) {
         assert!(count > 0, "the socket is open");
     }
@@ -55,15 +60,14 @@ async fn memory_ends_for_qemu_when_it_is_hashed() {
     let (mut receiver, event, mut qemu) = received(true).await;
     assert_eq!(event, Some(Event::Placed));
     assert!(receiver.is_held());
-    let before = read_by(&mut qemu);
+    let before = read_by(&mut qemu).await;
+    assert!(!has_end(&before), "{before:?}");
     receiver.pass_on().await.unwrap();
     assert!(!receiver.is_held());
-    let mut end = [0; 5];
-    qemu.read_exact(&mut end).await.unwrap();
-    assert_eq!(end, [3, 0, 0, 0, 1], "ram's END, after {} bytes", before.len());
+    let after = read_by(&mut qemu).await;
+    assert!(has_end(&after), "{after:?}");
     take(&mut receiver, FromSource::Stream { boundary: true, bytes: vec![7; 9] }).await;
-    qemu.readable().await.unwrap();
-    assert!(!read_by(&mut qemu).is_empty(), "devices follow at once");
+    assert_eq!(read_by(&mut qemu).await, [7; 9], "devices follow at once");
 }
 
 #[tokio::test]
@@ -71,7 +75,6 @@ async fn without_verification_nothing_is_held_back() {
     let (receiver, event, mut qemu) = received(false).await;
     assert_eq!(event, None);
     assert!(!receiver.is_held());
-    qemu.readable().await.unwrap();
-    let got = read_by(&mut qemu);
-    assert!(got.windows(5).any(|bytes| bytes == [3, 0, 0, 0, 1]), "{got:?}");
+    let got = read_by(&mut qemu).await;
+    assert!(has_end(&got), "{got:?}");
 }
