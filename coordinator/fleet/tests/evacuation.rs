@@ -85,6 +85,26 @@ fn a_vm_moves() {
     assert_eq!(view.migrations[0].record.result.blackout_ms, 30);
 }
 
+/// Its host's list says so with the next report only.
+#[test]
+fn a_vm_that_has_moved_may_leave_again_at_once() {
+    let (mut desk, a, b) = started(&["web"]);
+    desk.report(b, vec![moving("web", RunState::Loaded, 1)]);
+    desk.say(a, Said::SwitchoverRequest(M1));
+    desk.say(a, Said::CommitRequest(M1, generation(&desk, M1)));
+    desk.say(a, Said::SourceStopped(M1));
+    desk.say(b, Said::TargetRunning(M1));
+    desk.say(a, Said::Ended(M1, ended(Outcome::Moved)));
+    desk.report(a, vec![]);
+    desk.told();
+    desk.evacuate("b", "a");
+    let told = desk.told();
+    assert!(
+        matches!(&told[..], [(to, Order::PrepareTarget { vm, .. })] if *to == a && vm.as_str() == "web"),
+        "{told:?}"
+    );
+}
+
 #[test]
 fn concurrency_is_bounded_and_says_so() {
     let (mut desk, a, b) = two_racks(&["v1", "v2", "v3"]);

@@ -62,6 +62,20 @@ impl Agents {
         self.by_host.get_mut(host)
     }
 
+    /// The copy that a migration brought to a host runs; the host's list says so with its next report only.
+    pub(crate) fn copy_runs(&mut self, host: &HostName, vm: &VmName, migration: MigrationId) {
+        let waits = |copy: &VmReport| {
+            copy.migration == Some(migration)
+                && matches!(copy.run_state, RunState::Incoming | RunState::Loaded)
+        };
+        let Some(agent) = self.by_host.get_mut(host) else { return };
+        if agent.vms.get(vm).is_some_and(waits)
+            && let Some(copy) = Arc::make_mut(&mut agent.vms).get_mut(vm)
+        {
+            copy.run_state = RunState::Running;
+        }
+    }
+
     /// A host has this copy no more.
     pub(crate) fn forget_copy(&mut self, host: &HostName, vm: &VmName) {
         if let Some(agent) = self.by_host.get_mut(host) {
