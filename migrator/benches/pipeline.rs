@@ -229,8 +229,7 @@ impl Drop for Arriving {
 fn receive(runtime: &Runtime, vm: &Arriving, frames: &[(Kind, Vec<u8>)]) {
     let Arriving { rack, memory, id } = vm;
     let placed = Placed { block: "pc.ram".into(), memory: memory.clone(), id: *id };
-    let mut receiver =
-        Receiver::new(SECOND.session, false, vec![placed], rack.clone(), Arc::default());
+    let mut receiver = Receiver::new(SECOND.session, vec![placed], rack.clone(), Arc::default());
     let mut resolved = 0;
     runtime.block_on(async {
         for (kind, payload) in frames {

@@ -126,7 +126,6 @@ struct Session {
     counters: Arc<Counters>,
     tasks: JoinSet<()>,
     fetches: Arc<Semaphore>,
-    digest: Option<[u8; 32]>,
     outcome: Option<TargetOutcome>,
     over: bool,
 }
@@ -155,8 +154,8 @@ pub async fn run(
         let failed = Event::QemuFailed("the target QEMU's process ended".into());
         let _ = died_inputs.send(Input::Event(failed)).await;
     });
-    let (placed, rack) = (spec.placed.clone(), parts.rack.clone());
-    let receiver = Receiver::new(spec.session, spec.verify, placed, rack, counters.clone());
+    let receiver =
+        Receiver::new(spec.session, spec.placed.clone(), parts.rack.clone(), counters.clone());
     let session_id = spec.session;
     let mut session = Session {
         machine: Target::new(spec.verify),
@@ -168,7 +167,6 @@ pub async fn run(
         counters,
         tasks,
         fetches: Arc::new(Semaphore::new(FETCHES)),
-        digest: None,
         outcome: None,
         over: false,
     };
@@ -185,7 +183,7 @@ pub async fn run(
                 Command::Resume => Event::Go,
                 Command::Discard(why) => Event::Discard(why),
             }).await,
-            frame = frame_queue.recv(), if frames_open && !session.receiver.is_held() => match frame {
+            frame = frame_queue.recv(), if frames_open && !session.machine.holds_back() => match frame {
                 Some(Ok((kind, payload))) => {
                     session.frame(kind, &payload).await;
                     let _ = recycled.try_send(payload);
@@ -262,9 +260,6 @@ impl Session {
         let mut next = Some(event);
         while let Some(event) = next.take() {
             let before = self.machine.phase();
-            if let Event::Hashed(digest) = &event {
-                self.digest = Some(*digest);
-            }
             let mut effects = Vec::new();
             self.machine.handle(event, &mut effects);
             if self.machine.phase() != before {
@@ -281,7 +276,7 @@ impl Session {
         match effect {
             Effect::HashMemory => self.hash_memory(),
             Effect::PassOn => {
-                let passed_on = self.receiver.pass_on().await;
+                let passed_on = self.receiver.flush().await;
                 return passed_on.err().map(|error| Event::QemuFailed(error.to_string()));
             }
             Effect::SendLoaded(digest) => self.send(&FromTarget::Loaded(digest)).await,
@@ -380,6 +375,6 @@ impl Session {
         self.tasks.abort_all();
         let outcome = self.outcome.unwrap_or(TargetOutcome::LeftLoaded);
         info!(id = %self.spec.migration_id, ?outcome, "target session over");
-        TargetReport { outcome, totals: self.counters.totals(), digest: self.digest }
+        TargetReport { outcome, totals: self.counters.totals(), digest: self.machine.digest() }
     }
 }

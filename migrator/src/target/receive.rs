@@ -77,10 +77,6 @@ pub struct Receiver {
     pub wanted: Wanted,
     /// QEMU's migration socket.
     pub qemu: Option<OwnedWriteHalf>,
-    /// Verify mode: what follows guest memory is held back once.
-    verify: bool,
-    /// It is held back: no frame may be handled before [`Self::pass_on`].
-    held: bool,
     decompressor: Option<Decompressor>,
     reader: StoreReader,
     digests: Vec<Digest>,
@@ -98,7 +94,6 @@ impl Receiver {
     /// Nothing received yet.
     pub fn new(
         session: u64,
-        verify: bool,
         placed: Vec<Placed>,
         rack: Arc<Rack>,
         counters: Arc<Counters>,
@@ -111,8 +106,6 @@ impl Receiver {
             outstanding: Outstanding::default(),
             wanted: Wanted::default(),
             qemu: None,
-            verify,
-            held: false,
             decompressor: None,
             reader: StoreReader::default(),
             digests: Vec::new(),
@@ -145,11 +138,7 @@ impl Receiver {
                 FromSource::RamEnd => {
                     self.all_resolved()?;
                     self.placer.ram_end()?;
-                    if self.verify {
-                        self.held = true;
-                        return Ok(Some(Event::Placed));
-                    }
-                    self.flush().await?;
+                    return Ok(Some(Event::Placed));
                 }
                 FromSource::Fallback { last } => {
                     self.all_resolved()?;
@@ -165,20 +154,6 @@ impl Receiver {
         Ok(None)
     }
 
-    /// Whether what QEMU gets next waits for [`Self::pass_on`].
-    pub const fn is_held(&self) -> bool {
-        self.held
-    }
-
-    /// Gives QEMU what was held back.
-    ///
-    /// # Errors
-    /// If QEMU's socket fails.
-    pub async fn pass_on(&mut self) -> Result<(), ReceiveError> {
-        self.held = false;
-        self.flush().await
-    }
-
     fn all_resolved(&self) -> Result<(), ReceiveError> {
         match self.outstanding.len() {
             0 => Ok(()),
@@ -186,7 +161,11 @@ impl Receiver {
         }
     }
 
-    async fn flush(&mut self) -> Result<(), ReceiveError> {
+    /// Gives QEMU what is collected for it.
+    ///
+    /// # Errors
+    /// If QEMU's socket fails.
+    pub async fn flush(&mut self) -> Result<(), ReceiveError> {
         if let Some(qemu) = &mut self.qemu {
             qemu::write(qemu, &mut self.placer.out).await?;
         }

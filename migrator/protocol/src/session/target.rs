@@ -10,7 +10,7 @@
 /// What the session is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// Verify mode: all guest memory is in place, and the state of devices is held back from QEMU.
+    /// All guest memory is in place, and the state of devices is held back from QEMU until [`Effect::PassOn`].
     Placed,
     /// The target QEMU sent SHUT(0) and is paused.
     QemuLoaded,
@@ -87,6 +87,16 @@ impl Target {
         self.phase
     }
 
+    /// Digest of this side's memory, once it is hashed.
+    pub fn digest(&self) -> Option<[u8; 32]> {
+        self.digest
+    }
+
+    /// Whether the state of devices is held back: nothing that follows it may be taken.
+    pub fn holds_back(&self) -> bool {
+        self.phase == Phase::Hashing
+    }
+
     /// Advances the session; the consequences are appended to `out`.
     pub fn handle(&mut self, event: Event, out: &mut Vec<Effect>) {
         self.phase = match (self.phase, event) {
@@ -94,6 +104,10 @@ impl Target {
             (Phase::Receiving, Event::Placed) if self.verify => {
                 out.push(Effect::HashMemory);
                 Phase::Hashing
+            }
+            (Phase::Receiving, Event::Placed) => {
+                out.push(Effect::PassOn);
+                Phase::Receiving
             }
             (Phase::Hashing, Event::Hashed(digest)) => {
                 self.digest = Some(digest);
@@ -109,7 +123,8 @@ impl Target {
                 Phase::Loaded
             }
             (Phase::HashingLoaded, Event::Hashed(digest)) => {
-                out.push(Effect::SendLoaded(Some(digest)));
+                self.digest = Some(digest);
+                out.push(Effect::SendLoaded(self.digest));
                 Phase::Loaded
             }
             (Phase::Loaded, Event::Go) => {
@@ -182,6 +197,17 @@ mod tests {
         let out = drive(true, &[Event::Placed, Event::Hashed([7; 32]), Event::QemuLoaded]);
         let loaded = Effect::SendLoaded(Some([7; 32]));
         assert_eq!(out, [Effect::HashMemory, Effect::PassOn, loaded]);
+    }
+
+    #[test]
+    fn without_verification_nothing_is_held_back() {
+        let (mut verifying, mut target) = (Target::new(true), Target::new(false));
+        verifying.handle(Event::Placed, &mut Vec::new());
+        let mut out = Vec::new();
+        target.handle(Event::Placed, &mut out);
+        assert_eq!((verifying.holds_back(), target.holds_back()), (true, false));
+        target.handle(Event::QemuLoaded, &mut out);
+        assert_eq!(out, [Effect::PassOn, Effect::SendLoaded(None)]);
     }
 
     #[test]

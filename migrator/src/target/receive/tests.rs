@@ -1,4 +1,4 @@
-//! What QEMU gets, and when, in verify mode.
+//! What QEMU gets, and when.
 
 use rackferry_dedup_index::DomainKey;
 use tokio::net::UnixStream;
@@ -25,12 +25,12 @@ async fn take(receiver: &mut Receiver, frame: FromSource) -> Option<Event> {
 }
 
 /// A receiver that has got all of memory, what it said then, and QEMU's end of its socket.
-async fn received(verify: bool) -> (Receiver, Option<Event>, UnixStream) {
+async fn received() -> (Receiver, Option<Event>, UnixStream) {
     let rack = Arc::new(Rack::new(1, &DomainKey([7; 32]), 1 << 20, 1 << 20, None));
     let memory = Arc::new(GuestMemory::create("rackferry-test", BYTES, None).unwrap());
     let id = rack.store.add_memory(memory.clone());
     let placed = Placed { block: "pc.ram".into(), memory, id };
-    let mut receiver = Receiver::new(1, verify, vec![placed], rack, Arc::default());
+    let mut receiver = Receiver::new(1, vec![placed], rack, Arc::default());
     let (qemu, ours) = UnixStream::pair().unwrap();
     receiver.qemu = Some(ours.into_split().1);
     let start = b"QEVM\0\0\0\x03\x07\0\0\0\x03q35".to_vec();
@@ -56,25 +56,14 @@ async fn read_by(qemu: &mut UnixStream) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn memory_ends_for_qemu_when_it_is_hashed() {
-    let (mut receiver, event, mut qemu) = received(true).await;
+async fn memory_ends_for_qemu_when_it_is_told_so() {
+    let (mut receiver, event, mut qemu) = received().await;
     assert_eq!(event, Some(Event::Placed));
-    assert!(receiver.is_held());
     let before = read_by(&mut qemu).await;
     assert!(!has_end(&before), "{before:?}");
-    receiver.pass_on().await.unwrap();
-    assert!(!receiver.is_held());
+    receiver.flush().await.unwrap();
     let after = read_by(&mut qemu).await;
     assert!(has_end(&after), "{after:?}");
     take(&mut receiver, FromSource::Stream { boundary: true, bytes: vec![7; 9] }).await;
     assert_eq!(read_by(&mut qemu).await, [7; 9], "devices follow at once");
-}
-
-#[tokio::test]
-async fn without_verification_nothing_is_held_back() {
-    let (receiver, event, mut qemu) = received(false).await;
-    assert_eq!(event, None);
-    assert!(!receiver.is_held());
-    let got = read_by(&mut qemu).await;
-    assert!(has_end(&got), "{got:?}");
 }

@@ -81,22 +81,13 @@ impl World {
                     && copy.qemu == Qemu::Receiving(false)
                 {
                     copy.qemu = Qemu::Receiving(true);
-                    if self.plan.verify {
-                        return self.target_event(host, id, Event::Placed);
-                    }
-                    self.load_later(host, vm);
+                    self.target_event(host, id, Event::Placed);
                 }
             }
             Frame::Go => self.target_event(host, id, Event::Go),
             Frame::Abort => self.target_event(host, id, Event::PeerAbort("the source".to_owned())),
             _ => {}
         }
-    }
-
-    /// QEMU gets the state of devices.
-    fn load_later(&mut self, host: usize, vm: usize) {
-        let pause = self.dice.between(1, 500) * MS;
-        self.qemu_later(host, vm, pause, Step::Load);
     }
 
     /// The connection to the source is gone.
@@ -145,7 +136,10 @@ impl World {
                 let hashed = SessionEvent::Target(id, Event::Hashed([7; 32]));
                 self.later(host, pause, Chore::Session(hashed));
             }
-            Effect::PassOn => self.load_later(host, vm),
+            Effect::PassOn => {
+                let pause = self.dice.between(1, 500) * MS;
+                self.qemu_later(host, vm, pause, Step::Load);
+            }
             Effect::SendLoaded(_) => self.send(conn, 1, Frame::Loaded),
             Effect::Resume => {
                 let pause = self.dice.between(1, 60) * MS;
