@@ -231,7 +231,7 @@ impl<'a> Leadership<'a> {
     fn publish(&mut self, news: bool) {
         let published = self.leader.fleet_mut().published();
         self.driver.shown.send_if_modified(|shown| {
-            *shown = Some((self.term, published));
+            *shown = Some(published);
             news
         });
     }

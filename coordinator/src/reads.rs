@@ -7,17 +7,16 @@
 
 use std::sync::Arc;
 
-use openraft::error::RaftError;
 use rackferry_fleet::Published;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::{gate::leads, raft::Raft};
+use crate::{gate::leads, raft::Raft, term};
 
 /// Reads that may wait for a confirmation; more wait for room.
 const READS: usize = 4096;
 
-/// What is published, and by the leader of which term. None while this coordinator does not lead.
-pub type Shown = Option<(u64, Arc<Published>)>;
+/// What is published, with its leader's term in the revision. None while this coordinator does not lead.
+pub type Shown = Option<Arc<Published>>;
 
 type Reply = oneshot::Sender<Arc<Published>>;
 
@@ -54,9 +53,10 @@ async fn answer(raft: Raft, shown: watch::Receiver<Shown>, mut reads: mpsc::Rece
     let mut waiting = Vec::new();
     while reads.recv_many(&mut waiting, READS).await > 0 {
         let term = confirm(&raft).await;
-        let published = shown.borrow().clone().filter(|(of, _)| Some(*of) == term);
+        let published = shown.borrow().clone();
+        let published = published.filter(|shown| Some(shown.revision().term) == term);
         for reply in waiting.drain(..) {
-            if let Some((_, published)) = &published {
+            if let Some(published) = &published {
                 // A reader that went away needs no answer.
                 let _ = reply.send(published.clone());
             }
@@ -67,16 +67,9 @@ async fn answer(raft: Raft, shown: watch::Receiver<Shown>, mut reads: mpsc::Rece
 /// The term in which a quorum follows this coordinator, from now on; none if it leads no more.
 async fn confirm(raft: &Raft) -> Option<u64> {
     loop {
-        match raft.ensure_linearizable().await {
-            // At least the entry with which the leader's term began: it has the leader's term.
-            Ok(read) => return read.map(|read| read.leader_id.term),
-            Err(RaftError::Fatal(_)) => return None,
-            // Too few answered in time; either they do so next time, or the quorum is lost.
-            Err(RaftError::APIError(_)) => {}
+        match term::ask_quorum(raft).await {
+            Ok(None) if leads(&raft.metrics().borrow()) => tokio::task::yield_now().await,
+            answer => return answer.ok().flatten(),
         }
-        if !leads(&raft.metrics().borrow()) {
-            return None;
-        }
-        tokio::task::yield_now().await;
     }
 }

@@ -105,11 +105,10 @@ impl Term {
         loop {
             tokio::select! {
                 biased;
-                confirmed = raft.ensure_linearizable() => match confirmed {
-                    Ok(_) => return Ok(()),
-                    Err(RaftError::Fatal(fatal)) => return Err(failed(fatal)),
-                    // Too few answered in time; either they do so next time, or the quorum is lost.
-                    Err(RaftError::APIError(_)) => {}
+                confirmed = ask_quorum(&raft) => match confirmed {
+                    Ok(Some(_)) => return Ok(()),
+                    Ok(None) => {}
+                    Err(fatal) => return Err(failed(fatal)),
                 },
                 lost = self.lost() => return Err(lost),
             }
@@ -136,6 +135,20 @@ impl Term {
             },
             lost = self.lost() => Err(lost),
         }
+    }
+}
+
+/// Asks a quorum once whether it follows this coordinator: the term in which it does. None if too few answered in time;
+/// either they do so next time, or the quorum is lost. Cancel safe.
+///
+/// # Errors
+/// If the log failed.
+pub async fn ask_quorum(raft: &Raft) -> Result<Option<u64>, Fatal<NodeId>> {
+    match raft.ensure_linearizable().await {
+        // At least the entry with which the leader's term began: it has the leader's term.
+        Ok(read) => Ok(read.map(|read| read.leader_id.term)),
+        Err(RaftError::Fatal(fatal)) => Err(fatal),
+        Err(RaftError::APIError(_)) => Ok(None),
     }
 }
 
