@@ -9,8 +9,8 @@ use clap::Args;
 use rackferry_tests::lab_b::{self, Job, Options};
 
 use crate::run::target;
-use crate::setup;
 use crate::test::build_daemons;
+use crate::{setup, tracking};
 
 #[derive(Args)]
 pub struct Arguments {
@@ -39,6 +39,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     setup::run_lab_b()?;
     if std::env::var_os("RACKFERRY_BIN").is_none() {
         build_daemons()?;
+        tracking::build()?;
     }
     let results = arguments.results.clone().unwrap_or_else(|| target().join("lab-b"));
     let options = Options {
