@@ -175,7 +175,7 @@ async fn answer_checks(
 }
 
 impl Agent {
-    /// Connects and introduces itself.
+    /// Connects, introduces itself and waits until the coordinator has taken it in.
     pub async fn connect(
         coordinator: &Coordinator,
         host: &str,
@@ -204,8 +204,13 @@ impl Agent {
         };
         send(&says, up::Message::Hello(hello)).await;
         let mut client = AgentServiceClient::new(channel);
-        let stream = client.connect(ReceiverStream::new(requests)).await?.into_inner();
+        let mut stream = client.connect(ReceiverStream::new(requests)).await?.into_inner();
         let (heard, hears) = mpsc::channel(1024);
+        // A read is answered beside the driver: before the welcome it may not know this agent yet.
+        let first = timeout(LIMIT, stream.message()).await.expect("a welcome or a refusal");
+        if let Some(first) = first.transpose() {
+            heard.send(first.map(|first| first.message.unwrap())).await.unwrap();
+        }
         tokio::spawn(answer_checks(stream, says.downgrade(), heard));
         Ok(Self { says, hears })
     }
