@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::{StreamExt, stream};
-use rackferry_fleet::{Candidate, Connection, HostName, Move, VmName};
+use rackferry_fleet::{Candidate, Connection, HostName, Move, Plan, VmName};
 use rackferry_proto::{
     Reason, refuse,
     v1::{
@@ -12,7 +12,7 @@ use rackferry_proto::{
 };
 use tonic::Status;
 
-use crate::{driver::Handle, questions::Question};
+use crate::{convert, driver::Handle, questions::Question};
 
 /// VMs looked at at a time.
 const VMS: usize = 16;
@@ -74,6 +74,20 @@ pub async fn blocking(handle: &Handle, moves: Vec<Move>) -> Result<Vec<VmCheck>,
     Ok(checks)
 }
 
+/// The plan without the moves that cannot be: their VMs stay, each for what was found. Cancel safe.
+///
+/// # Errors
+/// If this coordinator leads no more.
+pub async fn sift(handle: &Handle, plan: Plan) -> Result<Plan, Status> {
+    let checks = blocking(handle, plan.moves.clone()).await?;
+    let stays = |check: &VmCheck| {
+        let mut why = against(check)?;
+        why.truncate(why.floor_char_boundary(convert::REASON_LIMIT));
+        Some((check.vm.as_str().into(), why))
+    };
+    Ok(plan.without(checks.iter().filter_map(stays)))
+}
+
 /// VMs that cannot leave, each with what was found where it is. Cancel safe.
 ///
 /// # Errors
@@ -87,8 +101,13 @@ pub async fn stuck(handle: &Handle, vms: Vec<VmName>) -> Result<Vec<VmCheck>, St
     Ok(all(handle, wishes).await)
 }
 
-/// What speaks against one VM's move, as one text.
+/// A VM that cannot move, and why.
 fn blocked(check: &VmCheck) -> Option<String> {
+    against(check).map(|why| format!("{} ({why})", check.vm))
+}
+
+/// What speaks against one VM's move, as one text.
+fn against(check: &VmCheck) -> Option<String> {
     let here = check.findings.iter().map(|finding| (&check.host, finding));
     let there = check.targets.iter().flat_map(|t| t.findings.iter().map(|f| (&t.host, f)));
     let against = here.chain(there).filter(|(_, finding)| {
@@ -96,7 +115,7 @@ fn blocked(check: &VmCheck) -> Option<String> {
     });
     let texts: Vec<String> =
         against.map(|(host, f)| format!("on {host}: {}: {}", f.cause, f.fix)).collect();
-    (!texts.is_empty()).then(|| format!("{} ({})", check.vm, texts.join("; ")))
+    (!texts.is_empty()).then(|| texts.join("; "))
 }
 
 async fn one(handle: &Handle, wish: Wish) -> VmCheck {

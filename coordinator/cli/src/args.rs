@@ -57,7 +57,8 @@ pub enum Command {
     /// Move every VM off racks or hosts.
     #[command(visible_alias = "drain")]
     Evacuate(Evacuate),
-    /// Show what evacuate would do, and write a plan file for apply (exit code 3 if a VM cannot move).
+    /// Show what evacuate would do, and write a plan file for apply (exit code 3 if a VM cannot move, 4 if VMs are left
+    /// out).
     Plan(Plan),
     /// Start exactly the migrations of a plan file, or none if the site has changed since.
     Apply(Apply),
@@ -186,6 +187,12 @@ pub struct What {
     /// --disruption allow, VMs that still copy are then stopped.
     #[arg(long, value_name = "DURATION", value_parser = units::parse_duration)]
     pub deadline: Option<Duration>,
+    /// VM of the sources that stays where it is; repeatable. The command then ends with exit code 4.
+    #[arg(long, value_name = "VM")]
+    pub exclude: Vec<String>,
+    /// Leave out VMs that cannot move instead of moving none; they are named at the end (exit code 4).
+    #[arg(long)]
+    pub skip_blocked: bool,
     /// How to move.
     #[command(flatten)]
     pub how: How,
@@ -290,6 +297,9 @@ impl What {
                 .deadline
                 .map_or(0, |after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
             moves: Vec::new(),
+            exclude: self.exclude,
+            skip_blocked: self.skip_blocked,
+            left_out: Vec::new(),
         }
     }
 }

@@ -94,6 +94,8 @@ pub struct Plan {
     link_limits: Vec<view::Limit>,
     deadline_ms: u64,
     moves: Vec<view::PlannedMove>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    left_out: Vec<view::Staying>,
 }
 
 impl Plan {
@@ -113,6 +115,10 @@ impl Plan {
             link_limits,
             deadline_ms,
             moves: _,
+            // What became of them stands in the answer.
+            exclude: _,
+            skip_blocked: _,
+            left_out: _,
         } = request;
         Self {
             version: VERSION,
@@ -123,6 +129,7 @@ impl Plan {
             link_limits: link_limits.into_iter().map(Into::into).collect(),
             deadline_ms,
             moves: answer.migrations.iter().cloned().map(Into::into).collect(),
+            left_out: answer.left_out.iter().cloned().map(Into::into).collect(),
         }
     }
 
@@ -137,6 +144,9 @@ impl Plan {
             link_limits: self.link_limits.into_iter().map(Into::into).collect(),
             deadline_ms: self.deadline_ms,
             moves: self.moves.into_iter().map(Into::into).collect(),
+            exclude: Vec::new(),
+            skip_blocked: false,
+            left_out: self.left_out.into_iter().map(Into::into).collect(),
         }
     }
 
@@ -227,7 +237,7 @@ mod tests {
         }
     }
 
-    fn plan() -> Plan {
+    fn answer() -> v1::Evacuation {
         let one = v1::Migration {
             vm: "web \"1\"".to_owned(),
             source_host: "r1-h1".to_owned(),
@@ -235,8 +245,16 @@ mod tests {
             memory_bytes: 1 << 40,
             ..v1::Migration::default()
         };
-        let answer = v1::Evacuation { migrations: vec![one], ..v1::Evacuation::default() };
-        Plan::new(request(), options(), &answer)
+        let stays = v1::StayingVm {
+            vm: "db-1".to_owned(),
+            host: "r1-h2".to_owned(),
+            reason: "excluded".to_owned(),
+        };
+        v1::Evacuation { migrations: vec![one], left_out: vec![stays], ..v1::Evacuation::default() }
+    }
+
+    fn plan() -> Plan {
+        Plan::new(request(), options(), &answer())
     }
 
     fn written() -> String {
@@ -252,7 +270,16 @@ mod tests {
         let back = plan().request();
         assert_eq!(back.moves.len(), 1);
         assert_eq!(back.moves[0].memory_bytes, 1 << 40);
-        assert_eq!(v1::CreateEvacuationRequest { moves: vec![], ..back }, request());
+        assert_eq!(back.left_out[0].vm, "db-1");
+        let (moves, left_out) = (vec![], vec![]);
+        assert_eq!(v1::CreateEvacuationRequest { moves, left_out, ..back }, request());
+    }
+
+    #[test]
+    fn a_plan_that_leaves_nothing_out_is_as_before() {
+        let answer = v1::Evacuation { left_out: vec![], ..answer() };
+        let plan = Plan::new(request(), options(), &answer);
+        assert!(!serde_json::to_string(&plan).unwrap().contains("left_out"));
     }
 
     #[test]

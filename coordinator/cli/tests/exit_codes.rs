@@ -64,8 +64,18 @@ impl EvacuationService for Fake {
         request: Request<CreateEvacuationRequest>,
     ) -> Result<Response<CreateEvacuationResponse>, Status> {
         let mut evacuation = self.evacuation()?;
-        let moves = request.into_inner().moves;
-        evacuation.migrations = moves
+        let request = request.into_inner();
+        let skips = request.skip_blocked;
+        evacuation.left_out = request.left_out;
+        if skips {
+            evacuation.left_out.push(v1::StayingVm {
+                vm: "gpu-1".to_owned(),
+                reason: "it is paused".to_owned(),
+                ..v1::StayingVm::default()
+            });
+        }
+        evacuation.migrations = request
+            .moves
             .into_iter()
             .map(|step| v1::Migration { vm: step.vm, ..v1::Migration::default() })
             .chain([v1::Migration { vm: "web".to_owned(), ..v1::Migration::default() }])
@@ -81,7 +91,7 @@ impl EvacuationService for Fake {
             findings: vec![blocks],
             ..v1::VmCheck::default()
         };
-        let blocked = if matches!(self.0, Acts::Keep) { vec![vm] } else { vec![] };
+        let blocked = if matches!(self.0, Acts::Keep) && !skips { vec![vm] } else { vec![] };
         Ok(Response::new(CreateEvacuationResponse { evacuation: Some(evacuation), blocked }))
     }
 
@@ -255,6 +265,28 @@ async fn a_plan_with_a_vm_that_cannot_move_is_3_and_writes_no_file() {
     assert_eq!(refused.status.code(), Some(3));
     let nothing = rackferry(&serve(Acts::Refuse(Reason::NothingToMove)).await, &plan).await;
     assert_eq!(nothing.status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_plan_that_leaves_vms_out_is_4_and_keeps_them_in_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("plan.json");
+    let name = file.display().to_string();
+    let plan = ["plan", "r1", "--to", "r2", "--skip-blocked", "--out", &name];
+    let address = serve(Acts::Keep).await;
+    let output = rackferry(&address, &plan).await;
+    assert_eq!(output.status.code(), Some(4));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("gpu-1: it is paused") && text.contains("rackferry apply"), "{text}");
+    let apply = ["apply", &name, "--detach", "--output", "json"];
+    let output = rackferry(&address, &apply).await;
+    assert_eq!(output.status.code(), Some(0));
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(value["left_out"][0]["vm"], "gpu-1", "{value:#}");
+
+    let edited = std::fs::read_to_string(&file).unwrap().replace("gpu-1", "gpu-2");
+    std::fs::write(&file, edited).unwrap();
+    assert_eq!(rackferry(&address, &["apply", &name]).await.status.code(), Some(2));
 }
 
 #[tokio::test]

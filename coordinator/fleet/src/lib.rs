@@ -38,7 +38,7 @@ mod scheduling;
 mod view;
 
 use ownership::agents;
-use planning::{candidate, evacuate, planned, restore, topology};
+use planning::{candidate, evacuate, left_out, planned, restore, topology};
 use records::{index, name, record, store, tokens};
 use scheduling::{links, queue, slots};
 use view::{problems, published, shown};
@@ -49,6 +49,7 @@ pub use candidate::Candidate;
 pub use evacuate::{EvacuationRequest, MigrationRequest, Move};
 pub use fleet::{Fleet, Limits};
 pub use leader::{Admission, Decision, Gate, Leader, Outputs};
+pub use left_out::{Plan, StayingVm};
 pub use links::{LaneView, LinkView};
 pub use message::{
     Activity, Effect, Event, Hello, Member, Notice, Order, Progress, Said, SessionEnd, VmReport,
@@ -64,7 +65,7 @@ pub use record::{
     MigrationResult, Numbers, Record, Stage, Standing, TokenRecord, VmRecord,
 };
 pub use refusal::Refusal;
-pub use restore::{Restore, RestoreRequest, StayingVm};
+pub use restore::{Restore, RestoreRequest};
 pub use shown::{EvacuationView, HostView, Listed, MigrationView, Totals, VmView, Wait};
 pub use tokens::TOKENS;
 pub use topology::{Lane, Link, LinkLimit, Route, Topology};

@@ -48,6 +48,12 @@ pub enum Refusal {
     /// VMs that cannot move, each with its reason.
     #[error("cannot move: {}", list(.0))]
     NotMovable(Vec<(VmName, &'static str)>),
+    /// Every VM is left out, each for its reason.
+    #[error("every VM would stay: {}", shorten(.0))]
+    NoneMovable(Vec<StayingVm>),
+    /// VMs to exclude are not there.
+    #[error("excluded, but on none of the sources: {}", shorten(.0))]
+    NotOnSources(Vec<VmName>),
     /// A host that is needed has no connected agent.
     #[error("the agent of {0} is not connected")]
     Disconnected(HostName),

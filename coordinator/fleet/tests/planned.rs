@@ -4,7 +4,7 @@ mod common;
 
 use common::{Desk, MIB, request, vm};
 use rackferry_fleet::{
-    Connection, Difference, EvacuationId, EvacuationRequest, Move, Order, Refusal, RunState,
+    Connection, Difference, EvacuationId, EvacuationRequest, Move, Order, Plan, Refusal, RunState,
 };
 
 /// Rack a with two hosts and three VMs, rack b with two empty hosts; their connections.
@@ -24,12 +24,13 @@ fn wanted() -> EvacuationRequest {
 }
 
 fn plan(desk: &Desk) -> Vec<Move> {
-    desk.fleet.plan_evacuation(&wanted()).expect("it is possible")
+    desk.fleet.plan_evacuation(&wanted()).expect("it is possible").moves
 }
 
 fn apply(desk: &mut Desk, moves: &[Move]) -> Result<EvacuationId, Refusal> {
     let mut out = Vec::new();
-    let result = desk.fleet.apply_evacuation(&wanted(), moves, desk.now, &mut out);
+    let plan = Plan { moves: moves.to_vec(), left_out: vec![] };
+    let result = desk.fleet.apply_evacuation(&wanted(), &plan, desk.now, &mut out);
     assert!(result.is_ok() || out.is_empty(), "a refusal does nothing");
     desk.take(out);
     result
@@ -75,7 +76,8 @@ fn a_plan_is_started_as_it_is_and_once() {
     assert_eq!(prepared.len(), 2, "as many as may reach a host");
 
     assert_eq!(apply(&mut desk, &moves), Ok(id));
-    assert_eq!(desk.fleet.new_planned_moves(&wanted(), &moves), Ok(vec![]));
+    let plan = Plan { moves: moves.clone(), left_out: vec![] };
+    assert_eq!(desk.fleet.still_planned(&wanted(), &plan), Ok(Plan::default()));
     let reused = apply(&mut desk, &moves[1..]);
     assert_eq!(reused, Err(Refusal::RequestReused("plan-7".to_owned())));
 }

@@ -2,10 +2,10 @@
 
 mod common;
 
-use common::{Desk, MIB, ended, moving, request, vm};
+use common::{Desk, MIB, moving, request, vm};
 use rackferry_fleet::{
-    Connection, EvacuationId, EvacuationState, Event, MigrationId, MoveOptions, Order, Outcome,
-    Refusal, RestoreRequest, RunState, Said, StayingVm,
+    Connection, EvacuationId, EvacuationState, Event, MigrationId, MoveOptions, Order, Refusal,
+    RestoreRequest, RunState, Said, StayingVm,
 };
 
 const FIRST: EvacuationId = EvacuationId(1);
@@ -34,13 +34,7 @@ fn arrive(
     there: &[&str],
     left: &[&str],
 ) {
-    let migration = MigrationId(id);
-    desk.say(to, Said::TargetReady(migration));
-    let generation = desk.fleet.migration(migration).expect("known").record.generation;
-    desk.say(from, Said::CommitRequest(migration, generation));
-    desk.say(from, Said::SourceStopped(migration));
-    desk.say(to, Said::TargetRunning(migration));
-    desk.say(from, Said::Ended(migration, ended(Outcome::Moved)));
+    desk.complete(from, to, id);
     let list = |names: &[&str]| -> Vec<_> {
         names.iter().map(|name| vm(name, RunState::Running)).collect()
     };

@@ -11,7 +11,7 @@ pub use incoming::{check_report, hello, said};
 pub use inventory::{import, inventory, links, summary_of};
 pub use outgoing::order;
 pub use request::{
-    check_request, evacuation_request, link_limits, migration_request, places, refusal,
-    restore_request,
+    REASON_LIMIT, check_request, evacuation_request, link_limits, migration_request, places,
+    refusal, restore_request,
 };
 pub use view::{evacuation, host, migration, plan, problem, restore_plan, staying, vm};

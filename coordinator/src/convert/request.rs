@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rackferry_fleet::{
     EvacuationId, EvacuationRequest, LinkLimit, LinkName, MigrationRequest, Move, MoveOptions,
-    Refusal, RestoreRequest,
+    Plan, Refusal, RestoreRequest, StayingVm, VmName,
 };
 use rackferry_model::name::RECEIVED_NAME_LIMIT;
 use rackferry_proto::{Reason, door::Invalid, refuse, v1};
@@ -14,14 +14,16 @@ use tonic::Status;
 const PLACES_LIMIT: usize = 1000;
 /// The most moves in a plan: as many as fit into a message.
 const MOVES_LIMIT: usize = 20_000;
+/// The longest reason for which a VM stays, bytes.
+pub const REASON_LIMIT: usize = 1000;
 
-/// Checks a request for an evacuation, and the moves that were planned for it, if any.
+/// Checks a request for an evacuation, and what was planned for it, if anything.
 ///
 /// # Errors
 /// If something is missing or malformed.
 pub fn evacuation_request(
     message: v1::CreateEvacuationRequest,
-) -> Result<(EvacuationRequest, Vec<Move>), Invalid> {
+) -> Result<(EvacuationRequest, Plan), Invalid> {
     let request = EvacuationRequest {
         request: text(message.request_id, "request_id", 0)?,
         sources: places(message.sources, "sources")?,
@@ -35,8 +37,36 @@ pub fn evacuation_request(
             0 => None,
             ms => Some(ms.saturating_mul(1_000_000)),
         },
+        exclude: vm_names(message.exclude)?,
+        skip_blocked: message.skip_blocked,
     };
-    Ok((request, planned_moves(message.moves)?))
+    let moves = planned_moves(message.moves)?;
+    Ok((request, Plan { moves, left_out: left_out(message.left_out)? }))
+}
+
+fn vm_names(names: Vec<String>) -> Result<BTreeSet<VmName>, Invalid> {
+    if names.len() > MOVES_LIMIT {
+        return Err(Invalid("exclude"));
+    }
+    names.into_iter().map(|name| Ok(text(name, "exclude", 1)?.as_str().into())).collect()
+}
+
+fn left_out(vms: Vec<v1::StayingVm>) -> Result<Vec<StayingVm>, Invalid> {
+    if vms.len() > MOVES_LIMIT {
+        return Err(Invalid("left_out"));
+    }
+    let staying = |one: v1::StayingVm| {
+        if one.reason.len() > REASON_LIMIT {
+            return Err(Invalid("left_out.reason"));
+        }
+        let host = text(one.host, "left_out.host", 0)?;
+        Ok(StayingVm {
+            vm: text(one.vm, "left_out.vm", 1)?.as_str().into(),
+            host: (!host.is_empty()).then(|| host.as_str().into()),
+            why: one.reason,
+        })
+    };
+    vms.into_iter().map(staying).collect()
 }
 
 /// Checks the moves of a plan; none if the coordinator shall plan.
@@ -162,7 +192,8 @@ pub fn refusal(refusal: &Refusal) -> Status {
         Refusal::Ended(_) => Reason::EvacuationEnded,
         Refusal::PlanChanged(_) => Reason::PlanChanged,
         Refusal::Running(_) => Reason::EvacuationRunning,
-        Refusal::NoneRestorable(_) => Reason::VmNotMovable,
+        Refusal::NoneRestorable(_) | Refusal::NoneMovable(_) => Reason::VmNotMovable,
+        Refusal::NotOnSources(_) => Reason::InvalidArgument,
         Refusal::SameHost(_) => Reason::SameHost,
         Refusal::VmBusy { .. } => Reason::VmBusy,
         Refusal::NotMovable(_) => Reason::VmNotMovable,
@@ -216,6 +247,28 @@ mod tests {
             assert_eq!(of(&bad), Err(Invalid(field)));
         }
         assert_eq!(planned_moves(vec![step; MOVES_LIMIT + 1]), Err(Invalid("moves")));
+    }
+
+    #[test]
+    fn vms_that_stay_have_names_and_short_reasons() {
+        let message = |exclude: &str, vm: &str, reason: usize| v1::CreateEvacuationRequest {
+            sources: vec!["a".to_owned()],
+            targets: vec!["b".to_owned()],
+            exclude: vec![exclude.to_owned()],
+            left_out: vec![v1::StayingVm {
+                vm: vm.to_owned(),
+                reason: "x".repeat(reason),
+                ..v1::StayingVm::default()
+            }],
+            ..v1::CreateEvacuationRequest::default()
+        };
+        let of = |exclude, vm, reason| evacuation_request(message(exclude, vm, reason));
+        let (request, plan) = of("web", "db", REASON_LIMIT).unwrap();
+        assert!(request.exclude.contains(&"web".into()) && !request.skip_blocked);
+        assert_eq!((plan.left_out[0].vm.as_str(), &plan.left_out[0].host), ("db", &None));
+        assert_eq!(of("", "db", 0).unwrap_err(), Invalid("exclude"));
+        assert_eq!(of("web", "", 0).unwrap_err(), Invalid("left_out.vm"));
+        assert_eq!(of("web", "db", REASON_LIMIT + 1).unwrap_err(), Invalid("left_out.reason"));
     }
 
     #[test]

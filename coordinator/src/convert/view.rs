@@ -2,7 +2,7 @@
 
 use rackferry_fleet::{
     EvacuationId, EvacuationRequest, EvacuationView, Fleet, HostView, Listed, MigrationView, Move,
-    MoveOptions, Phase, Problem, Stage, Standing, StayingVm, Totals, VmView, Wait,
+    MoveOptions, Phase, Plan, Problem, Stage, Standing, StayingVm, Totals, VmView, Wait,
 };
 use rackferry_model::ResultCode;
 use rackferry_proto::v1;
@@ -76,6 +76,7 @@ pub fn evacuation(view: &EvacuationView<'_>) -> v1::Evacuation {
         deadline_unix_ms: record.deadline.map_or(0, |at| at.unix_ms()),
         overdue: view.overdue,
         restores: record.restores.map(|id| id.to_string()).unwrap_or_default(),
+        left_out: record.left_out.iter().cloned().map(staying).collect(),
     }
 }
 
@@ -95,13 +96,14 @@ fn totals(totals: &Totals) -> v1::EvacuationTotals {
 }
 
 /// A plan as the evacuation it would become, without ids.
-pub fn plan(fleet: &Fleet, request: EvacuationRequest, moves: &[Move]) -> v1::Evacuation {
+pub fn plan(fleet: &Fleet, request: EvacuationRequest, plan: Plan) -> v1::Evacuation {
     v1::Evacuation {
         sources: request.sources,
         targets: request.targets,
         options: Some(request.options.into()),
         link_limits: request.link_limits.iter().map(|(link, of)| limit(link, *of)).collect(),
-        ..planned(fleet, moves)
+        left_out: plan.left_out.into_iter().map(staying).collect(),
+        ..planned(fleet, &plan.moves)
     }
 }
 
@@ -125,7 +127,7 @@ pub fn restore_plan(
     }
 }
 
-/// A VM that is not brought back.
+/// A VM that stays where it is.
 pub fn staying(one: StayingVm) -> v1::StayingVm {
     let StayingVm { vm, host, why } = one;
     let host = host.map(|host| host.to_string()).unwrap_or_default();

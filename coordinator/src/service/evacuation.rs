@@ -1,11 +1,10 @@
 //! The gRPC service for evacuations.
 
+mod plan;
+
 use std::collections::BTreeSet;
 
-use rackferry_fleet::{
-    EvacuationId, EvacuationRequest, Fleet, Move, Published, Refusal, RestoreRequest, Revision,
-    StayingVm,
-};
+use rackferry_fleet::{EvacuationId, Fleet, Published, Refusal, Revision};
 use rackferry_proto::{
     Reason, refuse,
     v1::{
@@ -22,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::{
-    Begun, agents_back, answer,
+    agents_back, answer,
     page::Page,
     planned_anew,
     watch::{Answers, Client, Looks, known_revision, serve},
@@ -56,90 +55,7 @@ fn is_over(evacuation: &Evacuation) -> bool {
     !matches!(evacuation.state(), Running | Paused | Cancelling)
 }
 
-/// The moves that a request would begin: as planned before, or by the fleet now.
-fn new_moves(
-    fleet: &Fleet,
-    request: &EvacuationRequest,
-    planned: &[Move],
-) -> Result<Vec<Move>, Refusal> {
-    if planned.is_empty() {
-        fleet.new_moves(request)
-    } else {
-        fleet.new_planned_moves(request, planned)
-    }
-}
-
 impl Evacuations {
-    /// What a request would do, and the VMs that cannot move.
-    async fn plan(
-        &self,
-        request: EvacuationRequest,
-        planned: Vec<Move>,
-    ) -> Result<CreateEvacuationResponse, Status> {
-        let wanted = request.clone();
-        let moves = move |fleet: &mut Fleet, _, _: &mut _| new_moves(fleet, &wanted, &planned);
-        let (moves, blocked) = match self.handle.ask(moves).await? {
-            Ok(moves) => {
-                let blocked = preflight::blocking(&self.handle, moves.clone()).await?;
-                (moves, blocked)
-            }
-            Err(Refusal::NotMovable(vms)) => {
-                let vms = vms.into_iter().map(|(vm, _)| vm).collect();
-                (Vec::new(), preflight::stuck(&self.handle, vms).await?)
-            }
-            Err(refusal) => return Err(convert::refusal(&refusal)),
-        };
-        let plan = move |fleet: &mut Fleet, _, _: &mut _| convert::plan(fleet, request, &moves);
-        let evacuation = Some(self.handle.ask(plan).await?);
-        Ok(CreateEvacuationResponse { evacuation, blocked })
-    }
-
-    /// Plans, looks at what was planned, and starts that and nothing else.
-    async fn begin(&self, request: EvacuationRequest) -> Result<Evacuation, Begun> {
-        let wanted = request.clone();
-        let moves = self.handle.ask(move |fleet, _, _| fleet.new_moves(&wanted)).await?;
-        let moves = moves?;
-        preflight::before(&self.handle, moves.clone()).await?;
-        let start = move |fleet: &mut Fleet, now, out: &mut _| {
-            let id = fleet.start_evacuation(&request, &moves, now, out)?;
-            view(fleet, id)
-        };
-        Ok(self.handle.ask(start).await??)
-    }
-
-    /// Looks at moves that a client has planned, and starts those and nothing else.
-    async fn apply(
-        &self,
-        request: EvacuationRequest,
-        planned: Vec<Move>,
-    ) -> Result<Evacuation, Status> {
-        let (wanted, given) = (request.clone(), planned.clone());
-        let moves =
-            self.handle.ask(move |fleet, _, _| fleet.new_planned_moves(&wanted, &given)).await?;
-        preflight::before(&self.handle, answer(moves)?).await?;
-        let start = move |fleet: &mut Fleet, now, out: &mut _| {
-            let id = fleet.apply_evacuation(&request, &planned, now, out)?;
-            view(fleet, id)
-        };
-        answer(self.handle.ask(start).await?)
-    }
-
-    /// Plans which VMs go back, looks at them, and starts that and nothing else.
-    async fn begin_restore(
-        &self,
-        request: RestoreRequest,
-    ) -> Result<(Evacuation, Vec<StayingVm>), Begun> {
-        let wanted = request.clone();
-        let restore = self.handle.ask(move |fleet, _, _| fleet.new_restore(&wanted)).await?;
-        let moves = restore?.moves;
-        preflight::before(&self.handle, moves.clone()).await?;
-        let start = move |fleet: &mut Fleet, now, out: &mut _| {
-            let (id, staying) = fleet.start_restore(&request, &moves, now, out)?;
-            Ok::<_, Refusal>((view(fleet, id)?, staying))
-        };
-        Ok(self.handle.ask(start).await??)
-    }
-
     async fn pause(&self, text: &str, paused: bool) -> Result<Evacuation, Status> {
         let id = id(text)?;
         let turn = move |fleet: &mut Fleet, now, out: &mut _| {
@@ -165,7 +81,7 @@ impl EvacuationService for Evacuations {
         if validate_only {
             return Ok(Response::new(self.plan(request, planned).await?));
         }
-        let evacuation = if planned.is_empty() {
+        let evacuation = if planned.moves.is_empty() {
             planned_anew(|| self.begin(request.clone())).await?
         } else {
             self.apply(request, planned).await?

@@ -14,7 +14,7 @@ pub enum ResultCode {
     Usage = 2,
     /// The request cannot be carried out now.
     NotFeasible = 3,
-    /// The command finished, with VMs left behind; all of them run somewhere.
+    /// The command finished, with VMs left behind or left out; none of them is lost.
     Incomplete = 4,
     /// The work was cancelled.
     Cancelled = 5,
@@ -60,7 +60,8 @@ impl ResultCode {
                  `check` and `plan`: a VM cannot move"
             }
             Self::Incomplete => {
-                "finished with VMs left behind; all of them run somewhere; of `doctor`: it found problems"
+                "finished with VMs left behind or left out; none of them is lost; of `plan`: it leaves VMs out; of `doctor`: it \
+                 found problems"
             }
             Self::Cancelled => "cancelled, or declined at the prompt",
             Self::StillRunning => "`--timeout` or `--deadline` is over; the work goes on",

@@ -71,7 +71,7 @@ words! {
         Cancelling = "cancelling",
         /// Every VM moved.
         Done = "done",
-        /// The evacuation ended, with VMs left behind.
+        /// The evacuation ended, with VMs left behind or left out.
         Incomplete = "incomplete",
         /// The evacuation was cancelled, with VMs left behind.
         Cancelled = "cancelled",

@@ -86,6 +86,7 @@ impl From<v1::Evacuation> for view::Evacuation {
             overdue: one.overdue,
             link_limits: all(one.link_limits),
             restores: text(one.restores),
+            left_out: all(one.left_out),
             staying: Vec::new(),
             totals: one.totals.unwrap_or_default().into(),
             vms: all(one.migrations),
@@ -97,6 +98,13 @@ impl From<v1::StayingVm> for view::Staying {
     fn from(one: v1::StayingVm) -> Self {
         let v1::StayingVm { vm, host, reason } = one;
         Self { vm, host: text(host), reason }
+    }
+}
+
+impl From<view::Staying> for v1::StayingVm {
+    fn from(one: view::Staying) -> Self {
+        let view::Staying { vm, host, reason } = one;
+        Self { vm, host: host.unwrap_or_default(), reason }
     }
 }
 

@@ -235,6 +235,8 @@ impl World {
             targets: vec![target.to_owned()],
             options: self.options(),
             link_limits: Default::default(),
+            exclude: Default::default(),
+            skip_blocked: false,
             deadline_ns: if self.dice.chance(300) {
                 Some(self.dice.between(1, 30) * SECOND)
             } else {

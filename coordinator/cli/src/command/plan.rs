@@ -30,7 +30,11 @@ pub async fn plan(context: &Context, args: Plan) -> Result<Code, Failure> {
         Some(file) => format!("\nSaved {file}. Start it with: rackferry apply {file}"),
         None => String::new(),
     };
-    let code = if file.is_some() { Code::Done } else { Code::NotFeasible };
+    let code = match (&file, evacuation.left_out.is_empty()) {
+        (None, _) => Code::NotFeasible,
+        (Some(_), true) => Code::Done,
+        (Some(_), false) => Code::Incomplete,
+    };
     context.print(
         || render::plan::screen(&evacuation, &blocked, &[]) + &saved(),
         || render::json::plan(&evacuation, &blocked, file.as_deref(), code),

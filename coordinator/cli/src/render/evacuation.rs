@@ -5,7 +5,7 @@ use rackferry_proto::v1::{
     WaitCode, WaitReason,
 };
 
-use super::{table, word};
+use super::{plan::stays, table, word};
 use crate::units::{bytes, millis, saved_percent};
 
 /// What goes on while the command no longer waits.
@@ -108,7 +108,15 @@ pub fn detail(evacuation: &Evacuation) -> String {
     let header =
         ["vm", "from", "to", "phase", "pass1", "round", "remain", "dirty/send", "wait or reason"];
     let numbers = ["pass1", "round", "remain", "dirty/send"];
-    format!("{}\n{}", summary(evacuation), table(&header, &numbers, rows))
+    let table = table(&header, &numbers, rows);
+    format!("{}\n{table}{}", summary(evacuation), left_out(evacuation))
+}
+
+/// VMs that it does not move, if there are any.
+fn left_out(evacuation: &Evacuation) -> String {
+    let vms = &evacuation.left_out;
+    let each: String = vms.iter().map(stays).collect();
+    if vms.is_empty() { each } else { format!("\n\nLeft out, {} VMs:{each}", vms.len()) }
 }
 
 /// The lines above the table.
@@ -163,7 +171,7 @@ pub fn outcome(evacuation: &Evacuation) -> String {
     let totals = totals_of(evacuation);
     let duration = evacuation.ended_unix_ms.saturating_sub(evacuation.created_unix_ms);
     format!(
-        "{}\n\n{} {}: {} of {} VMs moved in {}\n{}",
+        "{}\n\n{} {}: {} of {} VMs moved in {}\n{}{}",
         table(&header, &numbers, rows),
         evacuation.id,
         state(evacuation),
@@ -171,6 +179,7 @@ pub fn outcome(evacuation: &Evacuation) -> String {
         totals.vms,
         millis(duration),
         transfer(&totals.counters.unwrap_or_default()),
+        left_out(evacuation),
     )
 }
 

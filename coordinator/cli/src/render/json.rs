@@ -141,6 +141,7 @@ pub fn plan(
         moves: Vec<view::PlannedMove>,
         hosts: Vec<Host<'a>>,
         blocked: Vec<view::VmCheck>,
+        left_out: Vec<view::Staying>,
     }
     let movable = movable(plan, blocked);
     let hosts = by_target(&movable).into_iter();
@@ -152,6 +153,7 @@ pub fn plan(
         moves: movable.iter().map(|&one| one.clone().into()).collect(),
         hosts: hosts.collect(),
         blocked: views(blocked),
+        left_out: views(&plan.left_out),
     };
     resulting(code, value)
 }

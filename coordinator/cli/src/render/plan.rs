@@ -38,11 +38,11 @@ pub fn screen(plan: &Evacuation, blocked: &[VmCheck], staying: &[StayingVm]) -> 
     for (host, (vms, memory)) in by_target(&moves) {
         text += &format!("\n    to {host}: {}", count(vms, memory));
     }
-    let left = blocked.len() + staying.len();
+    let left = blocked.len() + staying.len() + plan.left_out.len();
     if left > 0 {
         text += &format!("\n  NOT            {left} VMs");
         blocked.iter().for_each(|vm| text += &obstacles(vm));
-        staying.iter().for_each(|vm| text += &stays(vm));
+        staying.iter().chain(&plan.left_out).for_each(|vm| text += &stays(vm));
     }
     text
 }
@@ -74,7 +74,8 @@ fn count(vms: usize, memory: u64) -> String {
     format!("{vms} VMs, {}", bytes(memory))
 }
 
-fn stays(one: &StayingVm) -> String {
+/// A line for a VM that stays.
+pub fn stays(one: &StayingVm) -> String {
     let at = if one.host.is_empty() { String::new() } else { format!(" on {}", one.host) };
     format!("\n    {}{at}: {}", one.vm, one.reason)
 }

@@ -127,6 +127,12 @@ fn incomplete() -> v1::Evacuation {
 fn evacuations() {
     assert_snapshot!("detail", evacuation::detail(&running()));
     assert_snapshot!("outcome", evacuation::outcome(&incomplete()));
+    let left_out = v1::Evacuation { left_out: way_back().1, ..incomplete() };
+    assert_snapshot!("outcome_left_out", evacuation::outcome(&left_out));
+    let text = evacuation::detail(&left_out);
+    let line =
+        "Left out, 2 VMs:\n    db-3 on r2-h1: the agent of r1-h2 is not connected\n    ci-88:";
+    assert!(text.contains(line), "{text}");
     assert_snapshot!("list", evacuation::list(&[incomplete(), running()]));
     assert_snapshot!("cancelled", evacuation::cancelled(&running()));
     assert_snapshot!("detached", evacuation::detached("evac-1"));
@@ -441,6 +447,8 @@ fn plans() {
     let nothing = v1::Evacuation { migrations: vec![], ..running() };
     assert!(plan::screen(&nothing, blocked, &[]).starts_with("Plan: evacuate r1 -> r2, r3  NOT"));
     let (way, staying) = way_back();
+    let left_out = v1::Evacuation { left_out: staying.clone(), ..running() };
+    assert_snapshot!("plan_left_out", plan::screen(&left_out, &[], &[]));
     assert_snapshot!("plan_restore", plan::screen(&way, &[], &staying));
     assert_snapshot!("staying", plan::staying(&staying));
     let file = Some("plan-7f3a.json");

@@ -142,6 +142,8 @@ impl Site {
             options: MoveOptions::default(),
             link_limits: BTreeMap::new(),
             deadline_ns: None,
+            exclude: Default::default(),
+            skip_blocked: false,
         };
         let mut out = Vec::new();
         self.fleet

@@ -1,7 +1,7 @@
 //! Which VMs could move and where to, for clients that ask before a move. Nothing here changes anything.
 
 use crate::{
-    Connection, EvacuationRequest, Fleet, HostName, MigrationRequest, Move, Refusal, VmName,
+    Connection, EvacuationRequest, Fleet, HostName, MigrationRequest, Move, Plan, Refusal, VmName,
 };
 
 /// A VM that a client asks about.
@@ -79,18 +79,18 @@ impl Fleet {
         self.ownership.agents().get(host).map(|agent| agent.connection)
     }
 
-    /// The moves that an evacuation would begin; none if this request has begun them before.
+    /// What an evacuation would begin; no moves if this request has begun them before.
     ///
     /// # Errors
     /// As [`Fleet::create_evacuation`].
-    pub fn new_moves(&self, request: &EvacuationRequest) -> Result<Vec<Move>, Refusal> {
+    pub fn new_plan(&self, request: &EvacuationRequest) -> Result<Plan, Refusal> {
         match self.evacuation_by_request(&request.request) {
-            Some(_) => Ok(Vec::new()),
+            Some(_) => Ok(Plan::default()),
             None => self.plan_evacuation(request),
         }
     }
 
-    /// The same for a single move.
+    /// The move that a request would begin; none if it has begun it before.
     ///
     /// # Errors
     /// As [`Fleet::create_migration`].

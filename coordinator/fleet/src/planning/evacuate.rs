@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     Difference, Effect, End, EvacuationId, EvacuationRecord, Fleet, HostName, LinkLimit, LinkName,
-    MigrationId, MigrationRecord, Moment, MoveOptions, Record, Refusal, RunState, Stage, Standing,
-    VmName, VmRecord, live::Live,
+    MigrationId, MigrationRecord, Moment, MoveOptions, Plan, Record, Refusal, RunState, Stage,
+    Standing, VmName, VmRecord, live::Live,
 };
 
 /// Empty these racks or hosts.
@@ -23,6 +23,10 @@ pub struct EvacuationRequest {
     pub link_limits: BTreeMap<LinkName, LinkLimit>,
     /// Nanoseconds after which it should have ended.
     pub deadline_ns: Option<u64>,
+    /// VMs of the sources that stay where they are.
+    pub exclude: BTreeSet<VmName>,
+    /// VMs that cannot move stay, and do not keep the others.
+    pub skip_blocked: bool,
 }
 
 /// Move this VM.
@@ -51,11 +55,11 @@ pub struct Move {
     pub target: HostName,
 }
 
-/// A request with its places resolved to hosts and its VMs to places.
-pub(crate) struct Plan {
+/// A plan, and the hosts that its request's places stand for.
+pub(crate) struct Resolved {
     pub(crate) source_hosts: Vec<HostName>,
     pub(crate) target_hosts: Vec<HostName>,
-    pub(crate) moves: Vec<Move>,
+    pub(crate) plan: Plan,
 }
 
 impl Fleet {
@@ -63,8 +67,20 @@ impl Fleet {
     ///
     /// # Errors
     /// As [`Fleet::create_evacuation`].
-    pub fn plan_evacuation(&self, request: &EvacuationRequest) -> Result<Vec<Move>, Refusal> {
-        self.plan(request).map(|plan| plan.moves)
+    pub fn plan_evacuation(&self, request: &EvacuationRequest) -> Result<Plan, Refusal> {
+        let (source_hosts, target_hosts) = self.plan_hosts(request)?;
+        let sorted = self.sort_out(request, &source_hosts)?;
+        if sorted.demands.is_empty() {
+            return Err(match sorted.left_out {
+                none if none.is_empty() => Refusal::NothingToMove,
+                left_out => Refusal::NoneMovable(left_out),
+            });
+        }
+        let rooms = self.rooms(&target_hosts);
+        if rooms.is_empty() {
+            return Err(self.no_rooms(&target_hosts));
+        }
+        self.place_all(sorted, &rooms)
     }
 
     /// Starts an evacuation, or finds the one this request has started already.
@@ -77,40 +93,43 @@ impl Fleet {
         now: Moment,
         out: &mut Vec<Effect>,
     ) -> Result<EvacuationId, Refusal> {
-        let moves = self.new_moves(request)?;
-        self.start_evacuation(request, &moves, now, out)
+        let plan = self.new_plan(request)?;
+        self.start_evacuation(request, &plan, now, out)
     }
 
-    /// Starts an evacuation with exactly these moves, which [`Fleet::new_moves`] has planned for it, or finds the one
-    /// this request has started already.
+    /// Starts exactly this plan, which [`Fleet::new_plan`] has made for it, or finds the evacuation that this request has
+    /// started already.
     ///
     /// # Errors
-    /// [`Refusal::PlanChanged`] if something is not as it was when they were planned; others as
+    /// [`Refusal::PlanChanged`] if something is not as it was when it was made; others as
     /// [`Fleet::create_evacuation`]. Then nothing happens.
     pub fn start_evacuation(
         &mut self,
         request: &EvacuationRequest,
-        moves: &[Move],
+        plan: &Plan,
         now: Moment,
         out: &mut Vec<Effect>,
     ) -> Result<EvacuationId, Refusal> {
         if let Some(known) = self.begun(request)? {
             return Ok(known.id);
         }
-        self.start_exactly(request, moves, now, out)
+        self.start_exactly(request, plan, now, out)
     }
 
-    /// Starts these moves if nothing has changed since they were planned.
+    /// Starts a plan if nothing has changed since it was made.
     pub(crate) fn start_exactly(
         &mut self,
         request: &EvacuationRequest,
-        moves: &[Move],
+        plan: &Plan,
         now: Moment,
         out: &mut Vec<Effect>,
     ) -> Result<EvacuationId, Refusal> {
-        let (source_hosts, target_hosts) = self.compare(request, moves)?;
-        let plan = Plan { source_hosts, target_hosts, moves: moves.to_vec() };
-        Ok(self.start(request, plan, None, now, out))
+        let (source_hosts, target_hosts) = self.compare(request, plan)?;
+        if plan.moves.is_empty() {
+            return Err(Refusal::NoneMovable(plan.left_out.clone()));
+        }
+        let resolved = Resolved { source_hosts, target_hosts, plan: plan.clone() };
+        Ok(self.start(request, resolved, None, now, out))
     }
 
     /// The evacuation that a request has started already.
@@ -126,6 +145,8 @@ impl Fleet {
             && known.targets == request.targets
             && known.link_limits == request.link_limits
             && known.deadline.map(|at| at.since(known.created)) == request.deadline_ns
+            && known.exclude == request.exclude
+            && known.skip_blocked == request.skip_blocked
             && known.options == request.options;
         if same { Ok(Some(known)) } else { Err(Refusal::RequestReused(request.request.clone())) }
     }
@@ -134,11 +155,12 @@ impl Fleet {
     pub(crate) fn start(
         &mut self,
         request: &EvacuationRequest,
-        plan: Plan,
+        resolved: Resolved,
         restores: Option<EvacuationId>,
         now: Moment,
         out: &mut Vec<Effect>,
     ) -> EvacuationId {
+        let Resolved { source_hosts, target_hosts, plan } = resolved;
         self.begin(now);
         let id: EvacuationId = self.store.next();
         let mut vms = BTreeMap::new();
@@ -151,8 +173,8 @@ impl Fleet {
             request: request.request.clone(),
             sources: request.sources.clone(),
             targets: request.targets.clone(),
-            source_hosts: plan.source_hosts,
-            target_hosts: plan.target_hosts,
+            source_hosts,
+            target_hosts,
             options: request.options,
             link_limits: request.link_limits.clone(),
             deadline: request.deadline_ns.map(|ns| Moment(self.now.0.saturating_add(ns))),
@@ -162,6 +184,9 @@ impl Fleet {
             ended: None,
             vms,
             restores,
+            exclude: request.exclude.clone(),
+            skip_blocked: request.skip_blocked,
+            left_out: plan.left_out,
         })));
         self.prune();
         self.finish(out);
@@ -343,44 +368,6 @@ impl Fleet {
             return Err(Refusal::SameHost(request.targets.join(", ")));
         }
         Ok((source_hosts, target_hosts))
-    }
-
-    fn plan(&self, request: &EvacuationRequest) -> Result<Plan, Refusal> {
-        let (source_hosts, target_hosts) = self.plan_hosts(request)?;
-        let owned = self.owned_by(&source_hosts);
-        let mut demands = Vec::new();
-        let mut sources = Vec::new();
-        let mut blocked = Vec::new();
-        for vm in owned {
-            match self.movable(&vm.name)? {
-                None => {
-                    demands.push(self.demand(&vm.name, vm.memory_bytes));
-                    sources.push(vm.owner.clone());
-                }
-                Some(why) => blocked.push((vm.name.clone(), why)),
-            }
-        }
-        // Nothing is left of a VM whose QEMU died; it does not keep the others.
-        blocked.retain(|(_, why)| *why != DEAD);
-        if !blocked.is_empty() {
-            return Err(Refusal::NotMovable(blocked));
-        }
-        if demands.is_empty() {
-            return Err(Refusal::NothingToMove);
-        }
-        let rooms = self.rooms(&target_hosts);
-        if rooms.is_empty() {
-            return Err(self.no_rooms(&target_hosts));
-        }
-        let targets = self.planning.placer.place(&demands, &rooms)?;
-        let moves =
-            demands.into_iter().zip(sources).zip(targets).map(|((demand, source), target)| Move {
-                vm: demand.vm,
-                memory_bytes: demand.memory_bytes,
-                source,
-                target,
-            });
-        Ok(Plan { source_hosts, target_hosts, moves: moves.collect() })
     }
 
     pub(crate) fn plan_move(&self, name: &VmName, target: &HostName) -> Result<Move, Refusal> {

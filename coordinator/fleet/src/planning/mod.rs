@@ -3,6 +3,7 @@
 pub(crate) mod anti_affinity;
 pub(crate) mod candidate;
 pub(crate) mod evacuate;
+pub(crate) mod left_out;
 pub mod placement;
 pub(crate) mod planned;
 pub(crate) mod restore;

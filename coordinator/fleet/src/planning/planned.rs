@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
 use crate::{
-    Effect, EvacuationId, EvacuationRequest, Fleet, HostName, Moment, Move, Refusal, VmName,
+    Effect, EvacuationId, EvacuationRequest, Fleet, HostName, Moment, Move, Plan, Refusal, VmName,
     evacuate::DEAD,
 };
 
@@ -90,24 +90,20 @@ impl Difference {
 }
 
 impl Fleet {
-    /// Planned moves that an evacuation would begin; none if this request has begun them before.
+    /// What of a plan an evacuation would begin; no moves if this request has begun them before.
     ///
     /// # Errors
     /// As [`Fleet::apply_evacuation`].
-    pub fn new_planned_moves(
-        &self,
-        request: &EvacuationRequest,
-        moves: &[Move],
-    ) -> Result<Vec<Move>, Refusal> {
-        if self.applied(request, moves)?.is_some() {
-            return Ok(Vec::new());
+    pub fn still_planned(&self, request: &EvacuationRequest, plan: &Plan) -> Result<Plan, Refusal> {
+        if self.applied(request, plan)?.is_some() {
+            return Ok(Plan::default());
         }
-        self.compare(request, moves)?;
-        Ok(moves.to_vec())
+        self.compare(request, plan)?;
+        Ok(plan.clone())
     }
 
-    /// Starts an evacuation with the moves that were planned, or finds the one this request has started already. A
-    /// move that fails is tried again like any other.
+    /// Starts an evacuation as it was planned, or finds the one this request has started already. A move that fails is
+    /// tried again like any other.
     ///
     /// # Errors
     /// [`Refusal::PlanChanged`] with everything that is not as it was planned; then nothing happens. Others as
@@ -115,36 +111,37 @@ impl Fleet {
     pub fn apply_evacuation(
         &mut self,
         request: &EvacuationRequest,
-        moves: &[Move],
+        plan: &Plan,
         now: Moment,
         out: &mut Vec<Effect>,
     ) -> Result<EvacuationId, Refusal> {
-        if let Some(id) = self.applied(request, moves)? {
+        if let Some(id) = self.applied(request, plan)? {
             return Ok(id);
         }
-        self.start_exactly(request, moves, now, out)
+        self.start_exactly(request, plan, now, out)
     }
 
     /// The evacuation that this request has started with these VMs.
     fn applied(
         &self,
         request: &EvacuationRequest,
-        moves: &[Move],
+        plan: &Plan,
     ) -> Result<Option<EvacuationId>, Refusal> {
         let Some(known) = self.begun(request)? else { return Ok(None) };
-        let planned: BTreeSet<&VmName> = moves.iter().map(|step| &step.vm).collect();
-        if known.vms.keys().collect::<BTreeSet<_>>() != planned {
-            return Err(Refusal::RequestReused(request.request.clone()));
-        }
-        Ok(Some(known.id))
+        let planned: BTreeSet<&VmName> = plan.moves.iter().map(|step| &step.vm).collect();
+        let left_out: BTreeSet<&VmName> = known.left_out.iter().map(|one| &one.vm).collect();
+        let same = known.vms.keys().collect::<BTreeSet<_>>() == planned
+            && left_out == plan.left_out_names();
+        if same { Ok(Some(known.id)) } else { Err(Refusal::RequestReused(request.request.clone())) }
     }
 
     /// The sources and the targets, if everything is as it was planned.
     pub(crate) fn compare(
         &self,
         request: &EvacuationRequest,
-        moves: &[Move],
+        plan: &Plan,
     ) -> Result<(Vec<HostName>, Vec<HostName>), Refusal> {
+        let moves = &plan.moves;
         let (sources, targets) = self.plan_hosts(request)?;
         let mut found = Vec::new();
         let mut add = |one: Difference| {
@@ -153,7 +150,7 @@ impl Fleet {
             }
         };
         moves.iter().filter_map(|step| self.moved_otherwise(step, &sources)).for_each(&mut add);
-        self.unplanned(moves, &sources).for_each(&mut add);
+        self.unplanned(plan, &sources).for_each(&mut add);
         self.crowded(moves, &targets).into_iter().for_each(&mut add);
         self.together(moves, &targets).into_iter().for_each(&mut add);
         if found.is_empty() { Ok((sources, targets)) } else { Err(Refusal::PlanChanged(found)) }
@@ -182,13 +179,15 @@ impl Fleet {
         }
     }
 
-    /// VMs that would be left behind. Nothing is left of one whose QEMU died; a plan does not name it either.
+    /// VMs that would be left behind and that the plan does not leave out. Nothing is left of one whose QEMU died; a plan
+    /// does not name it either.
     fn unplanned<'a>(
         &'a self,
-        moves: &'a [Move],
+        plan: &'a Plan,
         sources: &'a [HostName],
     ) -> impl Iterator<Item = Difference> + 'a {
-        let planned: BTreeSet<&VmName> = moves.iter().map(|step| &step.vm).collect();
+        let mut planned = plan.left_out_names();
+        planned.extend(plan.moves.iter().map(|step| &step.vm));
         let there = self.owned_by(sources).into_iter();
         there
             .filter(move |vm| !planned.contains(&vm.name))

@@ -1,13 +1,10 @@
 //! Brings the VMs that an evacuation has moved back to the hosts they came from.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     Difference, Effect, End, EvacuationId, EvacuationRequest, Fleet, HostName, MigrationRecord,
-    Moment, Move, MoveOptions, Refusal, Stage, VmName, evacuate::Plan,
+    Moment, Move, MoveOptions, Plan, Refusal, Stage, StayingVm, VmName, evacuate::Resolved,
 };
 
 /// Bring the VMs of this evacuation back.
@@ -28,23 +25,6 @@ pub struct Restore {
     pub moves: Vec<Move>,
     /// VMs that were moved and are not brought back.
     pub staying: Vec<StayingVm>,
-}
-
-/// A VM that is not brought back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StayingVm {
-    /// Its name.
-    pub vm: VmName,
-    /// Where it is, if anywhere.
-    pub host: Option<HostName>,
-    /// Why it stays.
-    pub why: String,
-}
-
-impl fmt::Display for StayingVm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "VM {} ({})", self.vm, self.why)
-    }
 }
 
 /// What differs between the VMs that could go back and those that can.
@@ -137,10 +117,13 @@ impl Fleet {
             options: request.options,
             link_limits: BTreeMap::new(),
             deadline_ns: None,
+            exclude: BTreeSet::new(),
+            skip_blocked: false,
         };
         // No host is emptied by it, and a VM has no home but its own.
-        let plan = Plan { source_hosts: Vec::new(), target_hosts: Vec::new(), moves };
-        let id = self.start(&wanted, plan, Some(request.evacuation), now, out);
+        let plan = Plan { moves, left_out: Vec::new() };
+        let resolved = Resolved { source_hosts: Vec::new(), target_hosts: Vec::new(), plan };
+        let id = self.start(&wanted, resolved, Some(request.evacuation), now, out);
         Ok((id, staying))
     }
 

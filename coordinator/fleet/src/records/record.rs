@@ -3,13 +3,13 @@
 //! A record is written before anything that depends on it leaves the fleet. A replicated log carries the
 //! same [`Change`]s.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     BootId, Counters, Crossing, End, EvacuationId, Generation, HostId, HostName, LinkLimit,
-    LinkName, MigrationId, Moment, MoveOptions, RackName, Topology, VmName,
+    LinkName, MigrationId, Moment, MoveOptions, RackName, StayingVm, Topology, VmName,
 };
 
 /// One change of the durable state; changes of one batch are committed together.
@@ -313,6 +313,15 @@ pub struct EvacuationRecord {
     /// The evacuation whose VMs it brings back.
     #[serde(default)]
     pub restores: Option<EvacuationId>,
+    /// VMs that stay, as asked.
+    #[serde(default)]
+    pub exclude: BTreeSet<VmName>,
+    /// VMs that could not move stay, as asked.
+    #[serde(default)]
+    pub skip_blocked: bool,
+    /// VMs of the sources that it does not move.
+    #[serde(default)]
+    pub left_out: Vec<StayingVm>,
 }
 
 /// The inventory as it was imported.

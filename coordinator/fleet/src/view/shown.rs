@@ -357,7 +357,9 @@ pub(crate) fn evacuation<'a>(
         (None, false) if record.paused => EvacuationState::Paused,
         (None, false) => EvacuationState::Running,
         (None, true) => EvacuationState::Cancelling,
-        (Some(_), _) if totals.done == totals.vms => EvacuationState::Done,
+        (Some(_), _) if totals.done == totals.vms && record.left_out.is_empty() => {
+            EvacuationState::Done
+        }
         (Some(_), true) => EvacuationState::Cancelled,
         (Some(_), false) => EvacuationState::Incomplete,
     };

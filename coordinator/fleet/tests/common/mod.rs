@@ -129,6 +129,17 @@ impl Desk {
         self.take(out);
     }
 
+    /// A move from the target's word that it is ready to its end; no host lists anything.
+    pub fn complete(&mut self, from: Connection, to: Connection, id: u64) {
+        let migration = MigrationId(id);
+        self.say(to, Said::TargetReady(migration));
+        let generation = self.fleet.migration(migration).expect("known").record.generation;
+        self.say(from, Said::CommitRequest(migration, generation));
+        self.say(from, Said::SourceStopped(migration));
+        self.say(to, Said::TargetRunning(migration));
+        self.say(from, Said::Ended(migration, ended(Outcome::Moved)));
+    }
+
     /// Takes the orders so far.
     pub fn told(&mut self) -> Vec<(Connection, Order)> {
         std::mem::take(&mut self.orders)
@@ -158,6 +169,8 @@ pub fn request(source: &str, target: &str) -> EvacuationRequest {
         options: MoveOptions::default(),
         link_limits: Default::default(),
         deadline_ns: None,
+        exclude: Default::default(),
+        skip_blocked: false,
     }
 }
 

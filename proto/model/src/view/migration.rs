@@ -1,6 +1,6 @@
 //! Migrations and evacuations as clients see them.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Limit, Received};
 use crate::{Counters, End, EvacuationState, Phase, ResultCode, WaitCode};
@@ -110,7 +110,9 @@ pub struct Evacuation {
     pub link_limits: Vec<Limit>,
     /// The evacuation whose VMs it brings back.
     pub restores: Option<String>,
-    /// VMs that it leaves out.
+    /// VMs of the sources that it does not move.
+    pub left_out: Vec<Staying>,
+    /// VMs that are not brought back.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub staying: Vec<Staying>,
     /// All together.
@@ -119,8 +121,9 @@ pub struct Evacuation {
     pub vms: Vec<Migration>,
 }
 
-/// A VM that is not brought back.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// A VM that stays where it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Staying {
     /// The VM.
     pub vm: String,
