@@ -3,13 +3,12 @@
 
 mod common;
 
-use common::{Agent, Coordinator, create, free_port, request, up_to_the_commit, vm};
+use common::{Agent, Coordinator, create, free_port, moves, request, vm};
 use rackferry_proto::{
     Reason, reason_of,
     v1::{
         self, CreateEvacuationRequest, EvacuationState, GetEvacuationRequest, ListVmsRequest,
-        MigrationEnded, Outcome, PlannedMove, RestoreEvacuationRequest, RunState, SourceStopped,
-        TargetRunning, connect_request as up, connect_response as down,
+        PlannedMove, RestoreEvacuationRequest, RunState,
         evacuation_service_client::EvacuationServiceClient,
         inventory_service_client::InventoryServiceClient,
     },
@@ -77,24 +76,6 @@ async fn what_cannot_move_is_in_the_plan_with_its_cause() {
     assert!(!shown.blocked[0].findings[0].fix.is_empty());
     let refused = client.create_evacuation(request("r")).await.unwrap_err();
     assert_eq!(reason_of(&refused), Some(Reason::VmNotMovable));
-}
-
-/// Plays a move of `web` to its end.
-async fn moves(source: &mut Agent, target: &mut Agent) {
-    let (migration_id, _) = up_to_the_commit(source, target).await;
-    let stopped = SourceStopped { migration_id: migration_id.clone() };
-    source.say(up::Message::SourceStopped(stopped)).await;
-    assert!(matches!(target.hear().await, down::Message::ResumeTarget(_)));
-    let running = TargetRunning { migration_id: migration_id.clone() };
-    target.say(up::Message::TargetRunning(running)).await;
-    let ended = MigrationEnded {
-        migration_id: migration_id.clone(),
-        outcome: Outcome::Moved.into(),
-        ..MigrationEnded::default()
-    };
-    source.say(up::Message::Ended(ended)).await;
-    source.report(vec![]).await;
-    target.report(vec![vm("web", RunState::Running, "")]).await;
 }
 
 async fn done(client: &mut Evacuations, id: &str) {

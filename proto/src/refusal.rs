@@ -34,6 +34,7 @@ pub const fn grpc_code(reason: Reason) -> Code {
         | Reason::DoesNotFit
         | Reason::KeptApart
         | Reason::NothingToMove
+        | Reason::NotEmpty
         | Reason::MembershipBusy
         | Reason::NoAuthority => Code::FailedPrecondition,
         Reason::RequestIdReused => Code::AlreadyExists,

@@ -15,7 +15,8 @@ const BEAT: Duration = Duration::from_secs(10);
 const CHECK: Duration = Duration::from_secs(120);
 
 fn evacuate(site: &Site<'_>, from: &str, to: &str) -> Value {
-    let result = site.cli_json(&["evacuate", from, "--to", to, "--verify", "--yes"]).unwrap();
+    let order = ["evacuate", from, "--to", to, "--no-cordon", "--verify", "--yes"];
+    let result = site.cli_json(&order).unwrap();
     for vm in result["vms"].as_array().unwrap() {
         assert_eq!(vm["phase"], "done", "{vm:#}");
         assert_eq!(vm["source_memory_digest"].as_str().map(str::len), Some(64), "verified: {vm:#}");

@@ -193,6 +193,9 @@ pub struct What {
     /// Leave out VMs that cannot move instead of moving none; they are named at the end (exit code 4).
     #[arg(long)]
     pub skip_blocked: bool,
+    /// Do not cordon the sources; without it they take no further VMs until `rackferry uncordon`.
+    #[arg(long)]
+    pub no_cordon: bool,
     /// How to move.
     #[command(flatten)]
     pub how: How,
@@ -300,6 +303,7 @@ impl What {
             exclude: self.exclude,
             skip_blocked: self.skip_blocked,
             left_out: Vec::new(),
+            no_cordon: self.no_cordon,
         }
     }
 }

@@ -202,6 +202,7 @@ mod tests {
         assert_eq!(code(Reason::EvacuationRunning), Code::NotFeasible);
         assert_eq!(code(Reason::PlanChanged), Code::NotFeasible);
         assert_eq!(code(Reason::NothingToMove), Code::Done);
+        assert_eq!(code(Reason::NotEmpty), Code::Incomplete);
         assert_eq!(code(Reason::ShuttingDown), Code::Unreachable);
         assert_eq!(code(Reason::NotPermitted), Code::Unreachable);
     }

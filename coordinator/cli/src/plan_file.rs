@@ -96,6 +96,8 @@ pub struct Plan {
     moves: Vec<view::PlannedMove>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     left_out: Vec<view::Staying>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    no_cordon: bool,
 }
 
 impl Plan {
@@ -119,6 +121,7 @@ impl Plan {
             exclude: _,
             skip_blocked: _,
             left_out: _,
+            no_cordon,
         } = request;
         Self {
             version: VERSION,
@@ -130,6 +133,7 @@ impl Plan {
             deadline_ms,
             moves: answer.migrations.iter().cloned().map(Into::into).collect(),
             left_out: answer.left_out.iter().cloned().map(Into::into).collect(),
+            no_cordon,
         }
     }
 
@@ -147,6 +151,7 @@ impl Plan {
             exclude: Vec::new(),
             skip_blocked: false,
             left_out: self.left_out.into_iter().map(Into::into).collect(),
+            no_cordon: self.no_cordon,
         }
     }
 
@@ -279,7 +284,10 @@ mod tests {
     fn a_plan_that_leaves_nothing_out_is_as_before() {
         let answer = v1::Evacuation { left_out: vec![], ..answer() };
         let plan = Plan::new(request(), options(), &answer);
-        assert!(!serde_json::to_string(&plan).unwrap().contains("left_out"));
+        let text = serde_json::to_string(&plan).unwrap();
+        assert!(!text.contains("left_out") && !text.contains("no_cordon"), "{text}");
+        let request = v1::CreateEvacuationRequest { no_cordon: true, ..request() };
+        assert!(Plan::new(request, options(), &answer).request().no_cordon);
     }
 
     #[test]

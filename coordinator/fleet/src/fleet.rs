@@ -161,8 +161,10 @@ impl Fleet {
     /// effects out, records first. Within a batch the records wait for its end.
     pub(crate) fn finish(&mut self, out: &mut Vec<Effect>) {
         self.dispatch();
+        while self.close_evacuations() {
+            self.dispatch();
+        }
         self.grant_slots_if_due();
-        self.close_evacuations();
         self.show_racks();
         self.divide_links_if_due();
         if self.in_batch {

@@ -38,7 +38,7 @@ mod scheduling;
 mod view;
 
 use ownership::agents;
-use planning::{candidate, evacuate, left_out, planned, restore, topology};
+use planning::{candidate, evacuate, left_out, planned, remains, restore, topology};
 use records::{index, name, record, store, tokens};
 use scheduling::{links, queue, slots};
 use view::{problems, published, shown};
@@ -65,6 +65,7 @@ pub use record::{
     MigrationResult, Numbers, Record, Stage, Standing, TokenRecord, VmRecord,
 };
 pub use refusal::Refusal;
+pub use remains::Remains;
 pub use restore::{Restore, RestoreRequest};
 pub use shown::{EvacuationView, HostView, Listed, MigrationView, Totals, VmView, Wait};
 pub use tokens::TOKENS;

@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use crate::{
-    Difference, EvacuationId, HostName, LinkName, MigrationId, StayingVm, VmName,
+    Difference, EvacuationId, HostName, LinkName, MigrationId, Remains, StayingVm, VmName,
     placement::{DoesNotFit, KeptApart, Unplaceable},
 };
 
@@ -51,6 +51,9 @@ pub enum Refusal {
     /// Every VM is left out, each for its reason.
     #[error("every VM would stay: {}", shorten(.0))]
     NoneMovable(Vec<StayingVm>),
+    /// No VM is there that could move, and something else may be.
+    #[error("no VM can be moved, and the sources are not known to be empty: {0}")]
+    NotEmpty(Remains),
     /// VMs to exclude are not there.
     #[error("excluded, but on none of the sources: {}", shorten(.0))]
     NotOnSources(Vec<VmName>),
@@ -106,7 +109,7 @@ fn join(hosts: &[HostName]) -> String {
 const NAMED: usize = 20;
 
 /// The first items, and how many more there are.
-fn shorten(items: &[impl std::fmt::Display]) -> String {
+pub(crate) fn shorten(items: &[impl std::fmt::Display]) -> String {
     let named: Vec<_> = items.iter().take(NAMED).map(ToString::to_string).collect();
     match items.len().saturating_sub(NAMED) {
         0 => named.join("; "),

@@ -96,6 +96,7 @@ fn a_vm_that_has_moved_may_leave_again_at_once() {
     desk.say(b, Said::TargetRunning(M1));
     desk.say(a, Said::Ended(M1, ended(Outcome::Moved)));
     desk.report(a, vec![]);
+    desk.cordon("a", false);
     desk.told();
     desk.evacuate("b", "a");
     let told = desk.told();

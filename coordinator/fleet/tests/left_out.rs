@@ -166,9 +166,10 @@ fn a_record_of_an_earlier_version_leaves_nothing_out() {
     let id = start(&mut desk, &skipping(&[]));
     let record = desk.fleet.evacuation(id).expect("it is known").record;
     let mut old = serde_json::to_value(record).expect("it is plain");
-    for field in ["exclude", "skip_blocked", "left_out"] {
+    for field in ["exclude", "skip_blocked", "left_out", "no_cordon", "remains"] {
         assert!(old.as_object_mut().expect("an object").remove(field).is_some(), "{field}");
     }
     let read: rackferry_fleet::EvacuationRecord = serde_json::from_value(old).expect("it is read");
     assert!(!read.skip_blocked && read.exclude.is_empty() && read.left_out.is_empty());
+    assert!(!read.no_cordon && read.remains.is_empty());
 }

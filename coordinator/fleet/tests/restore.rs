@@ -153,6 +153,7 @@ fn only_what_has_ended_is_restored() {
 fn a_request_id_of_something_else_is_refused() {
     let (mut desk, _) = moved();
     let mut out = Vec::new();
+    desk.cordon("a", false);
     let mut other = request("b", "a");
     other.request = "back".to_owned();
     desk.fleet.create_evacuation(&other, desk.now, &mut out).expect("it is possible");

@@ -39,6 +39,7 @@ pub fn evacuation_request(
         },
         exclude: vm_names(message.exclude)?,
         skip_blocked: message.skip_blocked,
+        no_cordon: message.no_cordon,
     };
     let moves = planned_moves(message.moves)?;
     Ok((request, Plan { moves, left_out: left_out(message.left_out)? }))
@@ -193,6 +194,7 @@ pub fn refusal(refusal: &Refusal) -> Status {
         Refusal::PlanChanged(_) => Reason::PlanChanged,
         Refusal::Running(_) => Reason::EvacuationRunning,
         Refusal::NoneRestorable(_) | Refusal::NoneMovable(_) => Reason::VmNotMovable,
+        Refusal::NotEmpty(_) => Reason::NotEmpty,
         Refusal::NotOnSources(_) => Reason::InvalidArgument,
         Refusal::SameHost(_) => Reason::SameHost,
         Refusal::VmBusy { .. } => Reason::VmBusy,

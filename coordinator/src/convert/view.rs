@@ -77,6 +77,9 @@ pub fn evacuation(view: &EvacuationView<'_>) -> v1::Evacuation {
         overdue: view.overdue,
         restores: record.restores.map(|id| id.to_string()).unwrap_or_default(),
         left_out: record.left_out.iter().cloned().map(staying).collect(),
+        remaining: record.remains.vms.iter().cloned().map(staying).collect(),
+        silent_hosts: record.remains.silent.iter().map(ToString::to_string).collect(),
+        no_cordon: record.no_cordon,
     }
 }
 
@@ -103,6 +106,7 @@ pub fn plan(fleet: &Fleet, request: EvacuationRequest, plan: Plan) -> v1::Evacua
         options: Some(request.options.into()),
         link_limits: request.link_limits.iter().map(|(link, of)| limit(link, *of)).collect(),
         left_out: plan.left_out.into_iter().map(staying).collect(),
+        no_cordon: request.no_cordon,
         ..planned(fleet, &plan.moves)
     }
 }

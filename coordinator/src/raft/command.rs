@@ -209,6 +209,7 @@ mod tests {
             rack: "r".into(),
             memory_bytes: 1 << 40,
             cordoned: false,
+            cordoned_by: None,
         };
         (0..count).map(|number| Change::Put(Record::Host(host(number)))).collect()
     }

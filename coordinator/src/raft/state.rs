@@ -282,6 +282,7 @@ mod tests {
             rack: "r".into(),
             memory_bytes: 1,
             cordoned: false,
+            cordoned_by: None,
         };
         (0..20_000).map(|number| Change::Put(Record::Host(host(number)))).collect()
     }

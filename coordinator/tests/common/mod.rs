@@ -13,9 +13,10 @@ use std::{
 
 use rackferry_proto::v1::{
     CheckReport, CommitRequest, ConnectRequest, ConnectResponse, CreateEvacuationRequest,
-    Evacuation, GetClusterRequest, Hello, HostReport, RunState, SwitchoverRequest, TargetReady,
-    VmState, agent_service_client::AgentServiceClient,
-    cluster_service_client::ClusterServiceClient, connect_request as up, connect_response as down,
+    Evacuation, GetClusterRequest, Hello, HostReport, MigrationEnded, Outcome, RunState,
+    SourceStopped, SwitchoverRequest, TargetReady, TargetRunning, VmState,
+    agent_service_client::AgentServiceClient, cluster_service_client::ClusterServiceClient,
+    connect_request as up, connect_response as down,
     evacuation_service_client::EvacuationServiceClient,
 };
 use tokio::{sync::mpsc, time::timeout};
@@ -317,4 +318,22 @@ pub async fn up_to_the_commit(source: &mut Agent, target: &mut Agent) -> (String
     };
     assert!(decision.granted, "{}", decision.reason);
     (migration_id, generation)
+}
+
+/// Plays a move of `web` to its end.
+pub async fn moves(source: &mut Agent, target: &mut Agent) {
+    let (migration_id, _) = up_to_the_commit(source, target).await;
+    let stopped = SourceStopped { migration_id: migration_id.clone() };
+    source.say(up::Message::SourceStopped(stopped)).await;
+    assert!(matches!(target.hear().await, down::Message::ResumeTarget(_)));
+    let running = TargetRunning { migration_id: migration_id.clone() };
+    target.say(up::Message::TargetRunning(running)).await;
+    let ended = MigrationEnded {
+        migration_id: migration_id.clone(),
+        outcome: Outcome::Moved.into(),
+        ..MigrationEnded::default()
+    };
+    source.say(up::Message::Ended(ended)).await;
+    source.report(vec![]).await;
+    target.report(vec![vm("web", RunState::Running, "")]).await;
 }

@@ -66,6 +66,8 @@ reasons! {
     KeptApart = "KEPT_APART", NotFeasible;
     /// There is nothing to move.
     NothingToMove = "NOTHING_TO_MOVE", Done;
+    /// No VM can be moved, and the sources are not known to be empty.
+    NotEmpty = "NOT_EMPTY", Incomplete;
     /// The request id was used for another request.
     RequestIdReused = "REQUEST_ID_REUSED", Usage;
     /// This coordinator does not lead.

@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ResultCode {
-    /// The command is done; of an evacuation: every VM moved.
+    /// The command is done; of an evacuation: its sources are empty.
     Done = 0,
     /// An unexpected error.
     Unexpected = 1,
@@ -14,7 +14,7 @@ pub enum ResultCode {
     Usage = 2,
     /// The request cannot be carried out now.
     NotFeasible = 3,
-    /// The command finished, with VMs left behind or left out; none of them is lost.
+    /// The command finished, and VMs are or may be where they should not be; none of them is lost.
     Incomplete = 4,
     /// The work was cancelled.
     Cancelled = 5,
@@ -49,7 +49,7 @@ impl ResultCode {
     /// The meaning of the code, for the man page and for docs/operations.md; Markdown without blocks.
     pub const fn meaning(self) -> &'static str {
         match self {
-            Self::Done => "done; of an evacuation: every VM moved, or there was nothing to move",
+            Self::Done => "done; of an evacuation: its sources are empty",
             Self::Unexpected => "unexpected error",
             Self::Usage => {
                 "wrong usage, a name that does not exist, an inventory file with mistakes, or a plan file that was changed"
@@ -60,8 +60,9 @@ impl ResultCode {
                  `check` and `plan`: a VM cannot move"
             }
             Self::Incomplete => {
-                "finished with VMs left behind or left out; none of them is lost; of `plan`: it leaves VMs out; of `doctor`: it \
-                 found problems"
+                "the evacuation ended, and its sources are not known to be empty: VMs were left behind or left out, others are \
+                 there, or an agent is not connected; a VM was not moved; of `plan`: it leaves VMs out; of `doctor`: it found \
+                 problems"
             }
             Self::Cancelled => "cancelled, or declined at the prompt",
             Self::StillRunning => "`--timeout` or `--deadline` is over; the work goes on",

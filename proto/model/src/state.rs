@@ -69,9 +69,9 @@ words! {
         Paused = "paused",
         /// The evacuation stops as asked.
         Cancelling = "cancelling",
-        /// Every VM moved.
+        /// Every VM moved, and nothing is left on the sources.
         Done = "done",
-        /// The evacuation ended, with VMs left behind or left out.
+        /// The evacuation ended, and its sources are not known to be empty.
         Incomplete = "incomplete",
         /// The evacuation was cancelled, with VMs left behind.
         Cancelled = "cancelled",

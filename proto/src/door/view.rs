@@ -87,6 +87,9 @@ impl From<v1::Evacuation> for view::Evacuation {
             link_limits: all(one.link_limits),
             restores: text(one.restores),
             left_out: all(one.left_out),
+            remaining: all(one.remaining),
+            silent_hosts: one.silent_hosts,
+            no_cordon: one.no_cordon,
             staying: Vec::new(),
             totals: one.totals.unwrap_or_default().into(),
             vms: all(one.migrations),
@@ -96,15 +99,13 @@ impl From<v1::Evacuation> for view::Evacuation {
 
 impl From<v1::StayingVm> for view::Staying {
     fn from(one: v1::StayingVm) -> Self {
-        let v1::StayingVm { vm, host, reason } = one;
-        Self { vm, host: text(host), reason }
+        Self { vm: one.vm, host: text(one.host), reason: one.reason }
     }
 }
 
 impl From<view::Staying> for v1::StayingVm {
     fn from(one: view::Staying) -> Self {
-        let view::Staying { vm, host, reason } = one;
-        Self { vm, host: host.unwrap_or_default(), reason }
+        Self { vm: one.vm, host: one.host.unwrap_or_default(), reason: one.reason }
     }
 }
 

@@ -123,7 +123,7 @@ fn moves(
             0 => (RACKS[0], RACKS[1]),
             _ => (RACKS[1], RACKS[0]),
         };
-        let mut order = vec!["evacuate", from, "--to", to, "--verify", "--yes"];
+        let mut order = vec!["evacuate", from, "--to", to, "--no-cordon", "--verify", "--yes"];
         order.extend(options.evacuate.iter().map(String::as_str));
         let start = Instant::now();
         let end = site.cli_outcome(&order)?;

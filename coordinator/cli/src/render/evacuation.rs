@@ -5,7 +5,10 @@ use rackferry_proto::v1::{
     WaitCode, WaitReason,
 };
 
-use super::{plan::stays, table, word};
+use super::{
+    left::{left_out, remaining, sources_stay_cordoned},
+    table, word,
+};
 use crate::units::{bytes, millis, saved_percent};
 
 /// What goes on while the command no longer waits.
@@ -109,14 +112,7 @@ pub fn detail(evacuation: &Evacuation) -> String {
         ["vm", "from", "to", "phase", "pass1", "round", "remain", "dirty/send", "wait or reason"];
     let numbers = ["pass1", "round", "remain", "dirty/send"];
     let table = table(&header, &numbers, rows);
-    format!("{}\n{table}{}", summary(evacuation), left_out(evacuation))
-}
-
-/// VMs that it does not move, if there are any.
-fn left_out(evacuation: &Evacuation) -> String {
-    let vms = &evacuation.left_out;
-    let each: String = vms.iter().map(stays).collect();
-    if vms.is_empty() { each } else { format!("\n\nLeft out, {} VMs:{each}", vms.len()) }
+    format!("{}\n{table}{}{}", summary(evacuation), left_out(evacuation), remaining(evacuation))
 }
 
 /// The lines above the table.
@@ -171,7 +167,7 @@ pub fn outcome(evacuation: &Evacuation) -> String {
     let totals = totals_of(evacuation);
     let duration = evacuation.ended_unix_ms.saturating_sub(evacuation.created_unix_ms);
     format!(
-        "{}\n\n{} {}: {} of {} VMs moved in {}\n{}{}",
+        "{}\n\n{} {}: {} of {} VMs moved in {}\n{}{}{}{}",
         table(&header, &numbers, rows),
         evacuation.id,
         state(evacuation),
@@ -180,6 +176,8 @@ pub fn outcome(evacuation: &Evacuation) -> String {
         millis(duration),
         transfer(&totals.counters.unwrap_or_default()),
         left_out(evacuation),
+        remaining(evacuation),
+        sources_stay_cordoned(evacuation),
     )
 }
 

@@ -6,6 +6,7 @@ pub mod doctor;
 pub mod evacuation;
 pub mod inventory;
 pub mod json;
+mod left;
 pub mod migration;
 pub mod plan;
 pub mod site;

@@ -38,6 +38,9 @@ pub fn screen(plan: &Evacuation, blocked: &[VmCheck], staying: &[StayingVm]) -> 
     for (host, (vms, memory)) in by_target(&moves) {
         text += &format!("\n    to {host}: {}", count(vms, memory));
     }
+    if blocked.is_empty() && !plan.no_cordon && plan.restores.is_empty() {
+        text += &format!("\n  will cordon    {from}");
+    }
     let left = blocked.len() + staying.len() + plan.left_out.len();
     if left > 0 {
         text += &format!("\n  NOT            {left} VMs");

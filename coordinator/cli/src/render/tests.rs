@@ -133,6 +133,14 @@ fn evacuations() {
     let line =
         "Left out, 2 VMs:\n    db-3 on r2-h1: the agent of r1-h2 is not connected\n    ci-88:";
     assert!(text.contains(line), "{text}");
+    let mut remaining = v1::Evacuation { remaining: way_back().1[..1].into(), ..left_out };
+    remaining.silent_hosts = vec!["r1-h2".to_owned()];
+    assert_snapshot!("outcome_remaining", evacuation::outcome(&remaining));
+    let cancelled =
+        v1::Evacuation { state: v1::EvacuationState::Cancelled.into(), ..remaining.clone() };
+    assert!(!evacuation::outcome(&cancelled).contains("cordon"));
+    let open = v1::Evacuation { no_cordon: true, ..remaining };
+    assert!(!evacuation::outcome(&open).contains("cordon"));
     assert_snapshot!("list", evacuation::list(&[incomplete(), running()]));
     assert_snapshot!("cancelled", evacuation::cancelled(&running()));
     assert_snapshot!("detached", evacuation::detached("evac-1"));

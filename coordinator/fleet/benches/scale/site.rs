@@ -144,6 +144,7 @@ impl Site {
             deadline_ns: None,
             exclude: Default::default(),
             skip_blocked: false,
+            no_cordon: false,
         };
         let mut out = Vec::new();
         self.fleet
@@ -331,6 +332,7 @@ fn records(size: Size) -> Vec<Record> {
             rack: rack_name(size, host),
             memory_bytes: memory(size),
             cordoned: false,
+            cordoned_by: None,
         }));
     }
     for vm in 0..size.vms {

@@ -252,6 +252,7 @@ mod tests {
             rack: "r".into(),
             memory_bytes: 1,
             cordoned: false,
+            cordoned_by: None,
         };
         let fleet = Fleet::new(Limits::default(), [Record::Host(record)], NOW);
         let mut leader: Leader<u32> = Leader::new(fleet, Connection(4));

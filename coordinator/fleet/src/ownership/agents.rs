@@ -90,8 +90,9 @@ impl Fleet {
         let before = self.store.hosts().get(&host).cloned();
         let id = before.as_ref().map_or_else(|| self.store.next(), |record| record.id);
         let cordoned = before.as_ref().is_some_and(|record| record.cordoned);
-        let record =
-            HostRecord { name: host.clone(), id, rack: rack.clone(), memory_bytes, cordoned };
+        let cordoned_by = before.as_ref().and_then(|record| record.cordoned_by);
+        let (name, rack_now) = (host.clone(), rack.clone());
+        let record = HostRecord { name, id, rack: rack_now, memory_bytes, cordoned, cordoned_by };
         if before.as_ref() != Some(&record) {
             self.store.put(Record::Host(record));
         }

@@ -27,6 +27,8 @@ pub struct EvacuationRequest {
     pub exclude: BTreeSet<VmName>,
     /// VMs that cannot move stay, and do not keep the others.
     pub skip_blocked: bool,
+    /// Its sources are not cordoned by it.
+    pub no_cordon: bool,
 }
 
 /// Move this VM.
@@ -72,7 +74,7 @@ impl Fleet {
         let sorted = self.sort_out(request, &source_hosts)?;
         if sorted.demands.is_empty() {
             return Err(match sorted.left_out {
-                none if none.is_empty() => Refusal::NothingToMove,
+                none if none.is_empty() => self.nothing_to_move(&request.sources, &source_hosts),
                 left_out => Refusal::NoneMovable(left_out),
             });
         }
@@ -81,6 +83,13 @@ impl Fleet {
             return Err(self.no_rooms(&target_hosts));
         }
         self.place_all(sorted, &rooms)
+    }
+
+    /// No host owns a VM that could move. That is as good as done only if nothing else is there.
+    fn nothing_to_move(&self, sources: &[String], source_hosts: &[HostName]) -> Refusal {
+        let hosts = self.hosts_to_empty(sources, source_hosts);
+        let remains = self.remains_on(&hosts, &BTreeMap::new());
+        if remains.is_empty() { Refusal::NothingToMove } else { Refusal::NotEmpty(remains) }
     }
 
     /// Starts an evacuation, or finds the one this request has started already.
@@ -147,6 +156,7 @@ impl Fleet {
             && known.deadline.map(|at| at.since(known.created)) == request.deadline_ns
             && known.exclude == request.exclude
             && known.skip_blocked == request.skip_blocked
+            && known.no_cordon == request.no_cordon
             && known.options == request.options;
         if same { Ok(Some(known)) } else { Err(Refusal::RequestReused(request.request.clone())) }
     }
@@ -163,6 +173,12 @@ impl Fleet {
         let Resolved { source_hosts, target_hosts, plan } = resolved;
         self.begin(now);
         let id: EvacuationId = self.store.next();
+        if let Some(before) = restores {
+            self.lift_for_restore(before, &plan.moves);
+        }
+        if !request.no_cordon {
+            self.cordon_sources(id, &source_hosts);
+        }
         let mut vms = BTreeMap::new();
         for step in &plan.moves {
             let migration = self.queue(step, request.options, Some(id), None);
@@ -187,6 +203,8 @@ impl Fleet {
             exclude: request.exclude.clone(),
             skip_blocked: request.skip_blocked,
             left_out: plan.left_out,
+            no_cordon: request.no_cordon,
+            remains: Default::default(),
         })));
         self.prune();
         self.finish(out);
@@ -460,18 +478,6 @@ impl Fleet {
     /// The migration that a VM takes part in.
     pub(crate) fn move_of(&self, vm: &VmName) -> Option<MigrationId> {
         self.store.index().attempts_of_vm(vm).find(|id| self.live.contains_key(id))
-    }
-
-    /// Ends evacuations whose last migration has ended.
-    pub(crate) fn close_evacuations(&mut self) {
-        let now = self.now;
-        for id in std::mem::take(&mut self.planning.closing) {
-            let goes_on = self.store.index().moves_of_evacuation(id).next().is_some();
-            let known = self.store.evacuations().get(&id);
-            if !goes_on && known.is_some_and(|evacuation| evacuation.ended.is_none()) {
-                self.store.change_evacuation(id, |record| record.ended = Some(now));
-            }
-        }
     }
 
     /// Forgets the oldest of what has ended, beyond the history that is kept.

@@ -6,6 +6,7 @@ pub(crate) mod evacuate;
 pub(crate) mod left_out;
 pub mod placement;
 pub(crate) mod planned;
+pub(crate) mod remains;
 pub(crate) mod restore;
 pub(crate) mod topology;
 
@@ -43,6 +44,11 @@ impl Planning {
     /// The last move of an evacuation may have ended.
     pub(crate) fn may_close(&mut self, evacuation: Option<EvacuationId>) {
         self.closing.extend(evacuation);
+    }
+
+    /// Evacuations to look at; each is named again if it must be looked at again.
+    pub(crate) fn take_closing(&mut self) -> BTreeSet<EvacuationId> {
+        std::mem::take(&mut self.closing)
     }
 
     /// A place for one VM, if there is one.

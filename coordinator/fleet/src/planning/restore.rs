@@ -119,6 +119,7 @@ impl Fleet {
             deadline_ns: None,
             exclude: BTreeSet::new(),
             skip_blocked: false,
+            no_cordon: false,
         };
         // No host is emptied by it, and a VM has no home but its own.
         let plan = Plan { moves, left_out: Vec::new() };
@@ -188,13 +189,16 @@ impl Fleet {
         if running.any(|other| other.source_hosts.contains(&home)) {
             return stays(format!("{home} is being emptied"));
         }
-        if self.is_cordoned(&home) {
+        // A cordon that the evacuation has set itself ends with the way back.
+        let own = migration.evacuation.is_some() && self.cordoned_by(&home) == migration.evacuation;
+        if self.is_cordoned(&home) && !own {
             return stays(format!("{home} is cordoned"));
         }
-        let Some(room) = self.rooms(std::slice::from_ref(&home)).pop() else {
+        if !self.ownership.agents().contains_key(&home) {
             return stays(format!("the agent of {home} is not connected"));
-        };
-        let left = free.entry(home.clone()).or_insert(room.free_bytes);
+        }
+        let room = self.room_bytes(&home, None);
+        let left = free.entry(home.clone()).or_insert(room);
         let need = vm.memory_bytes;
         if *left < need {
             let (need, left) = (need >> 20, *left >> 20);

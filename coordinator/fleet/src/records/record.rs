@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     BootId, Counters, Crossing, End, EvacuationId, Generation, HostId, HostName, LinkLimit,
-    LinkName, MigrationId, Moment, MoveOptions, RackName, StayingVm, Topology, VmName,
+    LinkName, MigrationId, Moment, MoveOptions, RackName, Remains, StayingVm, Topology, VmName,
 };
 
 /// One change of the durable state; changes of one batch are committed together.
@@ -155,6 +155,9 @@ pub struct HostRecord {
     /// It takes no more VMs.
     #[serde(default)]
     pub cordoned: bool,
+    /// The evacuation that has cordoned it; none: an operator.
+    #[serde(default)]
+    pub cordoned_by: Option<EvacuationId>,
 }
 
 /// A VM and its ownership.
@@ -322,6 +325,12 @@ pub struct EvacuationRecord {
     /// VMs of the sources that it does not move.
     #[serde(default)]
     pub left_out: Vec<StayingVm>,
+    /// It does not cordon its sources, as asked.
+    #[serde(default)]
+    pub no_cordon: bool,
+    /// What was on its sources when it ended.
+    #[serde(default)]
+    pub remains: Remains,
 }
 
 /// The inventory as it was imported.

@@ -353,13 +353,12 @@ pub(crate) fn evacuation<'a>(
             migrations.push(view);
         }
     }
+    let is_empty = record.left_out.is_empty() && record.remains.is_empty();
     let state = match (record.ended, record.cancelled) {
         (None, false) if record.paused => EvacuationState::Paused,
         (None, false) => EvacuationState::Running,
         (None, true) => EvacuationState::Cancelling,
-        (Some(_), _) if totals.done == totals.vms && record.left_out.is_empty() => {
-            EvacuationState::Done
-        }
+        (Some(_), _) if totals.done == totals.vms && is_empty => EvacuationState::Done,
         (Some(_), true) => EvacuationState::Cancelled,
         (Some(_), false) => EvacuationState::Incomplete,
     };

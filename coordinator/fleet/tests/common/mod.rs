@@ -129,6 +129,13 @@ impl Desk {
         self.take(out);
     }
 
+    pub fn cordon(&mut self, place: &str, cordoned: bool) {
+        let mut out = Vec::new();
+        let places = [place.to_owned()];
+        self.fleet.cordon(&places, cordoned, self.now, &mut out).expect("it is known");
+        self.take(out);
+    }
+
     /// A move from the target's word that it is ready to its end; no host lists anything.
     pub fn complete(&mut self, from: Connection, to: Connection, id: u64) {
         let migration = MigrationId(id);
@@ -171,6 +178,7 @@ pub fn request(source: &str, target: &str) -> EvacuationRequest {
         deadline_ns: None,
         exclude: Default::default(),
         skip_blocked: false,
+        no_cordon: false,
     }
 }
 

@@ -112,6 +112,12 @@ pub struct Evacuation {
     pub restores: Option<String>,
     /// VMs of the sources that it does not move.
     pub left_out: Vec<Staying>,
+    /// VMs that are on its sources at its end, whatever they are.
+    pub remaining: Vec<Staying>,
+    /// Sources whose VMs are not known at its end.
+    pub silent_hosts: Vec<String>,
+    /// It does not cordon its sources.
+    pub no_cordon: bool,
     /// VMs that are not brought back.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub staying: Vec<Staying>,

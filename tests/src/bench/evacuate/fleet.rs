@@ -75,7 +75,8 @@ impl<'a> Fleet<'a> {
     /// Moves all VMs to the other rack and back, unmeasured.
     pub fn warm_up(&self, site: &Site) -> Result<()> {
         for (from, to) in [(RACKS[0], RACKS[1]), (RACKS[1], RACKS[0])] {
-            let outcome = site.cli_outcome(&["evacuate", from, "--to", to, "--yes"])?;
+            let outcome =
+                site.cli_outcome(&["evacuate", from, "--to", to, "--no-cordon", "--yes"])?;
             ensure!(outcome["totals"]["done"] == self.places.len(), "the first moves: {outcome}");
             self.wait_beats()?;
         }
@@ -106,7 +107,7 @@ impl<'a> Fleet<'a> {
         let from = self.host_of(self.names()[0])?.rack;
         let to = other(from);
         let dedup = method.dedup().context("not a method of Rackferry's")?;
-        let order = ["evacuate", from, "--to", to, "--dedup", dedup, "--yes"];
+        let order = ["evacuate", from, "--to", to, "--no-cordon", "--dedup", dedup, "--yes"];
         let sampler = Sampler::start(self.lab.prefix())?;
         let (before, start) = (self.lab.core().bytes()?, Instant::now());
         let mut outcome = match call {

@@ -199,7 +199,7 @@ impl<'a> Series<'a> {
 
     fn try_run(&mut self, mut plan: Plan, said: &mut String) -> Result<Option<Outcome>> {
         let (from, to) = (RACKS[self.rack], RACKS[1 - self.rack]);
-        let mut order = vec!["evacuate", from, "--to", to, "--yes", "--detach"];
+        let mut order = vec!["evacuate", from, "--to", to, "--no-cordon", "--yes", "--detach"];
         if plan.verify {
             order.push("--verify");
         }
@@ -308,7 +308,7 @@ impl<'a> Series<'a> {
         let left = listed.values().filter(|vm| vm.host.starts_with(from)).count();
         if left > 0 {
             let limit = format!("{}s", QUIET.as_secs());
-            let order = ["evacuate", from, "--to", to, "--yes", "--timeout", &limit];
+            let order = ["evacuate", from, "--to", to, "--no-cordon", "--yes", "--timeout", &limit];
             self.site.cli_json(&order).context("the second try")?;
         }
         Ok(left)
