@@ -1,11 +1,14 @@
 //! The command line as it is written.
 
+mod migration;
+
 use std::{path::PathBuf, time::Duration};
 
 use clap::{
     ArgAction, Parser, Subcommand, ValueEnum,
     builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
 };
+pub use migration::Migration;
 use rackferry_model::{Compress, DEFAULT_MAX_DOWNTIME_MS, Dedup, Disruption, MoveOptions, Word};
 use rackferry_proto::v1;
 
@@ -72,6 +75,9 @@ pub enum Command {
     Doctor(Doctor),
     /// Show evacuations.
     Status(Status),
+    /// List or show migrations.
+    #[command(subcommand)]
+    Migration(Migration),
     /// Cancel an evacuation or a migration; VMs before their switchover stay where they run.
     Cancel(Cancel),
     /// Stop the VM of a migration once its first pass is complete, for as long as the switchover takes.

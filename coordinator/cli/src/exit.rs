@@ -1,6 +1,6 @@
 //! How the program ends.
 
-use rackferry_model::{Phase, ProblemCode};
+use rackferry_model::ProblemCode;
 use rackferry_proto::{Reason, door::word, reason_of, v1};
 use rackferry_tls::authority::AuthorityError;
 use thiserror::Error;
@@ -9,11 +9,6 @@ use tonic::Status;
 pub use rackferry_model::ResultCode as Code;
 
 use crate::plan_file::PlanFileError;
-
-/// How an evacuation ended.
-pub fn of_evacuation(evacuation: &v1::Evacuation) -> Code {
-    Code::from_number(evacuation.result_code)
-}
 
 /// Whether VMs can move.
 pub fn of_checks(vms: &[v1::VmCheck]) -> Code {
@@ -25,12 +20,6 @@ pub fn of_problems(problems: &[v1::Problem]) -> Code {
     // A problem of a later version is one, too.
     let code = |problem: &v1::Problem| word(problem.code).unwrap_or(ProblemCode::Leftover);
     ProblemCode::result(problems.iter().map(code))
-}
-
-/// How a single migration ended.
-pub fn of_migration(migration: &v1::Migration) -> Code {
-    let phase: Option<Phase> = word(migration.phase);
-    phase.map_or(Code::StillRunning, |phase| phase.result(word(migration.end)))
 }
 
 /// Whether a VM is stopped, or it is uncertain which host may run it.
@@ -233,20 +222,6 @@ mod tests {
     }
 
     #[test]
-    fn an_evacuation_ends_with_its_code() {
-        for (number, code) in [
-            (0, Code::Done),
-            (4, Code::Incomplete),
-            (5, Code::Cancelled),
-            (8, Code::OperatorNeeded),
-            (77, Code::Unexpected),
-        ] {
-            let evacuation = v1::Evacuation { result_code: number, ..Default::default() };
-            assert_eq!(of_evacuation(&evacuation), code);
-        }
-    }
-
-    #[test]
     fn a_vm_that_cannot_move_has_its_code() {
         let vm = |can_move| v1::VmCheck { can_move, ..Default::default() };
         assert_eq!(of_checks(&[vm(true), vm(false)]), Code::NotFeasible);
@@ -263,19 +238,5 @@ mod tests {
         let halted = of(v1::ProblemCode::Halted.into());
         assert!(needs_operator(&halted) && !needs_operator(&leftover));
         assert_eq!(of_problems(&[leftover, halted]), Code::OperatorNeeded);
-    }
-
-    #[test]
-    fn a_migration_ends_with_its_code() {
-        let ended = |phase: v1::Phase, end: v1::MigrationEnd| {
-            let one = v1::Migration { phase: phase.into(), end: end.into(), ..Default::default() };
-            of_migration(&one)
-        };
-        let back = v1::Phase::RolledBack;
-        assert_eq!(ended(v1::Phase::Done, v1::MigrationEnd::Moved), Code::Done);
-        assert_eq!(ended(back, v1::MigrationEnd::Cancelled), Code::Cancelled);
-        assert_eq!(ended(back, v1::MigrationEnd::RolledBack), Code::Incomplete);
-        assert_eq!(ended(back, v1::MigrationEnd::Unspecified), Code::Incomplete);
-        assert_eq!(ended(v1::Phase::Copying, v1::MigrationEnd::Unspecified), Code::StillRunning);
     }
 }

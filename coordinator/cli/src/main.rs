@@ -2,6 +2,7 @@
 mod args;
 mod client;
 mod command;
+mod ending;
 mod exit;
 mod limit;
 mod plan_file;

@@ -29,6 +29,8 @@ enum Acts {
     End(EvacuationState, u32),
     Never,
     Late,
+    /// One VM moved, and the owner of the other is uncertain.
+    Stuck,
     /// Names a VM that cannot move, or that stays.
     Keep,
 }
@@ -40,8 +42,17 @@ impl Fake {
         let (state, result_code) = match self.0 {
             Acts::Refuse(reason) => return Err(refuse(reason, "because")),
             Acts::End(state, result_code) => (state, result_code),
-            Acts::Never | Acts::Late => (EvacuationState::Running, 0),
+            Acts::Never | Acts::Late | Acts::Stuck => (EvacuationState::Running, 0),
             Acts::Keep => (EvacuationState::Done, 0),
+        };
+        let one = |vm: &str, phase: v1::Phase| v1::Migration {
+            vm: vm.to_owned(),
+            phase: phase.into(),
+            ..v1::Migration::default()
+        };
+        let migrations = match self.0 {
+            Acts::Stuck => vec![one("web", v1::Phase::Done), one("db", v1::Phase::OwnerUnknown)],
+            _ => vec![],
         };
         Ok(Evacuation {
             id: "evac-7".to_owned(),
@@ -49,6 +60,7 @@ impl Fake {
             state: state.into(),
             result_code,
             overdue: matches!(self.0, Acts::Late),
+            migrations,
             totals: Some(v1::EvacuationTotals::default()),
             ..Evacuation::default()
         })
@@ -135,7 +147,7 @@ impl EvacuationService for Fake {
             ..Default::default()
         });
         let one = tokio_stream::once(snapshot);
-        let stream: Snapshots = if matches!(self.0, Acts::Never | Acts::Late) {
+        let stream: Snapshots = if matches!(self.0, Acts::Never | Acts::Late | Acts::Stuck) {
             Box::pin(one.chain(tokio_stream::pending()))
         } else {
             Box::pin(one)
@@ -317,10 +329,46 @@ async fn each_snapshot_is_a_line() {
     let lines: Vec<serde_json::Value> =
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let seen: Vec<_> = lines.iter().map(|line| (&line["id"], &line["result_code"])).collect();
-    assert_eq!(seen, [(&"evac-7".into(), &0.into()), (&"evac-7".into(), &6.into())]);
+    let none = serde_json::Value::Null;
+    assert_eq!(seen, [(&"evac-7".into(), &none), (&"evac-7".into(), &6.into())]);
     let refused = [&EVACUATE[..], &["--output", "ndjson"]].concat();
     let output = rackferry(&serve(Acts::Refuse(Reason::DoesNotFit)).await, &refused).await;
     assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 1);
+}
+
+#[tokio::test]
+async fn what_is_not_over_is_6() {
+    let status = ["status", "evac-7", "--output", "json"];
+    for (acts, code) in [
+        (Acts::Never, 6),
+        (Acts::Late, 6),
+        (Acts::End(EvacuationState::Paused, 0), 6),
+        (Acts::Stuck, 8),
+        (Acts::End(EvacuationState::Done, 0), 0),
+        (Acts::End(EvacuationState::Incomplete, 4), 4),
+    ] {
+        let output = rackferry(&serve(acts).await, &status).await;
+        let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((output.status.code(), &value["result_code"]), (Some(code), &code.into()));
+    }
+    let list = rackferry(&serve(Acts::Never).await, &["status"]).await;
+    assert_eq!(list.status.code(), Some(0), "a list is complete");
+}
+
+#[tokio::test]
+async fn an_uncertain_owner_is_8_at_once() {
+    let address = serve(Acts::Stuck).await;
+    for args in [&EVACUATE[..], &["status", "--watch", "evac-7"]] {
+        let waited =
+            tokio::time::timeout(std::time::Duration::from_secs(30), rackferry(&address, args));
+        let output = waited.await.expect("it waits no longer");
+        assert_eq!(output.status.code(), Some(8));
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            said.contains("VM db is owner_unknown") && said.contains("rackferry doctor"),
+            "{said}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -65,7 +65,9 @@ impl ResultCode {
                  problems"
             }
             Self::Cancelled => "cancelled, or declined at the prompt",
-            Self::StillRunning => "`--timeout` or `--deadline` is over; the work goes on",
+            Self::StillRunning => {
+                "`--timeout` or `--deadline` is over, or `status` shows what has not ended; the work goes on"
+            }
             Self::Unreachable => {
                 "no coordinator can be reached, no coordinator leads for 10 s, or access is denied: no certificate, an \
                  invalid one, or one whose role does not allow the request"

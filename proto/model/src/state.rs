@@ -165,6 +165,12 @@ impl Phase {
         matches!(self, Self::Done | Self::RolledBack | Self::Failed)
     }
 
+    /// Whether the migration waits for a silent agent, with its VM stopped or its owner uncertain: an operator may have to
+    /// bring that agent back.
+    pub const fn is_stuck(self) -> bool {
+        matches!(self, Self::PausedRecoverable | Self::OwnerUnknown)
+    }
+
     /// The exit code of a single migration in this phase, which ended like this if it is over.
     pub fn result(self, end: Option<End>) -> ResultCode {
         match self {
@@ -185,10 +191,11 @@ impl EvacuationState {
         matches!(self, Self::Done | Self::Incomplete | Self::Cancelled)
     }
 
-    /// The exit code of an evacuation in this state; meaningful once it has ended.
+    /// The exit code of an evacuation in this state; of one that has ended, without what became of single VMs.
     pub const fn result(self) -> ResultCode {
         match self {
-            Self::Running | Self::Paused | Self::Cancelling | Self::Done => ResultCode::Done,
+            Self::Running | Self::Paused | Self::Cancelling => ResultCode::StillRunning,
+            Self::Done => ResultCode::Done,
             Self::Incomplete => ResultCode::Incomplete,
             Self::Cancelled => ResultCode::Cancelled,
         }
@@ -198,6 +205,7 @@ impl EvacuationState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Word;
 
     #[test]
     fn a_migration_ends_with_its_code() {
@@ -208,5 +216,21 @@ mod tests {
         assert_eq!(back(None), ResultCode::Incomplete);
         assert_eq!(Phase::Failed.result(Some(End::Lost)), ResultCode::OperatorNeeded);
         assert_eq!(Phase::Copying.result(None), ResultCode::StillRunning);
+    }
+
+    #[test]
+    fn an_evacuation_that_is_not_over_goes_on() {
+        use EvacuationState::{Cancelled, Cancelling, Done, Incomplete, Paused, Running};
+        for state in [Running, Paused, Cancelling, Done, Incomplete, Cancelled] {
+            assert_eq!(state.result() == ResultCode::StillRunning, !state.is_over(), "{state}");
+        }
+    }
+
+    #[test]
+    fn a_stuck_migration_is_not_over_and_needs_an_operator() {
+        for &phase in Phase::ALL.iter().filter(|phase| phase.is_stuck()) {
+            assert!(!phase.is_over(), "{phase}");
+            assert_eq!(phase.result(None), ResultCode::OperatorNeeded, "{phase}");
+        }
     }
 }

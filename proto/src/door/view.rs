@@ -28,11 +28,20 @@ fn all<T, U: From<T>>(messages: Vec<T>) -> Vec<U> {
     messages.into_iter().map(U::from).collect()
 }
 
+/// How long this takes at a rate, in milliseconds; none of nothing, or at no rate.
+fn eta_ms(bytes: u64, bytes_per_second: u64) -> Option<u64> {
+    let ms = (u128::from(bytes) * 1000).checked_div(bytes_per_second.into())?;
+    (bytes > 0).then(|| u64::try_from(ms).unwrap_or(u64::MAX))
+}
+
 impl From<v1::Migration> for view::Migration {
     fn from(one: v1::Migration) -> Self {
+        let goes_on = one.ended_unix_ms == 0;
+        let eta_ms = eta_ms(one.remaining_bytes, one.send_bytes_per_second);
         Self {
             id: one.id,
             vm: one.vm,
+            evacuation_id: text(one.evacuation_id),
             source_host: one.source_host,
             source_rack: one.source_rack,
             target_host: one.target_host,
@@ -46,6 +55,7 @@ impl From<v1::Migration> for view::Migration {
             remaining_bytes: one.remaining_bytes,
             dirty_bytes_per_second: one.dirty_bytes_per_second,
             send_bytes_per_second: one.send_bytes_per_second,
+            eta_ms: eta_ms.filter(|_| goes_on),
             wait_reason: one.wait_reason.map(Into::into),
             reason: one.reason,
             created_unix_ms: one.created_unix_ms,
@@ -79,7 +89,7 @@ impl From<v1::Evacuation> for view::Evacuation {
             sources: one.sources,
             targets: one.targets,
             state: received(one.state),
-            result_code: ResultCode::from_number(one.result_code),
+            result_code: (one.ended_unix_ms > 0).then(|| ResultCode::from_number(one.result_code)),
             created_unix_ms: one.created_unix_ms,
             ended_unix_ms: time(one.ended_unix_ms),
             deadline_unix_ms: time(one.deadline_unix_ms),

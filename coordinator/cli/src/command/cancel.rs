@@ -7,7 +7,7 @@ use super::Context;
 use crate::{
     args::Cancel,
     client::Client,
-    exit::{self, Code, Failure},
+    exit::{Code, Failure},
     render,
 };
 
@@ -21,7 +21,7 @@ pub async fn run(context: &Context, args: Cancel) -> Result<Code, Failure> {
         let evacuation = answer.into_inner().evacuation.ok_or(Failure::Answer("evacuation"))?;
         context.print(
             || render::evacuation::cancelled(&evacuation),
-            || render::json::evacuation(&evacuation, &[]),
+            || render::json::evacuation(&evacuation, &[], Code::Done),
         );
     } else if id.parse::<MigrationId>().is_ok() {
         let request = CancelMigrationRequest { id };
@@ -31,7 +31,7 @@ pub async fn run(context: &Context, args: Cancel) -> Result<Code, Failure> {
         let migration = answer.into_inner().migration.ok_or(Failure::Answer("migration"))?;
         context.print(
             || render::migration::cancelled(&migration),
-            || render::json::migration(&migration, exit::of_migration(&migration)),
+            || render::json::migration(&migration, Code::Done),
         );
     } else {
         return Err(Failure::Name(id));

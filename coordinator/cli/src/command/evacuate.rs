@@ -50,8 +50,8 @@ pub async fn follow(
 ) -> Result<Code, Failure> {
     if how.detach {
         context.print(
-            || render::evacuation::detached(&evacuation.id),
-            || render::json::evacuation(evacuation, staying),
+            || render::follow::goes_on(&evacuation.id),
+            || render::json::detached_evacuation(evacuation, staying),
         );
         return Ok(Code::Done);
     }
@@ -73,7 +73,7 @@ pub async fn create(
             }
             context.print(
                 || "Nothing to move.".to_owned(),
-                || render::json::evacuation(&Evacuation::default(), &[]),
+                || render::json::evacuation(&Evacuation::default(), &[], Code::Done),
             );
             Ok(None)
         }

@@ -30,7 +30,7 @@ pub async fn pause(context: &Context, id: String, paused: bool) -> Result<Code, 
     let evacuation = evacuation.ok_or(Failure::Answer("evacuation"))?;
     context.print(
         || render::evacuation::held(&evacuation),
-        || render::json::evacuation(&evacuation, &[]),
+        || render::json::evacuation(&evacuation, &[], Code::Done),
     );
     Ok(Code::Done)
 }

@@ -14,11 +14,13 @@ mod limit;
 mod list;
 mod manual;
 mod migrate;
+mod migration;
 mod plan;
 mod restore;
 mod status;
 mod token;
 mod watch;
+mod watch_one;
 
 use rackferry_proto::{Reason, reason_of};
 use tonic::Status;
@@ -71,6 +73,7 @@ pub async fn run(args: Args) -> Result<Code, Failure> {
         Command::Check(check) => check::run(&context, check).await,
         Command::Doctor(doctor) => doctor::run(&context, doctor).await,
         Command::Status(status) => status::run(&context, status).await,
+        Command::Migration(migration) => migration::run(&context, migration).await,
         Command::Cancel(cancel) => cancel::run(&context, cancel).await,
         Command::ForceSwitchover(args) => force::run(&context, args.migration).await,
         Command::Pause(args) => hold::pause(&context, args.evacuation, true).await,

@@ -6,7 +6,8 @@ use super::{Context, watch};
 use crate::{
     args::Status,
     client::Client,
-    exit::{self, Code, Failure},
+    ending,
+    exit::{Code, Failure},
     render,
 };
 
@@ -19,11 +20,12 @@ pub async fn run(context: &Context, args: Status) -> Result<Code, Failure> {
     let get = async |client: Client| client.evacuations().get_evacuation(request.clone()).await;
     let answer = context.call(get).await?;
     let evacuation = answer.into_inner().evacuation.ok_or(Failure::Answer("evacuation"))?;
+    let code = ending::of_evacuation(&evacuation);
     context.print(
         || render::evacuation::detail(&evacuation),
-        || render::json::evacuation(&evacuation, &[]),
+        || render::json::evacuation(&evacuation, &[], code),
     );
-    Ok(exit::of_evacuation(&evacuation))
+    Ok(code)
 }
 
 async fn all(context: &Context, watch_latest: bool) -> Result<Code, Failure> {
@@ -34,7 +36,7 @@ async fn all(context: &Context, watch_latest: bool) -> Result<Code, Failure> {
     };
     let evacuations = context.pages(page).await?;
     if watch_latest {
-        let active = evacuations.iter().rev().find(|one| !watch::is_over(one));
+        let active = evacuations.iter().rev().find(|one| !ending::is_over(one));
         if let Some(latest) = active {
             return watch::to_the_end(context, &latest.id, &[], None).await;
         }

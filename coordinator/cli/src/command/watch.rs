@@ -2,18 +2,15 @@
 
 use std::time::Duration;
 
-use rackferry_model::EvacuationState;
-use rackferry_proto::{
-    door::word,
-    v1::{Evacuation, StayingVm},
-};
+use rackferry_proto::v1::{Evacuation, EvacuationState, StayingVm};
 
 use super::{
     Context,
     follow::{EvacuationWork, follow},
 };
 use crate::{
-    exit::{self, Code, Failure},
+    ending,
+    exit::{Code, Failure},
     progress::Progress,
     render,
 };
@@ -44,10 +41,6 @@ pub async fn to_the_deadline(
     show(context, id, staying, timeout, true).await
 }
 
-fn goes_on(evacuation: &Evacuation) -> String {
-    render::evacuation::detached(&evacuation.id)
-}
-
 async fn show(
     context: &Context,
     id: &str,
@@ -59,38 +52,39 @@ async fn show(
     let work = EvacuationWork(id);
     let last = follow(context, &work, timeout, |snapshot| {
         progress.show(snapshot);
-        let is_last = is_over(snapshot) || to_the_deadline && snapshot.overdue;
+        let is_last = ending::is_over(snapshot)
+            || ending::is_stuck(snapshot)
+            || to_the_deadline && snapshot.overdue;
         if !is_last {
-            context.print_snapshot(|| render::json::evacuation(snapshot, staying));
+            context.print_snapshot(|| render::json::evacuation_snapshot(snapshot, staying));
         }
         is_last
     });
     let last = last.await?;
     progress.finish();
-    match last {
-        Some(mut evacuation) if is_over(&evacuation) => {
-            // VMs that were left out are left behind.
-            if !staying.is_empty() && evacuation.result_code == Code::Done as u32 {
-                evacuation.result_code = Code::Incomplete as u32;
-            }
-            context.print(
-                || render::evacuation::outcome(&evacuation),
-                || render::json::evacuation(&evacuation, staying),
-            );
-            Ok(exit::of_evacuation(&evacuation))
+    let evacuation = last.unwrap_or_else(|| unseen(id));
+    let code = match ending::of_evacuation(&evacuation) {
+        // VMs that were left out are left behind.
+        Code::Done if !staying.is_empty() => Code::Incomplete,
+        code => code,
+    };
+    let text = || {
+        if ending::is_over(&evacuation) {
+            render::evacuation::outcome(&evacuation)
+        } else if ending::is_stuck(&evacuation) {
+            render::evacuation::stuck(&evacuation)
+        } else if to_the_deadline && evacuation.overdue {
+            render::evacuation::overdue(&evacuation)
+        } else {
+            render::follow::goes_on(&evacuation.id)
         }
-        last => {
-            let evacuation =
-                last.unwrap_or_else(|| Evacuation { id: id.to_owned(), ..Default::default() });
-            let late = to_the_deadline && evacuation.overdue;
-            let said = if late { render::evacuation::overdue } else { goes_on };
-            context.print(|| said(&evacuation), || render::json::unfinished(&evacuation));
-            Ok(Code::StillRunning)
-        }
-    }
+    };
+    context.print(text, || render::json::evacuation(&evacuation, staying, code));
+    Ok(code)
 }
 
-/// Whether it has ended.
-pub fn is_over(evacuation: &Evacuation) -> bool {
-    word(evacuation.state).is_none_or(EvacuationState::is_over)
+/// An evacuation of which no snapshot came in time.
+fn unseen(id: &str) -> Evacuation {
+    let state = EvacuationState::Running.into();
+    Evacuation { id: id.to_owned(), state, ..Evacuation::default() }
 }

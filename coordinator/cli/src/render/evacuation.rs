@@ -5,21 +5,11 @@ use rackferry_proto::v1::{
     WaitCode, WaitReason,
 };
 
-use super::{
-    left::{left_out, remaining, sources_stay_cordoned},
-    table, word,
+use super::{dash, follow::goes_on, table, word};
+use crate::{
+    ending::is_stuck_one,
+    units::{bytes, millis, saved_percent},
 };
-use crate::units::{bytes, millis, saved_percent};
-
-/// What goes on while the command no longer waits.
-pub fn detached(id: &str) -> String {
-    let stop = format!("rackferry cancel {id}");
-    if id.starts_with("evac-") {
-        format!("{id} goes on; look with: rackferry status --watch {id}; stop it with: {stop}")
-    } else {
-        format!("{id} goes on; stop it with: {stop}")
-    }
-}
 
 /// Its deadline has passed.
 pub fn overdue(evacuation: &Evacuation) -> String {
@@ -29,8 +19,21 @@ pub fn overdue(evacuation: &Evacuation) -> String {
         evacuation.id,
         totals.done,
         totals.vms,
-        detached(&evacuation.id)
+        goes_on(&evacuation.id)
     )
+}
+
+/// Only VMs that may need an operator are left.
+pub fn stuck(evacuation: &Evacuation) -> String {
+    let totals = totals_of(evacuation);
+    let mut text = format!(
+        "{}: {} of {} VMs moved; an operator is needed:",
+        evacuation.id, totals.done, totals.vms
+    );
+    for one in evacuation.migrations.iter().filter(|one| is_stuck_one(one)) {
+        text += &format!("\n  {}", super::migration::stuck(one));
+    }
+    text + &format!("\nLook with: rackferry doctor\n{}", goes_on(&evacuation.id))
 }
 
 /// Its state, and whether it is late.
@@ -105,7 +108,7 @@ pub fn detail(evacuation: &Evacuation) -> String {
             dash(one.round, one.round.to_string()),
             dash(one.remaining_bytes, bytes(one.remaining_bytes)),
             ratio(one),
-            one.wait_reason.as_ref().map_or_else(|| one.reason.clone(), wait),
+            wait_or_reason(one),
         ]
     });
     let header =
@@ -113,6 +116,11 @@ pub fn detail(evacuation: &Evacuation) -> String {
     let numbers = ["pass1", "round", "remain", "dirty/send"];
     let table = table(&header, &numbers, rows);
     format!("{}\n{table}{}{}", summary(evacuation), left_out(evacuation), remaining(evacuation))
+}
+
+/// Why a migration waits, or why its VM stayed.
+pub fn wait_or_reason(one: &Migration) -> String {
+    one.wait_reason.as_ref().map_or_else(|| one.reason.clone(), wait)
 }
 
 /// The lines above the table.
@@ -216,7 +224,8 @@ pub fn time(one: &Migration) -> String {
     millis(one.ended_unix_ms.saturating_sub(one.started_unix_ms))
 }
 
-fn pass1(one: &Migration) -> String {
+/// How much of the first pass is over.
+pub fn pass1(one: &Migration) -> String {
     let percent = (one.pass1_ratio.clamp(0.0, 1.0) * 100.0).floor();
     dash(one.started_unix_ms, format!("{percent} %"))
 }
@@ -257,9 +266,4 @@ pub fn wait(reason: &WaitReason) -> String {
 
 fn totals_of(evacuation: &Evacuation) -> EvacuationTotals {
     evacuation.totals.unwrap_or_default()
-}
-
-/// Zero is nothing to show.
-fn dash<T: Default + PartialEq>(value: T, text: String) -> String {
-    if value == T::default() { "-".to_owned() } else { text }
 }

@@ -6,7 +6,10 @@ use rackferry_model::view;
 use rackferry_proto::v1;
 use serde::Serialize;
 
-use super::plan::{by_target, movable};
+use super::{
+    follow,
+    plan::{by_target, movable},
+};
 use crate::exit::{self, Code, Failure};
 
 /// A value with the result beside it.
@@ -43,14 +46,19 @@ pub fn line(text: &str) -> String {
     text.lines().map(str::trim_start).collect()
 }
 
-/// One evacuation; its own result. `staying` were left out of it.
-pub fn evacuation(one: &v1::Evacuation, staying: &[v1::StayingVm]) -> String {
-    text(&view::Evacuation { staying: views(staying), ..one.clone().into() })
+/// One evacuation as an answer. `staying` were left out of it.
+pub fn evacuation(one: &v1::Evacuation, staying: &[v1::StayingVm], code: Code) -> String {
+    resulting(code, evacuation_view(one, staying))
 }
 
-/// One evacuation that the command no longer waits for.
-pub fn unfinished(one: &v1::Evacuation) -> String {
-    text(&view::Evacuation { result_code: Code::StillRunning, ..one.clone().into() })
+/// One evacuation that is still waited for: there is no result yet.
+pub fn evacuation_snapshot(one: &v1::Evacuation, staying: &[v1::StayingVm]) -> String {
+    text(&evacuation_view(one, staying))
+}
+
+/// Without its own result: the command's stands beside it.
+fn evacuation_view(one: &v1::Evacuation, staying: &[v1::StayingVm]) -> view::Evacuation {
+    view::Evacuation { staying: views(staying), result_code: None, ..one.clone().into() }
 }
 
 /// All evacuations.
@@ -58,9 +66,39 @@ pub fn evacuations(all: &[v1::Evacuation]) -> String {
     resulting(Code::Done, list::<_, view::Evacuation>("evacuations", all))
 }
 
-/// One migration.
+/// One migration as an answer.
 pub fn migration(one: &v1::Migration, code: Code) -> String {
     resulting(code, view::Migration::from(one.clone()))
+}
+
+/// One migration that is still waited for: there is no result yet.
+pub fn migration_snapshot(one: &v1::Migration) -> String {
+    text(&view::Migration::from(one.clone()))
+}
+
+/// Migrations.
+pub fn migrations(all: &[v1::Migration]) -> String {
+    resulting(Code::Done, list::<_, view::Migration>("migrations", all))
+}
+
+/// An evacuation that was started and is not waited for.
+pub fn detached_evacuation(one: &v1::Evacuation, staying: &[v1::StayingVm]) -> String {
+    detached(&one.id, evacuation_view(one, staying))
+}
+
+/// A migration that was started and is not waited for.
+pub fn detached_migration(one: &v1::Migration) -> String {
+    detached(&one.id, view::Migration::from(one.clone()))
+}
+
+fn detached(id: &str, value: impl Serialize) -> String {
+    #[derive(Serialize)]
+    struct Detached<T> {
+        follow: String,
+        #[serde(flatten)]
+        value: T,
+    }
+    resulting(Code::Done, Detached { follow: follow::command(id), value })
 }
 
 /// The coordinators.

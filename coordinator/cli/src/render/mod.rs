@@ -4,6 +4,7 @@ pub mod check;
 pub mod cluster;
 pub mod doctor;
 pub mod evacuation;
+pub mod follow;
 pub mod inventory;
 pub mod json;
 mod left;
@@ -31,6 +32,11 @@ fn table(header: &[&str], numbers: &[&str], rows: impl IntoIterator<Item = Vec<S
         }
     }
     table.trim_fmt()
+}
+
+/// Zero is nothing to show.
+fn dash<T: Default + PartialEq>(value: T, text: String) -> String {
+    if value == T::default() { "-".to_owned() } else { text }
 }
 
 #[cfg(test)]

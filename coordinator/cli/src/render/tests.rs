@@ -3,7 +3,7 @@
 use insta::assert_snapshot;
 use rackferry_proto::v1;
 
-use super::{check, cluster, doctor, evacuation, inventory, json, migration, plan, site};
+use super::{check, cluster, doctor, evacuation, follow, inventory, json, migration, plan, site};
 use crate::exit::{Code, Failure};
 
 const GIB: u64 = 1 << 30;
@@ -143,7 +143,7 @@ fn evacuations() {
     assert!(!evacuation::outcome(&open).contains("cordon"));
     assert_snapshot!("list", evacuation::list(&[incomplete(), running()]));
     assert_snapshot!("cancelled", evacuation::cancelled(&running()));
-    assert_snapshot!("detached", evacuation::detached("evac-1"));
+    assert_snapshot!("detached", follow::goes_on("evac-1"));
     let late = v1::Evacuation { overdue: true, ..running() };
     assert_snapshot!("overdue", evacuation::overdue(&late));
     assert_snapshot!("late", evacuation::list(&[late]));
@@ -151,10 +151,79 @@ fn evacuations() {
 }
 
 #[test]
+fn what_goes_on_has_no_result() {
+    let value = |text: String| serde_json::from_str::<serde_json::Value>(&text).unwrap();
+    let of_it = value(json::evacuation_snapshot(&running(), &[]));
+    assert!(of_it["id"] == "evac-1" && of_it.get("result_code").is_none(), "{of_it}");
+    let of_it = value(json::migration_snapshot(&copying()));
+    assert!(of_it["id"] == "mig-db-3" && of_it.get("result_code").is_none(), "{of_it}");
+    let listed = value(json::evacuations(&[incomplete(), running()]));
+    assert_eq!(listed["evacuations"][0]["result_code"], 4);
+    assert!(listed["evacuations"][1].get("result_code").is_none(), "{listed}");
+}
+
+#[test]
 fn an_operator_is_called() {
+    let stuck = v1::Migration {
+        wait_reason: Some(v1::WaitReason {
+            code: v1::WaitCode::SourceDisconnected.into(),
+            detail: "r1-h1".to_owned(),
+            ..v1::WaitReason::default()
+        }),
+        ..one("db-3", v1::Phase::OwnerUnknown)
+    };
+    let left = v1::Evacuation { migrations: vec![moved(), stuck], ..running() };
+    assert_snapshot!("stuck", evacuation::stuck(&left));
     let mut evacuation = running();
     evacuation.totals.as_mut().unwrap().uncertain = 1;
     assert!(evacuation::summary(&evacuation).contains("OPERATOR NEEDED 1"));
+}
+
+/// When the screens are looked at: 75 s after everything was asked for.
+const NOW: u64 = 1_075_000;
+
+#[test]
+fn migrations() {
+    let all = [moved(), copying(), queued(), failed()];
+    assert_snapshot!("migrations", migration::list(&all, NOW));
+    assert_snapshot!("json_migrations", json::migrations(&all[1..3]));
+    assert_eq!(migration::list(&[], NOW), "No migrations.");
+    let forecast = v1::Migration {
+        predicted_stop_ms: 420,
+        stop_limit_ms: 300,
+        counters: moved().counters,
+        ..copying()
+    };
+    assert_snapshot!("migration", migration::detail(&forecast, NOW));
+    assert_snapshot!("migration_queued", migration::detail(&queued(), NOW));
+    assert_snapshot!("migration_failed", migration::detail(&failed(), NOW));
+}
+
+#[test]
+fn what_is_detached_says_how_to_follow_it() {
+    assert_snapshot!("migration_detached", migration::detached(&queued()));
+    let follow = |text: String| -> (serde_json::Value, serde_json::Value) {
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["result_code"], 0);
+        (value["id"].clone(), value["follow"].clone())
+    };
+    assert_eq!(
+        follow(json::detached_migration(&queued())),
+        ("mig-ci-88".into(), "rackferry migration show --watch mig-ci-88".into())
+    );
+    assert_eq!(
+        follow(json::detached_evacuation(&running(), &[])),
+        ("evac-1".into(), "rackferry status --watch evac-1".into())
+    );
+}
+
+#[test]
+fn there_is_no_eta_without_a_rate_or_at_the_end() {
+    let eta = |one: v1::Migration| rackferry_model::view::Migration::from(one).eta_ms;
+    assert_eq!(eta(copying()), Some(2560));
+    assert_eq!(eta(v1::Migration { send_bytes_per_second: 0, ..copying() }), None);
+    assert_eq!(eta(v1::Migration { remaining_bytes: 0, ..copying() }), None);
+    assert_eq!(eta(v1::Migration { ended_unix_ms: 1, ..copying() }), None);
 }
 
 #[test]
@@ -266,7 +335,7 @@ fn lists() {
 
 #[test]
 fn json_answers() {
-    assert_snapshot!("json_evacuation", json::evacuation(&running(), &[]));
+    assert_snapshot!("json_evacuation", json::evacuation(&running(), &[], Code::StillRunning));
     assert_snapshot!("json_migration", json::migration(&moved(), Code::Done));
     assert_snapshot!("json_vms", json::vms(&vms()));
     assert_snapshot!("json_hosts", json::hosts(&hosts()));
@@ -351,8 +420,7 @@ fn json_results() {
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         value["result_code"].as_u64().expect("every answer has a result")
     };
-    assert_eq!(result(json::evacuation(&incomplete(), &[])), 4);
-    assert_eq!(result(json::unfinished(&running())), 6);
+    assert_eq!(result(json::evacuation(&incomplete(), &[], Code::Incomplete)), 4);
     assert_eq!(result(json::evacuations(&[running()])), 0);
     assert_eq!(result(json::failure(&Failure::Declined)), 5);
 }
@@ -462,14 +530,14 @@ fn plans() {
     let file = Some("plan-7f3a.json");
     assert_snapshot!("json_plan", json::plan(&running(), &[], file, Code::Done));
     assert_snapshot!("json_plan_blocked", json::plan(&with_gpu, blocked, None, Code::NotFeasible));
-    assert_snapshot!("json_restore", json::evacuation(&way, &staying));
+    assert_snapshot!("json_restore", json::evacuation(&way, &staying, Code::Done));
 }
 
 #[test]
 fn a_line_is_the_same_value() {
     let mut strange = running();
     strange.migrations[0].reason = "a\nb  \"c\" {\n   d".to_owned();
-    let text = json::evacuation(&strange, &[]);
+    let text = json::evacuation(&strange, &[], Code::StillRunning);
     let line = json::line(&text);
     assert!(!line.contains('\n'));
     let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();

@@ -12,6 +12,8 @@ pub struct Migration {
     pub id: String,
     /// The VM.
     pub vm: String,
+    /// The evacuation it belongs to.
+    pub evacuation_id: Option<String>,
     /// Its source.
     pub source_host: String,
     /// The rack of that.
@@ -38,6 +40,8 @@ pub struct Migration {
     pub dirty_bytes_per_second: u64,
     /// How fast pages leave.
     pub send_bytes_per_second: u64,
+    /// How long the rest of this pass takes at that rate; none if it is not known, or the migration is over.
+    pub eta_ms: Option<u64>,
     /// Why it waits.
     pub wait_reason: Option<WaitReason>,
     /// Why it did not move its VM, for people.
@@ -96,8 +100,9 @@ pub struct Evacuation {
     pub targets: Vec<String>,
     /// How far it is.
     pub state: Received<EvacuationState>,
-    /// How it ended.
-    pub result_code: ResultCode,
+    /// How it ended; none while it goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result_code: Option<ResultCode>,
     /// When it was asked for.
     pub created_unix_ms: u64,
     /// When it ended.
