@@ -9,6 +9,7 @@ use crate::{
     ending,
     exit::{Code, Failure},
     render,
+    units::now_unix_ms,
 };
 
 pub async fn run(context: &Context, args: Status) -> Result<Code, Failure> {
@@ -22,7 +23,7 @@ pub async fn run(context: &Context, args: Status) -> Result<Code, Failure> {
     let evacuation = answer.into_inner().evacuation.ok_or(Failure::Answer("evacuation"))?;
     let code = ending::of_evacuation(&evacuation);
     context.print(
-        || render::evacuation::detail(&evacuation),
+        || render::evacuation::detail(&evacuation, now_unix_ms()),
         || render::json::evacuation(&evacuation, &[], code),
     );
     Ok(code)

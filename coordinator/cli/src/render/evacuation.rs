@@ -5,7 +5,12 @@ use rackferry_proto::v1::{
     WaitCode, WaitReason,
 };
 
-use super::{dash, follow::goes_on, table, word};
+use super::{
+    dash,
+    follow::goes_on,
+    migration::{COLUMNS, NUMBERS, cells, stuck as stuck_one},
+    table, word,
+};
 use crate::{
     ending::is_stuck_one,
     units::{bytes, millis, saved_percent},
@@ -31,7 +36,7 @@ pub fn stuck(evacuation: &Evacuation) -> String {
         evacuation.id, totals.done, totals.vms
     );
     for one in evacuation.migrations.iter().filter(|one| is_stuck_one(one)) {
-        text += &format!("\n  {}", super::migration::stuck(one));
+        text += &format!("\n  {}", stuck_one(one));
     }
     text + &format!("\nLook with: rackferry doctor\n{}", goes_on(&evacuation.id))
 }
@@ -97,25 +102,17 @@ pub fn list(evacuations: &[Evacuation]) -> String {
 }
 
 /// One evacuation as it stands.
-pub fn detail(evacuation: &Evacuation) -> String {
+pub fn detail(evacuation: &Evacuation, now_unix_ms: u64) -> String {
     let rows = evacuation.migrations.iter().map(|one| {
-        vec![
-            one.vm.clone(),
-            one.source_host.clone(),
-            one.target_host.clone(),
-            word::phase(one.phase()),
-            pass1(one),
-            dash(one.round, one.round.to_string()),
-            dash(one.remaining_bytes, bytes(one.remaining_bytes)),
-            ratio(one),
-            wait_or_reason(one),
-        ]
+        let mut row = cells(one, now_unix_ms);
+        row.push(dash(one.round, one.round.to_string()));
+        row.push(ratio(one));
+        row.push(wait_or_reason(one));
+        row
     });
-    let header =
-        ["vm", "from", "to", "phase", "pass1", "round", "remain", "dirty/send", "wait or reason"];
-    let numbers = ["pass1", "round", "remain", "dirty/send"];
-    let table = table(&header, &numbers, rows);
-    format!("{}\n{table}{}{}", summary(evacuation), left_out(evacuation), remaining(evacuation))
+    let header = [&COLUMNS[..], &["round", "dirty/send", "wait or reason"]].concat();
+    let numbers = [&NUMBERS[..], &["round", "dirty/send"]].concat();
+    format!("{}\n{}", summary(evacuation), table(&header, &numbers, rows))
 }
 
 /// Why a migration waits, or why its VM stayed.

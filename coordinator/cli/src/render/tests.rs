@@ -125,7 +125,7 @@ fn incomplete() -> v1::Evacuation {
 
 #[test]
 fn evacuations() {
-    assert_snapshot!("detail", evacuation::detail(&running()));
+    assert_snapshot!("detail", evacuation::detail(&running(), NOW));
     assert_snapshot!("outcome", evacuation::outcome(&incomplete()));
     let left_out = v1::Evacuation { left_out: way_back().1, ..incomplete() };
     assert_snapshot!("outcome_left_out", evacuation::outcome(&left_out));
