@@ -11,7 +11,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tracing::{info, warn};
 
 use crate::agent::Agent;
-use crate::vm::VmSpec;
+use crate::vm::{VmError, VmSpec};
 
 /// Longest order: a VM spec with room to spare.
 const MAX_ORDER: u64 = 256 << 10;
@@ -31,6 +31,9 @@ pub enum Order {
     Destroy {
         /// The name of the VM.
         name: String,
+        /// Even if it takes part in a migration. A command of an earlier version does not say.
+        #[serde(default)]
+        force: bool,
     },
 }
 
@@ -106,10 +109,13 @@ async fn obey(agent: &Agent, order: Order) -> Result<Answer, String> {
             let vms = agent.vms().list().await;
             Ok(Answer::Vms(vms.into_iter().map(|vm| (vm.name, vm.run_state.to_string())).collect()))
         }
-        Order::Destroy { name } => {
-            agent.memory_gone(&name);
-            agent.vms().destroy(&name).await.map_err(|e| e.to_string())?;
-            info!(vm = name, "destroyed by its operator");
+        Order::Destroy { name, force } => {
+            let ended = agent.vms().destroy(&name, force).await;
+            if !matches!(ended, Err(VmError::InMigration { .. })) {
+                agent.memory_gone(&name);
+            }
+            ended.map_err(|e| e.to_string())?;
+            info!(vm = name, force, "destroyed by its operator");
             Ok(Answer::Done)
         }
     }
@@ -131,4 +137,19 @@ pub async fn ask(state_dir: &Path, order: &Order) -> anyhow::Result<Answer> {
     let mut line = String::new();
     BufReader::new(read).read_line(&mut line).await?;
     serde_json::from_str(&line).with_context(reach)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_to_destroy_has_no_force_unless_it_says_so() {
+        let force = |text: &str| match serde_json::from_str(text).unwrap() {
+            Order::Destroy { name, force } if name == "web" => force,
+            other => panic!("{other:?}"),
+        };
+        assert!(!force(r#"{"destroy":{"name":"web"}}"#));
+        assert!(force(r#"{"destroy":{"name":"web","force":true}}"#));
+    }
 }

@@ -1,15 +1,18 @@
 //! `rackferry-agent`: the agent daemon of one host, and its operator's local orders.
 
-use std::path::PathBuf;
+mod args;
+mod order;
+
 use std::process::ExitCode;
 use std::thread::available_parallelism;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use args::{Args, Command};
+use clap::Parser;
 use rackferry_agent::agent::Agent;
 use rackferry_agent::config::Config;
 use rackferry_agent::enrol;
-use rackferry_agent::local::{self, Answer, Order};
+use rackferry_agent::local;
 use rackferry_agent::metrics;
 use rackferry_agent::server;
 use rackferry_agent::task;
@@ -22,45 +25,6 @@ use tracing::info;
 
 /// Threads of the runtime on a small host: sessions compress and hash on them, and sockets must be served meanwhile.
 const WORKERS_MIN: usize = 4;
-
-#[derive(Debug, Parser)]
-#[command(version, about = "The Rackferry agent of one host")]
-struct Args {
-    /// The settings file of the agent.
-    #[arg(long, default_value = "/etc/rackferry/agent.toml")]
-    config: PathBuf,
-    #[command(subcommand)]
-    command: Option<Command>,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Orders to the agent that runs on this host.
-    #[command(subcommand)]
-    Vm(VmCommand),
-    /// Get the certificate of this host for a token of `rackferry token create`.
-    Join {
-        /// The token; better in the environment, where other users do not see it.
-        #[arg(long, env = "RACKFERRY_TOKEN", hide_env_values = true)]
-        token: String,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum VmCommand {
-    /// Start the VM of a spec file, or attach to it.
-    Start {
-        /// The spec file of the VM.
-        spec: PathBuf,
-    },
-    /// List the VMs of this host.
-    List,
-    /// End a VM for good.
-    Destroy {
-        /// The name of the VM.
-        name: String,
-    },
-}
 
 fn main() -> ExitCode {
     tracing_subscriber::fmt()
@@ -80,7 +44,7 @@ fn main() -> ExitCode {
             .with_context(|| format!("settings in {}", args.config.display()))?;
         match args.command {
             None => runtime.block_on(serve(config)),
-            Some(Command::Vm(command)) => runtime.block_on(order(&config, command)),
+            Some(Command::Vm(command)) => runtime.block_on(order::give(&config, command)),
             Some(Command::Join { token }) => {
                 runtime.block_on(enrol::join(&config, &token.parse()?))
             }
@@ -131,23 +95,6 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         _ = term.recv() => info!("ending; the VMs go on"),
         _ = int.recv() => info!("ending; the VMs go on"),
         result = task => result.context("the task that keeps the agent's rules ended")?,
-    }
-    Ok(())
-}
-
-async fn order(config: &Config, command: VmCommand) -> anyhow::Result<()> {
-    let order = match command {
-        VmCommand::Start { spec } => Order::Start {
-            spec: std::fs::read_to_string(&spec)
-                .with_context(|| format!("spec {}", spec.display()))?,
-        },
-        VmCommand::List => Order::List,
-        VmCommand::Destroy { name } => Order::Destroy { name },
-    };
-    match local::ask(&config.state_dir, &order).await? {
-        Answer::Done => {}
-        Answer::Vms(vms) => vms.iter().for_each(|(name, state)| println!("{name}\t{state}")),
-        Answer::Error(why) => anyhow::bail!(why),
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use rackferry_agent_core::Refusal;
+use rackferry_agent_core::{MigrationId, Refusal};
 use rackferry_migrator::memory::MemoryError;
 use rackferry_migrator::qmp::QmpError;
 
@@ -35,6 +35,16 @@ pub enum VmError {
         needed: u64,
         /// Bytes left under the ceiling.
         free: u64,
+    },
+    /// An operator would end the VM in the middle of a migration.
+    #[error(
+        "VM {name} takes part in {migration}: cancel that (rackferry cancel {migration}), or end the VM by --force"
+    )]
+    InMigration {
+        /// Name of the VM.
+        name: String,
+        /// The migration.
+        migration: MigrationId,
     },
     /// The agent's rules do not allow what was asked of the VM.
     #[error(transparent)]

@@ -173,17 +173,19 @@ impl VmManager {
         self.inner.concerned(act)
     }
 
-    /// Ends a VM whatever it does: the wish of its operator, never part of a migration. No error if there
-    /// is none.
+    /// Ends a VM: the wish of its operator, never part of a migration. No error if there is none. `force` ends it even if
+    /// it takes part in a migration.
     ///
     /// Cancel safe: once polled it is carried out.
     ///
     /// # Errors
-    /// It does not end.
-    pub async fn destroy(&self, name: &str) -> Result<(), VmError> {
+    /// [`VmError::InMigration`], or it does not end.
+    pub async fn destroy(&self, name: &str, force: bool) -> Result<(), VmError> {
         let name = name.to_owned();
         self.detached(async move |inner| {
             let Some((_busy, vm)) = inner.take(&name).await? else { return Ok(()) };
+            // With the name taken: a migration cannot begin meanwhile.
+            end::may_destroy(&name, &vm.status().standing, force)?;
             inner.end(&vm, vm.status().attached).await
         })
         .await
@@ -373,7 +375,7 @@ mod tests {
             sendable(vms.prepare_incoming(spec, MigrationId(1), 1));
             sendable(vms.list());
             sendable(vms.act(&act));
-            sendable(vms.destroy(""));
+            sendable(vms.destroy("", false));
             sendable(vm.write(Writing::Unmarked));
             sendable(vm.summary());
             sendable(vm.died());

@@ -129,7 +129,9 @@ async fn vms_survive_the_agent_and_are_adopted() {
         assert!(matches!(other, Err(VmError::Exists { .. })), "{other:?}");
         assert!(host.vms.act(&discard(1)).await.unwrap());
         assert!(!host.vms.act(&discard(1)).await.unwrap());
-        host.vms.destroy("running").await.unwrap();
+        let refused = host.vms.destroy("running", false).await;
+        assert!(matches!(refused, Err(VmError::InMigration { .. })), "{refused:?}");
+        host.vms.destroy("running", true).await.unwrap();
         assert!(host.leftovers().is_empty(), "{:?}", host.leftovers());
     }
 }
@@ -178,7 +180,7 @@ async fn a_vm_of_somebody_else_is_attached_to() {
         assert_eq!(host.reopen().await.adopted, ["other"]);
         let vm = host.vms.get("other").unwrap();
         assert_eq!(vm.run_state().await, VmState::Running);
-        host.vms.destroy("other").await.unwrap();
+        host.vms.destroy("other", false).await.unwrap();
         assert!(vm.is_dead() || eventually(|| vm.is_dead()).await);
     }
 }

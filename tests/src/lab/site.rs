@@ -280,20 +280,20 @@ impl<'a> Site<'a> {
     pub fn start_spec(&self, host: &Host, name: &str, spec: &str) -> Result<()> {
         let path = self.lab.folder().join(format!("{name}.toml"));
         fs::write(&path, spec)?;
-        self.order_agent(host, "start", &text(&path))
+        self.order_agent(host, &["start", &text(&path)])
     }
 
-    /// Ends a VM for good through its agent, or removes what is left of a dead one.
+    /// Ends a VM for good through its agent, or removes what is left of a dead one: also of one that died in a migration.
     pub fn destroy_vm(&self, host: &Host, name: &str) -> Result<()> {
-        self.order_agent(host, "destroy", name)
+        self.order_agent(host, &["destroy", name, "--yes", "--force"])
     }
 
-    fn order_agent(&self, host: &Host, order: &str, what: &str) -> Result<()> {
+    fn order_agent(&self, host: &Host, order: &[&str]) -> Result<()> {
         let mut command = self.settings.program("rackferry-agent");
-        command.arg("--config").arg(self.agent_config(host)).args(["vm", order, what]);
+        command.arg("--config").arg(self.agent_config(host)).arg("vm").args(order);
         let output = command.output()?;
         let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{order} {what}: {said}");
+        ensure!(output.status.success(), "{order:?}: {said}");
         Ok(())
     }
 

@@ -7,10 +7,24 @@ use tokio::time::timeout;
 use tracing::info;
 
 use super::Inner;
-use crate::vm::{Vm, VmError};
+use crate::vm::{Standing, Vm, VmError};
 
 /// A QEMU that was asked to quit ends within this, or is killed.
 const QUIT_LIMIT: Duration = Duration::from_secs(3);
+
+/// Whether an operator may end a VM: one that takes part in a migration only by force, for the copy may be the one that the
+/// other host counts on.
+///
+/// # Errors
+/// [`VmError::InMigration`].
+pub(super) fn may_destroy(name: &str, standing: &Standing, force: bool) -> Result<(), VmError> {
+    match standing.mark {
+        Some(mark) if !force => {
+            Err(VmError::InMigration { name: name.to_owned(), migration: mark.migration })
+        }
+        _ => Ok(()),
+    }
+}
 
 impl Inner {
     /// Ends QEMU and removes every trace. Called with the name taken.
@@ -45,5 +59,25 @@ impl Inner {
             return Err(VmError::NotOurs { name: vm.name().to_owned() });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vm::{Mark, MigrationId, Role, Side};
+
+    #[test]
+    fn a_vm_in_a_migration_ends_only_by_force() {
+        let mark = |side| Some(Mark { migration: MigrationId(7), generation: 2, side });
+        for (role, mark) in [(Role::Run, mark(Side::Source)), (Role::Incoming, mark(Side::Target))]
+        {
+            let standing = Standing { role, generation: 1, mark };
+            let refused = may_destroy("web", &standing, false).unwrap_err().to_string();
+            assert!(refused.contains("mig-7") && refused.contains("--force"), "{refused}");
+            assert!(may_destroy("web", &standing, true).is_ok());
+        }
+        let settled = Standing { role: Role::Run, generation: 1, mark: None };
+        assert!(may_destroy("web", &settled, false).is_ok());
     }
 }

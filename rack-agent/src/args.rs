@@ -1,0 +1,62 @@
+//! The command line of the agent as it is written.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(version, about = "The Rackferry agent of one host")]
+pub struct Args {
+    /// The settings file of the agent.
+    #[arg(long, default_value = "/etc/rackferry/agent.toml")]
+    pub config: PathBuf,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Orders to the agent that runs on this host.
+    #[command(subcommand)]
+    Vm(VmCommand),
+    /// Get the certificate of this host for a token of `rackferry token create`.
+    Join {
+        /// The token; better in the environment, where other users do not see it.
+        #[arg(long, env = "RACKFERRY_TOKEN", hide_env_values = true)]
+        token: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum VmCommand {
+    /// Start the VM of a spec file, or attach to it.
+    Start {
+        /// The spec file of the VM.
+        spec: PathBuf,
+    },
+    /// List the VMs of this host.
+    List,
+    /// End a VM for good.
+    Destroy {
+        /// The name of the VM.
+        name: String,
+        /// End it without asking; needed without a terminal.
+        #[arg(long, short)]
+        yes: bool,
+        /// End it even if it takes part in a migration.
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_holds() {
+        Args::command().debug_assert();
+    }
+}
