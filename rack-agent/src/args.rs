@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 #[command(version, about = "The Rackferry agent of one host")]
 pub struct Args {
     /// The settings file of the agent.
-    #[arg(long, default_value = "/etc/rackferry/agent.toml")]
+    #[arg(long, global = true, default_value = "/etc/rackferry/agent.toml")]
     pub config: PathBuf,
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -58,5 +58,22 @@ mod tests {
     #[test]
     fn the_definition_holds() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_settings_are_named_before_and_behind_a_subcommand() {
+        for line in [
+            "rackferry-agent --config a.toml vm list",
+            "rackferry-agent vm --config a.toml list",
+            "rackferry-agent vm list --config a.toml",
+            "rackferry-agent vm destroy web --config a.toml --yes",
+            "rackferry-agent join --token t --config a.toml",
+            "rackferry-agent --config a.toml",
+        ] {
+            let args = Args::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(args.config.to_str(), Some("a.toml"), "{line}");
+        }
+        let args = Args::try_parse_from(["rackferry-agent", "vm", "list"]).unwrap();
+        assert_eq!(args.config.to_str(), Some("/etc/rackferry/agent.toml"));
     }
 }
