@@ -131,7 +131,7 @@ pub struct Evacuate {
     /// What to move.
     #[command(flatten)]
     pub what: What,
-    /// Start without asking.
+    /// Start without asking; needed without a terminal, and with JSON.
     #[arg(long, short)]
     pub yes: bool,
     /// How to wait.
@@ -169,7 +169,7 @@ pub struct Restore {
     /// How to move.
     #[command(flatten)]
     pub how: How,
-    /// Start without asking.
+    /// Start without asking; needed without a terminal, and with JSON.
     #[arg(long, short)]
     pub yes: bool,
     /// How to wait.

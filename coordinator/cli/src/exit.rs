@@ -87,6 +87,11 @@ pub enum Failure {
     /// The user said no.
     #[error("nothing was started")]
     Declined,
+    /// The command would ask, and cannot.
+    #[error(
+        "{0} asks before it starts, and cannot without a terminal or with JSON: say --yes to start without asking"
+    )]
+    NotConfirmed(&'static str),
     /// There is no certificate to show.
     #[error(
         "there is no certificate in {0}: an admin makes one by `rackferry issue`; name its folder by --tls DIR or \
@@ -124,6 +129,7 @@ impl Failure {
             | Self::Name(_)
             | Self::Evacuation(_)
             | Self::Migration(_)
+            | Self::NotConfirmed(_)
             | Self::Inventory(_)
             | Self::PlanFile(_)
             | Self::File { .. }

@@ -303,7 +303,7 @@ async fn a_plan_that_leaves_vms_out_is_4_and_keeps_them_in_its_file() {
 
 #[tokio::test]
 async fn bringing_back_has_its_codes() {
-    let restore = ["restore", "evac-7"];
+    let restore = ["restore", "evac-7", "--yes"];
     for (acts, code) in [
         (Acts::End(EvacuationState::Done, 0), 0),
         (Acts::Refuse(Reason::EvacuationRunning), 3),
@@ -314,7 +314,7 @@ async fn bringing_back_has_its_codes() {
         assert_eq!(rackferry(&serve(acts).await, &restore).await.status.code(), Some(code));
     }
     let address = serve(Acts::Keep).await;
-    assert_eq!(rackferry(&address, &["restore", "mig-7"]).await.status.code(), Some(2));
+    assert_eq!(rackferry(&address, &["restore", "mig-7", "--yes"]).await.status.code(), Some(2));
     let output = rackferry(&address, &[&restore[..], &["--output", "json"]].concat()).await;
     let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&value["result_code"], &value["staying"][0]["vm"]), (&4.into(), &"db-3".into()));
@@ -377,6 +377,24 @@ async fn wrong_usage_is_2() {
     assert_eq!(output.status.code(), Some(2));
     let output = rackferry(&serve(Acts::Never).await, &["cancel", "nonsense"]).await;
     assert_eq!(output.status.code(), Some(2));
+}
+
+#[tokio::test]
+async fn without_a_terminal_what_asks_needs_yes() {
+    let address = serve(Acts::End(EvacuationState::Done, 0)).await;
+    for (args, says) in [
+        (&["evacuate", "r1", "--to", "r2"][..], "evacuate asks"),
+        (&["drain", "r1", "--to", "r2", "--detach"], "evacuate asks"),
+        (&["evacuate", "r1", "--to", "r2", "--output", "json"], "evacuate asks"),
+        (&["restore", "evac-7"], "restore asks"),
+    ] {
+        let output = rackferry(&address, args).await;
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?} {said}");
+        assert!(said.contains(says) && said.contains("--yes"), "{args:?} {said}");
+        let output = rackferry(&address, &[args, &["--yes"]].concat()).await;
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+    }
 }
 
 #[tokio::test]

@@ -52,7 +52,8 @@ impl ResultCode {
             Self::Done => "done; of an evacuation: its sources are empty",
             Self::Unexpected => "unexpected error",
             Self::Usage => {
-                "wrong usage, a name that does not exist, an inventory file with mistakes, or a plan file that was changed"
+                "wrong usage, no `--yes` where the command cannot ask, a name that does not exist, an inventory file with \
+                 mistakes, or a plan file that was changed"
             }
             Self::NotFeasible => {
                 "not possible now: VM busy or not movable, agent not connected, does not fit, target cordoned, \

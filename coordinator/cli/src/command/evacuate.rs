@@ -1,13 +1,11 @@
 //! evacuate: show the plan, ask, start, wait.
 
-use std::io::{BufRead, IsTerminal, Write};
-
 use rackferry_proto::{
     Reason,
     v1::{CreateEvacuationRequest, CreateEvacuationResponse, Evacuation, StayingVm},
 };
 
-use super::{Context, request_id, watch};
+use super::{Context, confirm, request_id, watch};
 use crate::{
     args::{Evacuate, Follow},
     client::Client,
@@ -17,7 +15,7 @@ use crate::{
 
 pub async fn run(context: &Context, args: Evacuate) -> Result<Code, Failure> {
     let request = args.what.request(request_id(args.wait.request_id));
-    if asks(context, args.yes) {
+    if !args.yes {
         let plan = CreateEvacuationRequest { validate_only: true, ..request.clone() };
         let Some(plan) = create(context, plan).await? else { return Ok(Code::Done) };
         let evacuation = plan.evacuation.ok_or(Failure::Answer("evacuation"))?;
@@ -25,7 +23,7 @@ pub async fn run(context: &Context, args: Evacuate) -> Result<Code, Failure> {
         if !plan.blocked.is_empty() {
             return Ok(Code::NotFeasible);
         }
-        agree()?;
+        confirm::agree()?;
     }
     start(context, request, &args.wait.follow).await
 }
@@ -78,21 +76,4 @@ pub async fn create(
             Ok(None)
         }
     }
-}
-
-/// Whether the plan is shown first: only an interactive user can still decline.
-pub fn asks(context: &Context, yes: bool) -> bool {
-    !yes && context.is_interactive() && std::io::stdin().is_terminal()
-}
-
-/// Asks whether to start.
-///
-/// # Errors
-/// [`Failure::Declined`] if not.
-pub fn agree() -> Result<(), Failure> {
-    eprint!("Start? [y/N] ");
-    std::io::stderr().flush()?;
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer)?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(Failure::Declined) }
 }

@@ -4,6 +4,7 @@ mod cancel;
 mod certificates;
 mod check;
 mod cluster;
+mod confirm;
 mod doctor;
 mod evacuate;
 mod follow;
@@ -57,6 +58,7 @@ pub async fn run(args: Args) -> Result<Code, Failure> {
         Command::Man { out } => return manual::pages(out.as_deref()),
         _ => {}
     }
+    confirm::check(&command, output)?;
     let coordinators = Coordinators { addresses, tls: certificates::own(tls.as_deref())? };
     // The cluster can be shown without a leader, too.
     let client = match command {

@@ -3,7 +3,7 @@
 use rackferry_model::EvacuationId;
 use rackferry_proto::v1::{RestoreEvacuationRequest, RestoreEvacuationResponse};
 
-use super::{Context, evacuate, request_id};
+use super::{Context, confirm, evacuate, request_id};
 use crate::{
     args::Restore,
     client::Client,
@@ -21,8 +21,7 @@ pub async fn run(context: &Context, args: Restore) -> Result<Code, Failure> {
         request_id: request_id(args.wait.request_id),
         validate_only: false,
     };
-    let asks = evacuate::asks(context, args.yes);
-    if asks {
+    if !args.yes {
         let plan = RestoreEvacuationRequest { validate_only: true, ..request.clone() };
         let plan = restore(context, plan).await?;
         let evacuation = plan.evacuation.ok_or(Failure::Answer("evacuation"))?;
@@ -30,11 +29,11 @@ pub async fn run(context: &Context, args: Restore) -> Result<Code, Failure> {
         if !plan.blocked.is_empty() {
             return Ok(Code::NotFeasible);
         }
-        evacuate::agree()?;
+        confirm::agree()?;
     }
     let answer = restore(context, request).await?;
     let evacuation = answer.evacuation.ok_or(Failure::Answer("evacuation"))?;
-    if !asks && !answer.staying.is_empty() {
+    if args.yes && !answer.staying.is_empty() {
         eprintln!("{}", render::plan::staying(&answer.staying));
     }
     evacuate::follow(context, &evacuation, &answer.staying, &args.wait.follow).await

@@ -40,7 +40,7 @@ pub fn run(say: impl Fn(&str)) -> Result<String> {
     let fleet = Fleet::new(&lab, &plan);
     fleet.boot(&site)?;
     let mut report = Report::new(&plan);
-    say("rackferry evacuate a --to b");
+    say("rackferry evacuate a --to b --yes");
     report.methods.push(fleet.rackferry(&site, Method::Rack, Call::Shown)?);
     say("and back to rack a, the same VMs over the same link, with stock QEMU");
     fleet.stop_daemons(&mut site)?;
