@@ -54,7 +54,8 @@ fn certificate(expires: i64, now: Duration) -> Option<Problem> {
     (left < CERTIFICATE_LEFT).then(|| Problem {
         code: ProblemCode::Certificate.into(),
         cause: format!("the coordinator's certificate ends in {} days", left.as_secs() / 86_400),
-        fix: "make it a new one: rackferry issue coordinator NAME --ca DIR".to_owned(),
+        fix: "where the CA is: rackferry issue coordinator NAME --ca DIR; copy the new folder to the coordinator's tls.dir"
+            .to_owned(),
         ..Problem::default()
     })
 }

@@ -19,7 +19,8 @@ fn told(problems: &[Problem]) -> Vec<(ProblemCode, String)> {
 
 fn found(desk: &Desk) -> Vec<(ProblemCode, String)> {
     let problems = desk.fleet.problems(VERSION);
-    assert!(problems.iter().all(|one| !one.cause.is_empty() && !one.fix.is_empty()));
+    assert!(problems.iter().all(|one| !one.cause.is_empty()));
+    problems.iter().for_each(names_what_there_is);
     told(&problems)
 }
 
@@ -42,6 +43,56 @@ fn beside(copy: VmReport) -> Desk {
     desk.connect("b1", "b", "boot-b", vec![copy]);
     desk.told();
     desk
+}
+
+/// The advice about the most urgent problem.
+fn advice(desk: &Desk) -> String {
+    desk.fleet.problems(VERSION)[0].fix.clone()
+}
+
+/// Every command that an advice may name.
+const COMMANDS: [&str; 10] = [
+    "rackferry-agent vm list",
+    "rackferry-agent vm destroy",
+    "rackferry-agent join",
+    "rackferry doctor --repair",
+    "rackferry inventory import FILE",
+    "rackferry token create",
+    "systemctl start rackferry-agent",
+    "systemctl restart rackferry-agent",
+    "systemctl restart rackferry-coordinator",
+    "journalctl -u rackferry-agent",
+];
+
+/// An advice names a command or a file, and no command that is none.
+fn names_what_there_is(one: &Problem) {
+    let fix = &one.fix;
+    let names_one = COMMANDS.iter().any(|command| fix.contains(command));
+    assert!(names_one || one.kind == ProblemCode::QemuSilent && fix.contains("qemu.log"), "{fix}");
+    for program in ["rackferry ", "rackferry-agent ", "systemctl ", "journalctl "] {
+        for (at, _) in fix.match_indices(program) {
+            let known = COMMANDS.iter().any(|command| fix[at..].starts_with(command));
+            assert!(known, "{fix}");
+        }
+    }
+}
+
+#[test]
+fn advice_names_commands_with_their_arguments() {
+    let marked = beside(copy("web", RunState::Dead));
+    assert!(advice(&marked).ends_with("on b1: rackferry-agent vm destroy web --force"));
+    let unmarked = beside(vm("web", RunState::Loaded));
+    assert!(advice(&unmarked).ends_with("on b1: rackferry-agent vm destroy web"));
+    let twice = beside(vm("web", RunState::Running));
+    let fix = advice(&twice);
+    assert!(fix.contains("on a1 and on b1: rackferry-agent vm list"), "{fix}");
+    assert!(fix.contains("rackferry-agent vm destroy web"), "{fix}");
+
+    let mut desk = Desk::new();
+    let a = desk.connect("a1", "a", "boot-a", vec![vm("web", RunState::Running)]);
+    desk.connect("b1", "b", "boot-b", vec![]);
+    desk.handle(Event::Disconnected(a));
+    assert!(advice(&desk).starts_with("on a1: systemctl start rackferry-agent"));
 }
 
 #[test]
@@ -178,7 +229,9 @@ fn hosts_that_are_not_as_they_should_be_are_told() {
             (ProblemCode::HostElsewhere, "c1".to_owned()),
         ]
     );
-    let newer = told(&desk.fleet.problems("0.2.0"));
+    let newer = desk.fleet.problems("0.2.0");
+    newer.iter().for_each(names_what_there_is);
+    let newer = told(&newer);
     assert!(newer.contains(&(ProblemCode::AgentVersion, "b1".to_owned())), "{newer:?}");
     assert!(
         !newer.contains(&(ProblemCode::AgentVersion, "a1".to_owned())),

@@ -18,9 +18,9 @@ pub async fn findings(agent: &Agent, name: &str) -> (Vec<v1::Finding>, Vec<Strin
     let mut findings = Vec::new();
     if state != VmState::Running {
         let fix = match state {
-            VmState::Paused => "resume it, or stop it and start it elsewhere",
-            VmState::Dead => "remove it: rackferry-agent vm destroy",
-            _ => "wait until it runs",
+            VmState::Paused => "resume it, or stop it and start it elsewhere".to_owned(),
+            VmState::Dead => format!("remove it: rackferry-agent vm destroy {}", vm.name()),
+            _ => "wait until it runs".to_owned(),
         };
         findings.push(blocks(FindingCode::VmState, format!("it is {state}"), fix));
     }

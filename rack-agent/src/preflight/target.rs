@@ -52,10 +52,12 @@ pub async fn findings(agent: &Agent, order: &v1::CheckTarget) -> Vec<v1::Finding
 fn room(agent: &Agent, spec: &VmSpec) -> Vec<v1::Finding> {
     let mut findings = Vec::new();
     if let Ok(vm) = agent.vms().get(spec.name()) {
-        let what =
-            if vm.status().standing.role == Role::Run { "VM" } else { "copy that is arriving" };
+        let runs = vm.status().standing.role == Role::Run;
+        let what = if runs { "VM" } else { "copy that is arriving" };
         let cause = format!("there is a {what} of that name already");
-        let fix = "wait for it, or remove it if it is not needed: rackferry-agent vm destroy";
+        let force = if runs { "" } else { " --force" };
+        let remove = format!("rackferry-agent vm destroy {}{force}", vm.name());
+        let fix = format!("wait for it, or remove it if it is not needed: {remove}");
         findings.push(blocks(FindingCode::NameTaken, cause, fix));
     }
     let (need, free) = (spec.memory_bytes(), agent.vms().memory_free_bytes());

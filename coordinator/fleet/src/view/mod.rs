@@ -1,5 +1,6 @@
 //! What clients see. Nothing here changes what is decided.
 
+mod advice;
 pub(crate) mod problems;
 pub(crate) mod published;
 mod rows;

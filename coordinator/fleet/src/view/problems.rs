@@ -1,5 +1,6 @@
 //! What is not as it should be, for the operator, and what of it can be put right without asking a human.
 
+use super::advice;
 use crate::{
     Effect, Fleet, HostName, Listed, MigrationRecord, Moment, Order, Phase, ProblemCode, RunState,
     Standing, VmName, VmReport,
@@ -22,10 +23,6 @@ pub struct Problem {
     pub repairable: bool,
 }
 
-/// What to do about two copies of which one should not be.
-const LOOK: &str =
-    "look at both hosts, and stop the copy that is older: rackferry-agent vm destroy";
-
 impl Fleet {
     /// Everything that is not as it should be, the most urgent first. `version` is the coordinator's.
     pub fn problems(&self, version: &str) -> Vec<Problem> {
@@ -34,7 +31,7 @@ impl Fleet {
             found.extend(agent.vms.values().filter_map(|vm| self.copy_problem(host, vm)));
             if agent.version != version {
                 let cause = format!("its agent is {}, the coordinator {version}", agent.version);
-                let fix = "update the older one".to_owned();
+                let fix = advice::other_version(host);
                 found.push(about(ProblemCode::AgentVersion, host, cause, fix));
             }
         }
@@ -76,19 +73,19 @@ impl Fleet {
                 Phase::OwnerUnknown if self.live.get(id).is_some_and(|live| live.conflict) => (
                     ProblemCode::OwnerUncertain,
                     format!("{id}: {source} and {target} both say they run it, or neither does"),
-                    LOOK.to_owned(),
+                    advice::two_copies(vm, source, target),
                 ),
                 Phase::OwnerUnknown => (
                     ProblemCode::OwnerUncertain,
                     format!(
                         "{id}: it passes to {target}, and {source} does not say that it stopped"
                     ),
-                    format!("start the agent of {source}; do not start the VM by hand"),
+                    advice::start_agent(source) + "; do not start the VM by hand",
                 ),
                 Phase::PausedRecoverable => (
                     ProblemCode::Halted,
                     format!("{id}: it is stopped, and its owner {target} has no agent"),
-                    format!("start the agent of {target}"),
+                    advice::start_agent(target),
                 ),
                 _ => return None,
             };
@@ -98,9 +95,9 @@ impl Fleet {
     }
 
     fn stray(&self, vm: &VmName, host: &HostName) -> Problem {
-        let owner = self.store.vms().get(vm).map_or("no host", |vm| vm.owner.as_str());
+        let owner = self.store.vms().get(vm).map_or(host, |vm| &vm.owner);
         let cause = format!("it runs here, and {owner} owns it");
-        let fix = LOOK.to_owned();
+        let fix = advice::two_copies(vm, owner, host);
         Problem { vm: Some(vm.clone()), ..about(ProblemCode::Astray, host, cause, fix) }
     }
 
@@ -118,15 +115,14 @@ impl Fleet {
             RunState::Unknown => (
                 ProblemCode::QemuSilent,
                 "its QEMU does not answer its agent".to_owned(),
-                "wait; if it stays so, look at its qemu.log".to_owned(),
+                advice::silent_qemu(&vm.name, host),
             ),
             // It has ended; that is no problem.
             RunState::Dead if owner.is_none_or(|owner| owner == host) => return None,
             state if owner == Some(host) => (
                 ProblemCode::Halted,
                 format!("its only copy {}, and no move goes on", what(state)),
-                "wait 10 s; if it stays so, look at the logs of the agent and the coordinator"
-                    .to_owned(),
+                advice::only_copy(host),
             ),
             state => {
                 let there = owner.map_or("no host owns the VM".to_owned(), |owner| {
@@ -135,10 +131,7 @@ impl Fleet {
                 let fix = if self.removal(host, vm).is_some() {
                     "rackferry doctor --repair".to_owned()
                 } else {
-                    format!(
-                        "if the VM runs elsewhere or is not needed: rackferry-agent vm destroy {} on {host}",
-                        vm.name
-                    )
+                    advice::unneeded_copy(&vm.name, host, vm.migration.is_some())
                 };
                 let cause = format!("a copy is left that {}; {there}", what(state));
                 (ProblemCode::Leftover, cause, fix)
@@ -188,20 +181,19 @@ impl Fleet {
                     "its agent is not connected, for {seconds} s at least; it owns {} VMs",
                     view.vms
                 );
-                let fix = "start the agent, or look into its log".to_owned();
+                let fix = advice::find_agent(host);
                 found.push(about(ProblemCode::AgentAway, host, cause, fix));
             }
             match view.listed {
                 Listed::NoInventory | Listed::Yes => {}
                 Listed::No => {
                     let cause = "the inventory does not have it".to_owned();
-                    let fix = "add it to the file, and import that: rackferry inventory import";
-                    found.push(about(ProblemCode::HostUnlisted, host, cause, fix.to_owned()));
+                    found.push(about(ProblemCode::HostUnlisted, host, cause, advice::list_host()));
                 }
                 Listed::Elsewhere(rack) => {
                     let cause =
                         format!("it says it is in rack {}, the inventory says {rack}", view.rack);
-                    let fix = "correct the agent's settings, or the inventory".to_owned();
+                    let fix = advice::other_rack(host);
                     found.push(about(ProblemCode::HostElsewhere, host, cause, fix));
                 }
             }
@@ -211,9 +203,8 @@ impl Fleet {
             for host in hosts.iter().filter(|host| !self.store.hosts().contains_key(*host)) {
                 let cause =
                     format!("the inventory has it in rack {rack}, and no agent of it was here");
-                let fix = "let it join: rackferry token create, rackferry-agent join; or take it out of the \
-                           inventory";
-                found.push(about(ProblemCode::HostMissing, host, cause, fix.to_owned()));
+                let fix = advice::missing_host(host);
+                found.push(about(ProblemCode::HostMissing, host, cause, fix));
             }
         }
         found
