@@ -199,7 +199,14 @@ impl<'a> Leadership<'a> {
 
     fn connect(&mut self, hello: Hello, orders: Orders, reply: oneshot::Sender<Link>) {
         tracing::info!(host = %hello.host, rack = %hello.rack, vms = hello.vms.len(), "agent");
-        let admission = self.leader.connect(hello, now());
+        let admission = match self.leader.connect(hello, now()) {
+            Ok(admission) => admission,
+            Err(refusal) => {
+                // An agent that is gone needs no reason.
+                let _ = orders.try_send(Err(convert::refusal(&refusal)));
+                return;
+            }
+        };
         self.driver.last_connection = admission.connection;
         if let Some(void) = admission.void {
             self.links.remove(&void);

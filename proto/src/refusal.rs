@@ -31,6 +31,10 @@ pub const fn grpc_code(reason: Reason) -> Code {
         | Reason::VmBusy
         | Reason::VmNotMovable
         | Reason::HostDisconnected
+        | Reason::HostConnected
+        | Reason::HostInUse
+        | Reason::InstallationRefused
+        | Reason::VmMayRun
         | Reason::DoesNotFit
         | Reason::KeptApart
         | Reason::NothingToMove

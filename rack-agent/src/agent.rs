@@ -143,6 +143,7 @@ impl Agent {
             memory_bytes: config.guest_memory_mib * MIB as u64,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             boot_id: self.inner.boot_id.clone(),
+            installation_id: self.inner.vms.installation().to_owned(),
             vms: self.inner.vms.list().await.into_iter().map(convert::vm_state).collect(),
         }
     }

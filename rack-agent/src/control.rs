@@ -169,6 +169,8 @@ pub fn name_of(order: &Down) -> &'static str {
         Down::ReleaseSource(_) => "release source",
         Down::SetRate(_) => "set rate",
         Down::ForceSwitchover(_) => "force switchover",
+        Down::ForgetVm(_) => "forget VM",
+        Down::KeepDead(_) => "keep dead VM",
         Down::CheckSource(_) => "check source",
         Down::CheckTarget(_) => "check target",
     }

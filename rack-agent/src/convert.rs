@@ -53,6 +53,8 @@ pub fn order(order: Down) -> Option<Order<Wire>> {
         Down::ForceSwitchover(o) => Order::ForceSwitchover(id(&o.migration_id)?),
         Down::ResumeTarget(o) => Order::ResumeTarget(id(&o.migration_id)?, o.generation),
         Down::DiscardTarget(o) => Order::DiscardTarget(id(&o.migration_id)?, o.reason),
+        Down::KeepDead(o) => Order::KeepDead(id(&o.migration_id)?, o.generation),
+        Down::ForgetVm(o) => Order::Forget(o.vm),
         Down::ReleaseSource(o) => Order::ReleaseSource {
             migration: id(&o.migration_id)?,
             generation: o.generation,
@@ -158,6 +160,7 @@ pub fn vm_state(vm: VmSummary) -> v1::VmState {
         qemu_version: vm.qemu_version,
         machine_type: vm.machine,
         spec_toml: vm.spec_toml,
+        may_have_run: vm.may_have_run,
     }
 }
 

@@ -19,7 +19,7 @@ use crate::agent::Agent;
 use crate::convert::{self, Wire};
 use crate::metrics::{self, Meter};
 use crate::preflight;
-use crate::vm::{Side, Vm, VmError, VmSpec};
+use crate::vm::{Side, Vm, VmError, VmSpec, Writing};
 
 /// Commands and notices of one session that wait; there are never more than a handful.
 pub const SESSION_QUEUE: usize = 32;
@@ -86,6 +86,14 @@ pub async fn act(agent: &Agent, act: Act) -> Event<Wire> {
     Event::Acted(act, acted.map_err(|error| error.to_string()))
 }
 
+/// Removes what is left of a dead VM, as the coordinator says.
+pub async fn forget(agent: &Agent, vm: &str) {
+    match agent.vms().forget(vm).await {
+        Ok(()) => info!(vm, "forgotten"),
+        Err(error) => warn!(vm, %error, "not forgotten"),
+    }
+}
+
 /// The source of an expected VM has called: a target session, from its first frame to its last.
 pub async fn receive(
     agent: &Agent,
@@ -114,11 +122,14 @@ pub async fn receive(
         socket: vm.migrate_socket(),
         placed: placed(agent, &rack, &vm),
     };
-    let parts = TargetParts { qmp: vm.qmp(), rack };
+    let parts = TargetParts { qmp: vm.qmp(), rack, let_run: vm.let_run() };
     let watched = vm.clone();
     let died = async move { watched.died().await };
+    let written = vm.clone();
+    let about_to_run =
+        async move { written.write(Writing::AboutToRun).await.map_err(|error| error.to_string()) };
     let mut meter = Meter::new(Side::Target);
-    let report = target::run(spec, parts, (reader, writer), died, queue).await;
+    let report = target::run(spec, parts, (reader, writer), died, about_to_run, queue).await;
     meter.read(&report.totals);
     metrics::migration_ended(Side::Target, target_word(&report.outcome));
     info!(%id, figures = ?report.totals.fields(), "received");

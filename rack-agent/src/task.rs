@@ -231,6 +231,9 @@ impl Task {
                     source.pace.set(rate.unwrap_or(0));
                 }
             }
+            Effect::Forget(vm) => {
+                tokio::spawn(async move { moves::forget(&agent, &vm).await });
+            }
             Effect::Report => {
                 let up = self.up.clone();
                 self.report = Some(Box::pin(async move {

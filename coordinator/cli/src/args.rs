@@ -96,10 +96,10 @@ pub enum Command {
     /// Import, show or check the inventory of racks, hosts and links.
     #[command(subcommand)]
     Inventory(Inventory),
-    /// List VMs.
+    /// List VMs, or forget dead ones.
     #[command(subcommand)]
     Vm(Vm),
-    /// List hosts.
+    /// List hosts, declare them dead, or forget them.
     #[command(subcommand)]
     Host(Host),
     /// Show or change the cluster of coordinators.
@@ -405,6 +405,11 @@ pub enum Vm {
         #[arg(long, default_value = "")]
         host: String,
     },
+    /// Forget a VM whose QEMU is gone; its host removes what is left of it.
+    Forget {
+        /// The VM.
+        vm: String,
+    },
 }
 
 /// Hosts.
@@ -415,6 +420,22 @@ pub enum Host {
         /// Rack to list; default: all racks.
         #[arg(long, default_value = "")]
         rack: String,
+    },
+    /// Declare a host dead for good: VMs that ran there have ended, and no older copy of them goes on.
+    ///
+    /// Only for a host that is powered off: a VM that still runs there would run twice. The host's installation is not let
+    /// in again; a new one with its name is.
+    DeclareDead {
+        /// The host.
+        host: String,
+        /// Do not ask; needed without a terminal, and with JSON.
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Forget a host that was declared dead and owns no VM.
+    Forget {
+        /// The host.
+        host: String,
     },
 }
 

@@ -33,6 +33,27 @@ impl InventoryService for Played {
         Err(refuse(Reason::NotPermitted, "this is for another role"))
     }
 
+    async fn declare_host_dead(
+        &self,
+        _: Request<v1::DeclareHostDeadRequest>,
+    ) -> Result<Response<v1::DeclareHostDeadResponse>, Status> {
+        Err(older())
+    }
+
+    async fn forget_host(
+        &self,
+        _: Request<v1::ForgetHostRequest>,
+    ) -> Result<Response<v1::ForgetHostResponse>, Status> {
+        Err(older())
+    }
+
+    async fn forget_vm(
+        &self,
+        _: Request<v1::ForgetVmRequest>,
+    ) -> Result<Response<v1::ForgetVmResponse>, Status> {
+        Err(older())
+    }
+
     async fn list_problems(
         &self,
         _: Request<v1::ListProblemsRequest>,

@@ -95,6 +95,31 @@ impl InventoryService for Fake {
         Ok(Response::new(ListVmsResponse::default()))
     }
 
+    async fn declare_host_dead(
+        &self,
+        request: Request<v1::DeclareHostDeadRequest>,
+    ) -> Result<Response<v1::DeclareHostDeadResponse>, Status> {
+        self.admit()?;
+        let host = v1::Host { name: request.into_inner().host, vms: 3, ..v1::Host::default() };
+        Ok(Response::new(v1::DeclareHostDeadResponse { host: Some(host) }))
+    }
+
+    async fn forget_host(
+        &self,
+        _: Request<v1::ForgetHostRequest>,
+    ) -> Result<Response<v1::ForgetHostResponse>, Status> {
+        self.admit()?;
+        Ok(Response::new(v1::ForgetHostResponse {}))
+    }
+
+    async fn forget_vm(
+        &self,
+        _: Request<v1::ForgetVmRequest>,
+    ) -> Result<Response<v1::ForgetVmResponse>, Status> {
+        self.admit()?;
+        Ok(Response::new(v1::ForgetVmResponse {}))
+    }
+
     async fn list_problems(
         &self,
         _: Request<ListProblemsRequest>,

@@ -160,7 +160,7 @@ async fn a_timeout_is_6_and_the_migration_goes_on() {
 }
 
 #[tokio::test]
-async fn an_uncertain_owner_is_8_at_once() {
+async fn an_uncertain_owner_is_8_after_a_while() {
     let stuck = Some((Phase::OwnerUnknown, MigrationEnd::Unspecified));
     let (output, watches) = migrate(stuck, &[]).await;
     assert_eq!((output.status.code(), watches), (Some(8), 1), "{output:?}");

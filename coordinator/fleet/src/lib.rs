@@ -74,6 +74,6 @@ pub use topology::{Lane, Link, LinkLimit, Route, Topology};
 /// The vocabulary of [`rackferry_model`] that the fleet speaks.
 pub use rackferry_model::{
     BootId, Compress, Condition, Connection, Counters, Crossing, Dedup, Disruption, End,
-    EvacuationId, EvacuationState, Generation, HostId, HostName, LinkName, MigrationId,
-    MoveOptions, Outcome, Phase, ProblemCode, RackName, RunState, VmName, WaitCode,
+    EvacuationId, EvacuationState, Generation, HostId, HostName, Installation, LinkName,
+    MigrationId, MoveOptions, Outcome, Phase, ProblemCode, RackName, RunState, VmName, WaitCode,
 };

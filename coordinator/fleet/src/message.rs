@@ -1,8 +1,8 @@
 //! What comes in (events) and what goes out (effects).
 
 use crate::{
-    BootId, Change, Connection, Counters, Crossing, Generation, HostId, HostName, MigrationId,
-    MoveOptions, Outcome, RackName, RunState, VmName,
+    BootId, Change, Connection, Counters, Crossing, Generation, HostId, HostName, Installation,
+    MigrationId, MoveOptions, Outcome, RackName, RunState, VmName,
 };
 
 /// Something that happened at an agent.
@@ -34,6 +34,8 @@ pub struct Hello {
     pub agent_version: String,
     /// Its start.
     pub boot: BootId,
+    /// Its installation; none if it is from before these were told apart.
+    pub installation: Option<Installation>,
     /// Every VM on the host.
     pub vms: Vec<VmReport>,
 }
@@ -55,6 +57,8 @@ pub struct VmReport {
     pub machine_type: String,
     /// How to start it elsewhere; empty if the agent does not know.
     pub spec_toml: String,
+    /// Its guest may have run on this host, so that other copies may be older. Agents before this was known say false.
+    pub may_have_run: bool,
 }
 
 /// What an agent says after it introduced itself.
@@ -166,6 +170,10 @@ pub struct Notice {
 pub enum Order {
     /// It is accepted.
     Welcome(HostId),
+    /// A VM died where it belongs: it takes part in the migration no more.
+    KeepDead(MigrationId, Generation),
+    /// Remove what is left of a VM that is dead and takes part in no migration.
+    ForgetVm(VmName),
     /// The live agents of its rack.
     RackView {
         /// Rises with every change.

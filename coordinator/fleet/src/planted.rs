@@ -35,6 +35,12 @@ pub enum PlantedBug {
     SaysBeforeDurable,
     /// A leader does not ask whether it still leads before it gives an order without a write.
     NoBarrier,
+    /// A copy that died after it may have run is taken for one that is gone: its source goes on with old memory.
+    DiedIsGone,
+    /// Another installation may speak for a host.
+    ClonesAdmitted,
+    /// What arrived at a host that was declared dead is taken for a copy that never ran.
+    DeadIsGone,
     /// The end of a move releases nothing that waited for it.
     ForgetsWaiting,
 }

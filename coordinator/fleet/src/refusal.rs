@@ -60,6 +60,26 @@ pub enum Refusal {
     /// A host that is needed has no connected agent.
     #[error("the agent of {0} is not connected")]
     Disconnected(HostName),
+    /// A host that is to be declared dead has a connected agent.
+    #[error("the agent of {0} is connected: it is not dead")]
+    Connected(HostName),
+    /// An agent's installation is not the one that speaks for its host.
+    #[error(
+        "another installation speaks for {0}: is this a clone, or was its state directory replaced? If that host is dead \
+         for good: rackferry host declare-dead {0}"
+    )]
+    Installation(HostName),
+    /// An agent speaks for a host that was declared dead.
+    #[error("{0} was declared dead: only a new installation may speak for it")]
+    DeclaredDead(HostName),
+    /// The host cannot be forgotten, and why.
+    #[error("{0} cannot be forgotten: {1}")]
+    HostInUse(HostName, String),
+    /// The VM may run at its owner, or elsewhere.
+    #[error(
+        "VM {0} may run, or {1} does not say that it is dead; end it first: rackferry-agent vm destroy"
+    )]
+    VmMayRun(VmName, HostName),
     /// What was planned is not as it was.
     #[error("not as planned any more: {}; make a new plan", shorten(.0))]
     PlanChanged(Vec<Difference>),

@@ -28,6 +28,10 @@ pub fn hello(message: v1::Hello) -> Result<Hello, Invalid> {
         memory_bytes: message.memory_bytes,
         agent_version: message.agent_version,
         boot: name(message.boot_id, "boot_id")?.as_str().into(),
+        installation: match message.installation_id.as_str() {
+            "" => None,
+            _ => Some(name(message.installation_id, "installation_id")?.as_str().into()),
+        },
         vms: vms(message.vms)?,
     })
 }
@@ -99,6 +103,7 @@ fn vm(state: v1::VmState) -> Result<VmReport, Invalid> {
         qemu_version: state.qemu_version,
         machine_type: state.machine_type,
         spec_toml: state.spec_toml,
+        may_have_run: state.may_have_run,
     })
 }
 

@@ -1,6 +1,6 @@
 //! What agents are told.
 
-use rackferry_fleet::{Member, MigrationId, Order};
+use rackferry_fleet::{Generation, Member, MigrationId, Order};
 use rackferry_proto::v1::{self, ConnectResponse, connect_response::Message};
 
 use crate::key::DomainKey;
@@ -15,6 +15,10 @@ fn message(order: Order, key: &DomainKey) -> Message {
         Order::Welcome(id) => {
             Message::Welcome(v1::Welcome { host_id: id.0, domain_key: key.expose().to_vec() })
         }
+        Order::KeepDead(migration, generation) => {
+            Message::KeepDead(keep_dead(migration, generation))
+        }
+        Order::ForgetVm(vm) => Message::ForgetVm(v1::ForgetVm { vm: vm.to_string() }),
         Order::RackView { epoch, members, open } => Message::RackView(v1::RackView {
             epoch,
             members: members.into_iter().map(member).collect(),
@@ -63,23 +67,38 @@ fn message(order: Order, key: &DomainKey) -> Message {
             })
         }
         Order::Cancel(migration, reason) => Message::Cancel(cancel(migration, reason)),
-        Order::ResumeTarget(migration, generation) => Message::ResumeTarget(v1::ResumeTarget {
-            migration_id: migration.to_string(),
-            generation: generation.0,
-        }),
-        Order::DiscardTarget(migration, reason) => Message::DiscardTarget(v1::DiscardTarget {
-            migration_id: migration.to_string(),
-            reason,
-        }),
+        Order::ResumeTarget(migration, generation) => {
+            Message::ResumeTarget(resume_target(migration, generation))
+        }
+        Order::DiscardTarget(migration, reason) => {
+            Message::DiscardTarget(discard_target(migration, reason))
+        }
         Order::SwitchoverGrant(migration) => Message::SwitchoverGrant(grant(migration)),
         Order::ReleaseSource { migration, generation, resume } => {
-            Message::ReleaseSource(v1::ReleaseSource {
-                migration_id: migration.to_string(),
-                generation: generation.0,
-                resume,
-            })
+            Message::ReleaseSource(release_source(migration, generation, resume))
         }
     }
+}
+
+fn keep_dead(migration: MigrationId, generation: Generation) -> v1::KeepDead {
+    v1::KeepDead { migration_id: migration.to_string(), generation: generation.0 }
+}
+
+fn resume_target(migration: MigrationId, generation: Generation) -> v1::ResumeTarget {
+    v1::ResumeTarget { migration_id: migration.to_string(), generation: generation.0 }
+}
+
+fn release_source(
+    migration: MigrationId,
+    generation: Generation,
+    resume: bool,
+) -> v1::ReleaseSource {
+    let (migration_id, generation) = (migration.to_string(), generation.0);
+    v1::ReleaseSource { migration_id, generation, resume }
+}
+
+fn discard_target(migration: MigrationId, reason: String) -> v1::DiscardTarget {
+    v1::DiscardTarget { migration_id: migration.to_string(), reason }
 }
 
 fn force_switchover(migration: MigrationId) -> v1::ForceSwitchover {

@@ -187,6 +187,8 @@ pub fn host(view: HostView) -> v1::Host {
         cordoned: view.cordoned,
         listed: listed.into(),
         listed_rack,
+        declared_dead: view.declared_dead,
+        installation_id: view.installation.map(|it| it.to_string()).unwrap_or_default(),
     }
 }
 

@@ -203,13 +203,13 @@ mod tests {
     }
 
     fn hosts(count: u32) -> Vec<Change> {
-        let host = |number| HostRecord {
-            name: HostName::new(format!("host-{number:05}")),
-            id: HostId(number),
-            rack: "r".into(),
-            memory_bytes: 1 << 40,
-            cordoned: false,
-            cordoned_by: None,
+        let host = |number| {
+            HostRecord::new(
+                HostName::new(format!("host-{number:05}")),
+                HostId(number),
+                "r".into(),
+                1 << 40,
+            )
         };
         (0..count).map(|number| Change::Put(Record::Host(host(number)))).collect()
     }

@@ -276,13 +276,13 @@ mod tests {
 
     /// More hosts than one entry holds.
     fn hosts() -> Vec<Change> {
-        let host = |number| HostRecord {
-            name: HostName::new(format!("host-{number:05}")),
-            id: HostId(number),
-            rack: "r".into(),
-            memory_bytes: 1,
-            cordoned: false,
-            cordoned_by: None,
+        let host = |number| {
+            HostRecord::new(
+                HostName::new(format!("host-{number:05}")),
+                HostId(number),
+                "r".into(),
+                1,
+            )
         };
         (0..20_000).map(|number| Change::Put(Record::Host(host(number)))).collect()
     }

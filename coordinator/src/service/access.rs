@@ -55,7 +55,7 @@ fn allowed(path: &str) -> Option<&'static [Role]> {
         )
         | ("MigrationService", "CreateMigration" | "CancelMigration" | "ForceSwitchover") => MOVE,
         ("ClusterService", "AddNode" | "RemoveNode")
-        | ("InventoryService", "ImportInventory")
+        | ("InventoryService", "ImportInventory" | "DeclareHostDead" | "ForgetHost" | "ForgetVm")
         | ("EnrolmentService", "CreateToken") => CHANGE,
         _ => return None,
     })

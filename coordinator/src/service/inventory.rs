@@ -1,13 +1,14 @@
 //! Hosts, VMs, links.
 
-use rackferry_fleet::{Fleet, HostName, VmName};
+use rackferry_fleet::{Fleet, HostName, Installation, VmName};
 use rackferry_proto::v1::{
-    CordonHostsRequest, CordonHostsResponse, GetInventoryRequest, GetInventoryResponse, Host,
-    ImportInventoryRequest, ImportInventoryResponse, ListHostsRequest, ListHostsResponse,
-    ListLinksRequest, ListLinksResponse, ListProblemsRequest, ListProblemsResponse, ListVmsRequest,
-    ListVmsResponse, RepairProblemsRequest, RepairProblemsResponse, SetLinkLimitsRequest,
-    SetLinkLimitsResponse, UncordonHostsRequest, UncordonHostsResponse,
-    inventory_service_server::InventoryService,
+    CordonHostsRequest, CordonHostsResponse, DeclareHostDeadRequest, DeclareHostDeadResponse,
+    ForgetHostRequest, ForgetHostResponse, ForgetVmRequest, ForgetVmResponse, GetInventoryRequest,
+    GetInventoryResponse, Host, ImportInventoryRequest, ImportInventoryResponse, ListHostsRequest,
+    ListHostsResponse, ListLinksRequest, ListLinksResponse, ListProblemsRequest,
+    ListProblemsResponse, ListVmsRequest, ListVmsResponse, RepairProblemsRequest,
+    RepairProblemsResponse, SetLinkLimitsRequest, SetLinkLimitsResponse, UncordonHostsRequest,
+    UncordonHostsResponse, inventory_service_server::InventoryService,
 };
 use rackferry_tls::Tls;
 use tonic::{Request, Response, Status};
@@ -126,6 +127,41 @@ impl InventoryService for Inventory {
     ) -> Result<Response<UncordonHostsResponse>, Status> {
         let hosts = self.cordon(request.into_inner().places, false).await?;
         Ok(Response::new(UncordonHostsResponse { hosts }))
+    }
+
+    async fn declare_host_dead(
+        &self,
+        request: Request<DeclareHostDeadRequest>,
+    ) -> Result<Response<DeclareHostDeadResponse>, Status> {
+        let DeclareHostDeadRequest { host, installation_id } = request.into_inner();
+        let name = HostName::new(host);
+        let meant = Some(installation_id).filter(|id| !id.is_empty()).map(Installation::new);
+        let turn = move |fleet: &mut Fleet, now, out: &mut _| {
+            fleet.declare_dead(&name, meant.as_ref(), now, out)?;
+            Ok(fleet.hosts().into_iter().find(|host| host.name == name).map(convert::host))
+        };
+        let host = answer(self.handle.ask(turn).await?)?;
+        Ok(Response::new(DeclareHostDeadResponse { host }))
+    }
+
+    async fn forget_host(
+        &self,
+        request: Request<ForgetHostRequest>,
+    ) -> Result<Response<ForgetHostResponse>, Status> {
+        let name = HostName::new(request.into_inner().host);
+        let turn = move |fleet: &mut Fleet, now, out: &mut _| fleet.forget_host(&name, now, out);
+        answer(self.handle.ask(turn).await?)?;
+        Ok(Response::new(ForgetHostResponse {}))
+    }
+
+    async fn forget_vm(
+        &self,
+        request: Request<ForgetVmRequest>,
+    ) -> Result<Response<ForgetVmResponse>, Status> {
+        let name = VmName::new(request.into_inner().vm);
+        let turn = move |fleet: &mut Fleet, now, out: &mut _| fleet.forget_vm(&name, now, out);
+        answer(self.handle.ask(turn).await?)?;
+        Ok(Response::new(ForgetVmResponse {}))
     }
 
     async fn list_problems(

@@ -193,6 +193,17 @@ impl Agent {
         rack: &str,
         vms: Vec<VmState>,
     ) -> Result<Self, Status> {
+        Self::of_installation(channel, host, rack, "", vms).await
+    }
+
+    /// The same, of an installation of its own.
+    pub async fn of_installation(
+        channel: Channel,
+        host: &str,
+        rack: &str,
+        installation: &str,
+        vms: Vec<VmState>,
+    ) -> Result<Self, Status> {
         let (says, requests) = mpsc::channel(64);
         let hello = Hello {
             host: host.to_owned(),
@@ -201,6 +212,7 @@ impl Agent {
             memory_bytes: 8 << 30,
             agent_version: "0.1.0".to_owned(),
             boot_id: format!("boot-{host}"),
+            installation_id: installation.to_owned(),
             vms,
         };
         send(&says, up::Message::Hello(hello)).await;

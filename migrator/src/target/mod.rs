@@ -17,8 +17,10 @@ pub mod wanted;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use rackferry_dedup_index::Digest;
 use rackferry_migrator_protocol::frame::{Ack, FromTarget, Kind};
 use rackferry_migrator_protocol::session::target::{Effect, Event, Target};
@@ -63,6 +65,8 @@ pub struct TargetParts {
     pub qmp: Qmp,
     /// The rack.
     pub rack: Arc<Rack>,
+    /// Becomes true just before QEMU is told to let the guest run.
+    pub let_run: Arc<AtomicBool>,
 }
 
 /// What the coordinator tells a session.
@@ -126,12 +130,15 @@ struct Session {
     counters: Arc<Counters>,
     tasks: JoinSet<()>,
     fetches: Arc<Semaphore>,
+    /// Writes down that the guest may run; taken when that begins.
+    about_to_run: Option<BoxFuture<'static, Result<(), String>>>,
     outcome: Option<TargetOutcome>,
     over: bool,
 }
 
 /// Receives a VM. Ends when it runs here, must be discarded, or is left for the coordinator to decide. `died`
-/// completes when the target QEMU's process is known to be gone.
+/// completes when the target QEMU's process is known to be gone. `about_to_run` is polled once everything is loaded: it
+/// writes down, durably, that the guest may run here from now on.
 ///
 /// Not cancel safe: a dropped session leaves a QEMU that waits for its stream.
 pub async fn run(
@@ -139,6 +146,7 @@ pub async fn run(
     parts: TargetParts,
     (reader, writer): Framed,
     died: impl Future<Output = ()> + Send + 'static,
+    about_to_run: impl Future<Output = Result<(), String>> + Send + 'static,
     mut commands: mpsc::Receiver<Command>,
 ) -> TargetReport {
     parts.rack.session_opened(spec.session);
@@ -167,6 +175,7 @@ pub async fn run(
         counters,
         tasks,
         fetches: Arc::new(Semaphore::new(FETCHES)),
+        about_to_run: Some(Box::pin(about_to_run)),
         outcome: None,
         over: false,
     };
@@ -279,6 +288,7 @@ impl Session {
                 let passed_on = self.receiver.flush().await;
                 return passed_on.err().map(|error| Event::QemuFailed(error.to_string()));
             }
+            Effect::WriteAboutToRun => self.write_about_to_run(),
             Effect::SendLoaded(digest) => self.send(&FromTarget::Loaded(digest)).await,
             Effect::Resume => self.resume(),
             Effect::SendRunning => {
@@ -312,9 +322,22 @@ impl Session {
         });
     }
 
+    fn write_about_to_run(&mut self) {
+        let Some(write) = self.about_to_run.take() else { return };
+        let inputs = self.inputs.clone();
+        self.tasks.spawn(async move {
+            let event = match write.await {
+                Ok(()) => Event::AboutToRun,
+                Err(why) => Event::NotWritten(why),
+            };
+            let _ = inputs.send(Input::Event(event)).await;
+        });
+    }
+
     fn resume(&mut self) {
         let (qmp, inputs) = (self.parts.qmp.clone(), self.inputs.clone());
         let id = self.spec.migration_id.clone();
+        self.parts.let_run.store(true, Ordering::SeqCst);
         tokio::spawn(async move {
             let event = match qmp.cont().await {
                 Ok(()) => Event::Resumed,

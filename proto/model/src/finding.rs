@@ -74,6 +74,8 @@ words! {
         HostUnlisted = "host_unlisted",
         /// The host is in another rack than the inventory says.
         HostElsewhere = "host_elsewhere",
+        /// Another installation wants to speak for the host: a cloned image, or a new state directory.
+        HostDuplicate = "host_duplicate",
         /// The host's clock differs from the coordinator's.
         Clock = "clock",
         /// The coordinator's own certificate expires soon.
@@ -84,7 +86,7 @@ words! {
 impl ProblemCode {
     /// Whether a VM is stopped, or it is uncertain which host may run it.
     pub const fn needs_operator(self) -> bool {
-        matches!(self, Self::OwnerUncertain | Self::Astray | Self::Halted)
+        matches!(self, Self::OwnerUncertain | Self::Astray | Self::Halted | Self::HostDuplicate)
     }
 
     /// The exit code of `doctor` for what it found.

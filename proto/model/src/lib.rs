@@ -29,7 +29,7 @@ pub mod view;
 pub use counters::{ByteKind, Counters};
 pub use finding::{FindingCode, ProblemCode, Severity};
 pub use id::{Connection, Crossing, EvacuationId, Generation, HostId, MigrationId, NotAnId};
-pub use name::{BootId, HostName, LinkName, RackName, VmName};
+pub use name::{BootId, HostName, Installation, LinkName, RackName, VmName};
 pub use options::{Compress, DEFAULT_MAX_DOWNTIME_MS, Dedup, Disruption, MoveOptions};
 pub use outcome::{End, Outcome};
 pub use reason::Reason;

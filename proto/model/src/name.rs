@@ -67,6 +67,8 @@ names! {
     LinkName;
     /// A start of an agent process: another one means that its sessions are gone.
     BootId;
+    /// An installation of an agent: made with its state directory, and another one on each host.
+    Installation;
 }
 
 #[cfg(test)]

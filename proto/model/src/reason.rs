@@ -60,6 +60,14 @@ reasons! {
     VmNotMovable = "VM_NOT_MOVABLE", NotFeasible;
     /// The agent of a host that is needed is not connected.
     HostDisconnected = "HOST_DISCONNECTED", NotFeasible;
+    /// The agent of a host that is to be declared dead is connected.
+    HostConnected = "HOST_CONNECTED", NotFeasible;
+    /// The host was not declared dead, or VMs or migrations still name it.
+    HostInUse = "HOST_IN_USE", NotFeasible;
+    /// Another installation speaks for the host, or the host was declared dead.
+    InstallationRefused = "INSTALLATION_REFUSED", Unreachable;
+    /// The VM may run: it cannot be forgotten.
+    VmMayRun = "VM_MAY_RUN", NotFeasible;
     /// The targets lack the memory.
     DoesNotFit = "DOES_NOT_FIT", NotFeasible;
     /// VMs of one anti-affinity group would have to share a host.

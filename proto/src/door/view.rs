@@ -168,6 +168,7 @@ impl From<v1::Host> for view::Host {
             outgoing: host.outgoing,
             incoming: host.incoming,
             cordoned: host.cordoned,
+            declared_dead: host.declared_dead,
             listed: word(host.listed),
             listed_rack: text(host.listed_rack),
         }

@@ -53,6 +53,6 @@ words! {
     }
     model::ProblemCode = v1::ProblemCode {
         OwnerUncertain Astray Halted QemuSilent Leftover AgentAway AgentVersion HostMissing HostUnlisted HostElsewhere
-        Clock Certificate
+        Clock Certificate HostDuplicate
     }
 }

@@ -29,6 +29,8 @@ pub enum What {
     Own(u64),
     /// The log says that the loaded VM runs here, with this generation.
     Resume(u64),
+    /// It died here, where it belongs with this generation.
+    KeepDead(u64),
     /// What was to arrive is removed.
     Discard,
     /// What has left is removed.
@@ -59,6 +61,8 @@ pub enum Writing {
     Marked(Mark),
     /// It takes part in none any more.
     Unmarked,
+    /// It arrived and is about to be let run: if it dies from now on, what it wrote may be newer than what its source has.
+    AboutToRun,
     /// It belongs here with this generation and takes part in no migration.
     Owned(u64),
 }
@@ -67,7 +71,7 @@ impl Writing {
     /// It is so, whether the disk takes it or not. Else a list would name a session that is over, and the coordinator
     /// would wait for its end.
     pub fn is_fact(self) -> bool {
-        !matches!(self, Self::Marked(_))
+        !matches!(self, Self::Marked(_) | Self::AboutToRun)
     }
 
     /// Makes the change.
@@ -75,8 +79,9 @@ impl Writing {
         match self {
             Self::Marked(mark) => standing.mark = Some(mark),
             Self::Unmarked => standing.mark = None,
+            Self::AboutToRun => standing.about_to_run = standing.role == Role::Incoming,
             Self::Owned(generation) => {
-                *standing = Standing { role: Role::Run, generation, mark: None };
+                *standing = Standing::owned(generation);
             }
         }
     }
@@ -110,6 +115,7 @@ impl fmt::Display for What {
             Self::Stay => "keep it",
             Self::Own(_) => "own it",
             Self::Resume(_) => "run it",
+            Self::KeepDead(_) => "keep it, dead",
             Self::Discard => "discard it",
             Self::Release => "release it",
             Self::TakeBack(_) => "take it back",
@@ -123,6 +129,9 @@ impl Act {
         let side = match &self.what {
             What::Leave { vm, .. } => return vm == name,
             What::Stay | What::Release | What::TakeBack(_) => Side::Source,
+            What::KeepDead(_) => {
+                return standing.mark.is_some_and(|mark| mark.migration == self.migration);
+            }
             What::Own(_) | What::Resume(_) | What::Discard => Side::Target,
         };
         let ours = |mark: Mark| mark.migration == self.migration && mark.side == side;
@@ -156,7 +165,16 @@ impl Act {
                 vec![Step::Write(Writing::Owned(generation)), Step::Announce]
             }
             (&What::Resume(generation), _, VmState::Loaded | VmState::Paused) => {
-                vec![Step::Cont, Step::Write(Writing::Owned(generation)), Step::Announce]
+                let about = Step::Write(Writing::AboutToRun);
+                let own = Step::Write(Writing::Owned(generation));
+                if planted!(RunsUnwritten) {
+                    vec![Step::Cont, own, Step::Announce]
+                } else {
+                    vec![about, Step::Cont, own, Step::Announce]
+                }
+            }
+            (&What::KeepDead(generation), _, VmState::Dead) => {
+                vec![Step::Write(Writing::Owned(generation))]
             }
             (What::Discard, Role::Incoming, state) if may_discard(state) => vec![Step::Kill],
             (What::Release, _, state) if may_release(state) => vec![Step::Quit],
@@ -203,9 +221,21 @@ pub fn preparation(found: Option<&Facts>, migration: MigrationId) -> Preparation
     let Some(vm) = found else { return Preparation::Boot };
     let ours = vm.standing.mark.is_some_and(|mark| mark.migration == migration);
     match (vm.state, vm.standing.role) {
+        // It is the evidence that this migration's VM may have run here.
+        (VmState::Dead, _) if ours && vm.standing.about_to_run => Preparation::Taken,
         (VmState::Dead, _) => Preparation::Replace,
         (VmState::Unknown, _) => Preparation::Taken,
         (_, Role::Incoming) if ours => Preparation::Ready,
         _ => Preparation::Taken,
+    }
+}
+
+/// What starting a VM at its operator's wish takes, given what this host has of that name: what is left of one that died
+/// here is replaced, unless a migration has not ended for it.
+pub fn start(found: Option<&Facts>) -> Preparation {
+    match found {
+        None => Preparation::Boot,
+        Some(vm) if vm.state == VmState::Dead && vm.standing.mark.is_none() => Preparation::Replace,
+        Some(_) => Preparation::Taken,
     }
 }

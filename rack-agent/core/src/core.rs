@@ -162,6 +162,10 @@ impl<C: Carried + Clone> Core<C> {
                     self.discard(migration, out);
                 }
             }
+            Order::KeepDead(migration, generation) => {
+                self.act(migration, What::KeepDead(generation), out);
+            }
+            Order::Forget(vm) => out.push(Effect::Forget(vm)),
             Order::ReleaseSource { migration, resume: false, .. } => {
                 self.act(migration, What::Release, out);
             }
@@ -250,9 +254,10 @@ impl<C: Carried + Clone> Core<C> {
         let (outcome, reason) = crate::word::outcome(outcome);
         source.state = State::Ending(End { side: Side::Source, outcome, reason, figures });
         match outcome {
-            Outcome::Moved | Outcome::VmLost => self.act(migration, What::Release, out),
+            Outcome::Moved => self.act(migration, What::Release, out),
             Outcome::RolledBack => self.act(migration, What::Stay, out),
-            Outcome::Stopped => self.source_ended(migration, out),
+            // What died is the coordinator's to remove: the VM may have no other trace.
+            Outcome::VmLost | Outcome::Stopped => self.source_ended(migration, out),
         }
     }
 
@@ -309,7 +314,7 @@ impl<C: Carried + Clone> Core<C> {
                     self.end(migration, End::of(Side::Target, Outcome::RolledBack, why), out);
                 }
             }
-            (What::Resume(_) | What::TakeBack(_), _) => {}
+            (What::Resume(_) | What::KeepDead(_) | What::TakeBack(_), _) => {}
         }
     }
 

@@ -100,6 +100,10 @@ pub enum Order<C: Carried> {
     ResumeTarget(MigrationId, u64),
     /// Remove the incoming copy.
     DiscardTarget(MigrationId, String),
+    /// A VM died where it belongs, with this generation: it takes part in the migration no more.
+    KeepDead(MigrationId, u64),
+    /// Remove what is left of a dead VM.
+    Forget(String),
     /// Remove the copy that moved out, or run it again.
     ReleaseSource {
         /// The migration it moved out with.
@@ -130,6 +134,8 @@ pub enum Effect<C: Carried> {
     TellTarget(MigrationId, TargetCommand),
     /// What a source session may send.
     SetRate(MigrationId, Option<u64>),
+    /// Remove what is left of a VM that is dead and takes part in no migration.
+    Forget(String),
     /// List every VM for the coordinator; [`Event::Reported`] follows.
     Report,
     /// End the stream: the first message of the next says how everything is.

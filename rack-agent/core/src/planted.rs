@@ -7,6 +7,8 @@ use std::cell::Cell;
 pub enum PlantedBug {
     /// A word that did not fit into the outbox is lost without a new stream.
     LossUnnoticed,
+    /// A VM that arrived is let run before it is written down that it may run.
+    RunsUnwritten,
     /// A target told twice to prepare expects a source that has called already.
     ExpectsTheCalled,
 }

@@ -36,6 +36,30 @@ pub struct Standing {
     /// Migration under way.
     #[serde(rename = "migration")]
     pub mark: Option<Mark>,
+    /// It arrived, and was about to be let run: written down before it is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub about_to_run: bool,
+}
+
+impl Standing {
+    /// Of a VM that belongs here and takes part in no migration.
+    #[must_use]
+    pub const fn owned(generation: u64) -> Self {
+        Self { role: Role::Run, generation, mark: None, about_to_run: false }
+    }
+
+    /// Of a VM that arrives.
+    #[must_use]
+    pub fn incoming(mark: Mark) -> Self {
+        Self { role: Role::Incoming, generation: 0, mark: Some(mark), about_to_run: false }
+    }
+
+    /// Its guest may have run on this host: whatever another host has of it may be older. `let_run`: this agent has let it
+    /// run, or cannot know, because an earlier one prepared it.
+    #[must_use]
+    pub fn may_have_run(&self, let_run: bool) -> bool {
+        self.role == Role::Run || (self.about_to_run && let_run)
+    }
 }
 
 /// A VM at the moment something is to be done to it.

@@ -16,7 +16,7 @@ use super::machine::{Parts, seen};
 use super::manager::{Inner, blocking, process_behind};
 use super::spec::qmp_argument;
 use super::{
-    QemuProcess, Role, SpecError, Standing, Status, Vm, VmDir, VmError, VmSpec, VmState, VmSummary,
+    QemuProcess, SpecError, Standing, Status, Vm, VmDir, VmError, VmSpec, VmState, VmSummary,
 };
 
 /// How long a QEMU may take to answer: the one left in the completion of a migration is busy until it
@@ -32,7 +32,8 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 pub struct Adoption {
     /// VMs that are managed again, by name.
     pub adopted: Vec<String>,
-    /// VMs whose QEMU is gone; they are forgotten now.
+    /// VMs whose QEMU is gone. They are listed as dead until their operator starts or removes them, or the coordinator
+    /// says that they belong elsewhere.
     pub dead: Vec<DeadVm>,
     /// VMs that could not be looked at yet. Each is listed as unknown and looked at again until it answers
     /// or is gone: as long as its QEMU may run, it must not be taken for gone.
@@ -74,12 +75,12 @@ pub(super) async fn adopt_all(inner: &Arc<Inner>) -> Result<Adoption, VmError> {
             }
             Ok(Found::Dead(status)) => {
                 warn!(vm = name, log = dir.log_tail(), "QEMU died while no agent watched");
-                inner.forget_dead(&name).await?;
+                inner.insert_left(left(&name, &dir, VmState::Dead));
                 adoption.dead.push(DeadVm { name, status });
             }
             Err(error) => {
                 warn!(vm = name, %error, "VM cannot be adopted");
-                inner.insert_unreachable(unknown(&name, &dir));
+                inner.insert_left(left(&name, &dir, VmState::Unknown));
                 tokio::spawn(look_again(Arc::downgrade(inner), name.clone(), dir));
                 adoption.unreachable.push((name, error));
             }
@@ -89,17 +90,18 @@ pub(super) async fn adopt_all(inner: &Arc<Inner>) -> Result<Adoption, VmError> {
 }
 
 /// Of a VM whose status cannot be read.
-const UNREADABLE: Standing = Standing { role: Role::Run, generation: 0, mark: None };
+const UNREADABLE: Standing = Standing::owned(0);
 
-/// All that can be said of a VM whose QEMU does not answer.
-fn unknown(name: &str, dir: &VmDir) -> VmSummary {
+/// All that can be said of a VM whose QEMU does not answer, or is gone.
+fn left(name: &str, dir: &VmDir, run_state: VmState) -> VmSummary {
     let spec = dir.read_spec().ok().and_then(|text| VmSpec::parse(&text).ok());
-    let status = dir.read_status().ok();
+    let standing = dir.read_status().map_or(UNREADABLE, |status| status.standing);
     VmSummary {
         name: name.to_owned(),
         memory_bytes: spec.as_ref().map_or(0, VmSpec::memory_bytes),
-        run_state: VmState::Unknown,
-        standing: status.map_or(UNREADABLE, |status| status.standing),
+        run_state,
+        standing,
+        may_have_run: standing.may_have_run(true),
         qemu_version: String::new(),
         machine: spec.as_ref().map_or_else(String::new, |spec| spec.machine().to_owned()),
         spec_toml: spec.map_or_else(String::new, |spec| spec.text().to_owned()),
@@ -111,20 +113,16 @@ async fn look_again(inner: Weak<Inner>, name: String, dir: VmDir) {
     loop {
         sleep(AGAIN).await;
         let Some(inner) = inner.upgrade() else { return };
-        let forgotten = match adopt(&inner, &name, &dir).await {
+        match adopt(&inner, &name, &dir).await {
             Ok(Found::Alive(vm)) => {
                 info!(vm = name, "VM adopted at last");
                 return inner.insert(&name, vm.spec().memory_bytes(), Some(vm));
             }
             Ok(Found::Dead(_)) => {
                 warn!(vm = name, log = dir.log_tail(), "QEMU died before it could be adopted");
-                inner.forget_dead(&name).await
+                return inner.insert_left(left(&name, &dir, VmState::Dead));
             }
-            Err(_) => continue,
-        };
-        match forgotten {
-            Ok(()) => return,
-            Err(error) => warn!(vm = name, %error, "cannot be forgotten"),
+            Err(_) => {}
         }
     }
 }
@@ -162,7 +160,8 @@ async fn adopt(inner: &Arc<Inner>, name: &str, dir: &VmDir) -> Result<Found, VmE
     };
     let machine = qmp.machine_type().await.of_vm(name)?;
     let (dir, memory, changes) = (dir.clone(), memory.map(Arc::new), inner.changes.clone());
-    let parts = Parts { spec, dir, machine, process, qmp, memory, status, state, changes };
+    let let_run = true;
+    let parts = Parts { spec, dir, machine, process, qmp, memory, status, state, let_run, changes };
     Ok(Found::Alive(Vm::new(parts)))
 }
 

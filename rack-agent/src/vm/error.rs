@@ -26,6 +26,22 @@ pub enum VmError {
         /// Name of the VM.
         name: String,
     },
+    /// Only what is left of a dead VM is forgotten.
+    #[error("VM {name} is not dead, or takes part in a migration")]
+    NotDead {
+        /// Name of the VM.
+        name: String,
+    },
+    /// The state directory was made on another machine.
+    #[error(
+        "{} was made on another machine: is this host a clone? If it is a host of its own, give it its own name and \
+         certificate, and an empty state directory; if only its hardware was replaced, remove that file",
+        path.display()
+    )]
+    OtherMachine {
+        /// The file that says so.
+        path: PathBuf,
+    },
     /// The VM does not fit into the memory for guests.
     #[error("VM {name} needs {needed} bytes of memory, {free} are free for guests")]
     NoMemory {

@@ -1,6 +1,7 @@
 //! One VM of this host with its process, monitor and memory.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub struct VmSummary {
     pub run_state: VmState,
     /// Whether it belongs here, and the migration it takes part in.
     pub standing: Standing,
+    /// Its guest may have run on this host.
+    pub may_have_run: bool,
     /// Version of its QEMU.
     pub qemu_version: String,
     /// Machine type with version.
@@ -58,6 +61,8 @@ pub struct Vm {
     status_writer: Mutex<()>,
     /// Last state told by QEMU. Held for a copy only.
     last_state: Mutex<VmState>,
+    /// This agent has let it run, or an earlier one may have.
+    let_run: Arc<AtomicBool>,
     dead: watch::Sender<bool>,
     changes: watch::Sender<u64>,
     watcher: OnceLock<AbortOnDropHandle<()>>,
@@ -74,6 +79,8 @@ pub(super) struct Parts {
     pub(super) status: Status,
     /// What its QEMU was last seen to do: told as long as it does not answer.
     pub(super) state: VmState,
+    /// It may have been let run already.
+    pub(super) let_run: bool,
     /// Raised with every change worth a report.
     pub(super) changes: watch::Sender<u64>,
 }
@@ -90,6 +97,7 @@ impl Vm {
             status: Mutex::new(parts.status),
             status_writer: Mutex::new(()),
             last_state: Mutex::new(parts.state),
+            let_run: Arc::new(AtomicBool::new(parts.let_run)),
             dead: watch::Sender::new(false),
             changes: parts.changes,
             watcher: OnceLock::new(),
@@ -151,6 +159,16 @@ impl Vm {
     #[must_use]
     pub fn is_dead(&self) -> bool {
         *self.dead.borrow()
+    }
+
+    /// To be set before QEMU is told to let the guest run.
+    #[must_use]
+    pub fn let_run(&self) -> Arc<AtomicBool> {
+        self.let_run.clone()
+    }
+
+    fn may_have_run(&self) -> bool {
+        self.status().standing.may_have_run(self.let_run.load(Ordering::SeqCst))
     }
 
     /// Waits until its QEMU is gone. Cancel safe.
@@ -219,6 +237,7 @@ impl Vm {
             memory_bytes: self.spec.memory_bytes(),
             run_state,
             standing: self.status().standing,
+            may_have_run: self.may_have_run(),
             qemu_version: self.qmp().version().to_string(),
             machine: self.machine.clone(),
             spec_toml: self.spec.text().to_owned(),

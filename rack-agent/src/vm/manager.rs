@@ -3,22 +3,22 @@
 mod act;
 mod begin;
 mod end;
+mod left;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::future::join_all;
-use rackferry_agent_core::{Preparation, preparation};
+use rackferry_agent_core::{Preparation, start};
 use rackferry_migrator::memory::Preallocate;
 use rackferry_migrator::qmp::Qmp;
 use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::task::spawn_blocking;
-use tracing::info;
 
 use super::{
-    Act, Adoption, Mark, MigrationId, Qemu, QemuProcess, Role, Side, Standing, StateDir, Status,
-    Vm, VmError, VmSpec, VmSummary,
+    Act, Adoption, Mark, MigrationId, Qemu, QemuProcess, Side, Standing, StateDir, Status, Vm,
+    VmError, VmSpec, VmState, VmSummary,
 };
 
 /// What the VMs of a host need to know about it.
@@ -55,10 +55,19 @@ struct Entry {
     /// Held by the task that starts or ends a VM of this name.
     busy: Arc<tokio::sync::Mutex<()>>,
     vm: Option<Arc<Vm>>,
-    /// Left by an earlier agent, and its QEMU does not answer: it may run, so it must not be taken for gone.
-    unreachable: Option<VmSummary>,
+    /// Left by an earlier agent. Its QEMU does not answer: it may run, so it must not be taken for gone. Or it is dead,
+    /// and only its folder is there.
+    left: Option<VmSummary>,
     /// Bytes promised to the VM, from before it is started.
     reserved: u64,
+}
+
+/// A name that was taken, so that no other task does anything to its VM.
+#[derive(Debug)]
+enum Taken {
+    Vm(Arc<Vm>),
+    /// What an earlier agent left, and is dead.
+    Dead(Box<VmSummary>),
 }
 
 impl Entry {
@@ -93,7 +102,7 @@ impl VmManager {
     /// The name is taken, it does not fit, QEMU does not take it. Nothing is left behind.
     pub async fn start(&self, spec: VmSpec, generation: u64) -> Result<Arc<Vm>, VmError> {
         let status = Status {
-            standing: Standing { role: Role::Run, generation, mark: None },
+            standing: Standing::owned(generation),
             process: None,
             memfd: None,
             attached: spec.attach().is_some(),
@@ -114,9 +123,9 @@ impl VmManager {
         migration: MigrationId,
         generation: u64,
     ) -> Result<Arc<Vm>, VmError> {
-        let mark = Some(Mark { migration, generation, side: Side::Target });
+        let mark = Mark { migration, generation, side: Side::Target };
         let status = Status {
-            standing: Standing { role: Role::Incoming, generation: 0, mark },
+            standing: Standing::incoming(mark),
             process: None,
             memfd: None,
             attached: false,
@@ -135,10 +144,9 @@ impl VmManager {
     /// All VMs, by name, each with its state. Takes at most about 300 ms. Cancel safe.
     pub async fn list(&self) -> Vec<VmSummary> {
         let vms: Vec<_> = self.inner.table().values().filter_map(|e| e.vm.clone()).collect();
-        let unreachable: Vec<_> =
-            self.inner.table().values().filter_map(|e| e.unreachable.clone()).collect();
+        let left: Vec<_> = self.inner.table().values().filter_map(|e| e.left.clone()).collect();
         let mut list = join_all(vms.into_iter().map(async |vm| vm.summary().await)).await;
-        list.extend(unreachable);
+        list.extend(left);
         list.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         list
     }
@@ -183,12 +191,51 @@ impl VmManager {
     pub async fn destroy(&self, name: &str, force: bool) -> Result<(), VmError> {
         let name = name.to_owned();
         self.detached(async move |inner| {
-            let Some((_busy, vm)) = inner.take(&name).await? else { return Ok(()) };
             // With the name taken: a migration cannot begin meanwhile.
-            end::may_destroy(&name, &vm.status().standing, force)?;
-            inner.end(&vm, vm.status().attached).await
+            match inner.take(&name).await? {
+                None => Ok(()),
+                Some((_busy, Taken::Dead(left))) => {
+                    end::may_destroy(&name, &left.standing, force)?;
+                    inner.forget(&name).await
+                }
+                Some((_busy, Taken::Vm(vm))) => {
+                    end::may_destroy(&name, &vm.status().standing, force)?;
+                    inner.end(&vm, vm.status().attached).await
+                }
+            }
         })
         .await
+    }
+
+    /// Removes what is left of a VM that is dead and takes part in no migration. No error if there is none.
+    ///
+    /// Cancel safe: once polled it is carried out.
+    ///
+    /// # Errors
+    /// It is not dead, or takes part in a migration.
+    pub async fn forget(&self, name: &str) -> Result<(), VmError> {
+        let name = name.to_owned();
+        self.detached(async move |inner| {
+            let Some((_busy, taken)) = inner.take(&name).await? else { return Ok(()) };
+            let facts = match &taken {
+                Taken::Vm(vm) => vm.facts().await,
+                Taken::Dead(left) => left::facts(left),
+            };
+            if start(Some(&facts)) != Preparation::Replace {
+                return Err(VmError::NotDead { name });
+            }
+            match taken {
+                Taken::Vm(vm) => inner.end(&vm, false).await,
+                Taken::Dead(_) => inner.forget(&name).await,
+            }
+        })
+        .await
+    }
+
+    /// The installation of this agent.
+    #[must_use]
+    pub fn installation(&self) -> &str {
+        self.inner.state.installation()
     }
 
     /// Runs `work` in a task, so that a caller that goes away does not leave it half done.
@@ -223,28 +270,9 @@ impl Inner {
         let entry = table.entry(name.to_owned()).or_default();
         entry.reserved = bytes;
         entry.vm = vm;
-        entry.unreachable = None;
+        entry.left = None;
         drop(table);
         self.changed();
-    }
-
-    /// Keeps the name and memory of a VM whose QEMU does not answer.
-    pub(super) fn insert_unreachable(&self, summary: VmSummary) {
-        let mut table = self.table();
-        let entry = table.entry(summary.name.clone()).or_default();
-        // One byte keeps the name when the size is not known.
-        entry.reserved = summary.memory_bytes.max(1);
-        entry.unreachable = Some(summary);
-        drop(table);
-        self.changed();
-    }
-
-    /// Forgets a VM left by an earlier agent whose QEMU turned out to be gone.
-    pub(super) async fn forget_dead(&self, name: &str) -> Result<(), VmError> {
-        self.remove_dir(name).await?;
-        self.table().remove(name);
-        self.changed();
-        Ok(())
     }
 
     fn changed(&self) {
@@ -257,16 +285,19 @@ impl Inner {
     }
 
     /// The VM, once no other task starts or ends it.
-    async fn take(&self, name: &str) -> Result<Option<(OwnedMutexGuard<()>, Arc<Vm>)>, VmError> {
+    async fn take(&self, name: &str) -> Result<Option<(OwnedMutexGuard<()>, Taken)>, VmError> {
         if !self.table().contains_key(name) {
             return Ok(None);
         }
         let busy = self.busy(name).await;
-        if self.table().get(name).is_some_and(|entry| entry.unreachable.is_some()) {
-            return Err(VmError::Unreachable { name: name.to_owned() });
+        if let Some(left) = self.left(name) {
+            return match left.run_state {
+                VmState::Dead => Ok(Some((busy, Taken::Dead(Box::new(left))))),
+                _ => Err(VmError::Unreachable { name: name.to_owned() }),
+            };
         }
         match self.get(name) {
-            Some(vm) => Ok(Some((busy, vm))),
+            Some(vm) => Ok(Some((busy, Taken::Vm(vm)))),
             None => {
                 self.forget_unused(name, busy);
                 Ok(None)
@@ -279,64 +310,11 @@ impl Inner {
         let mut table = self.table();
         drop(busy);
         let unused = |entry: &Entry| {
-            entry.vm.is_none() && entry.reserved == 0 && Arc::strong_count(&entry.busy) == 1
+            let empty = entry.vm.is_none() && entry.left.is_none() && entry.reserved == 0;
+            empty && Arc::strong_count(&entry.busy) == 1
         };
         if table.get(name).is_some_and(unused) {
             table.remove(name);
-        }
-    }
-
-    /// Takes a name and memory for a VM.
-    fn reserve(&self, spec: &VmSpec) -> Result<(), VmError> {
-        let free = self.memory_free_bytes();
-        let mut table = self.table();
-        let entry = table.entry(spec.name().to_owned()).or_default();
-        if entry.vm.is_some() || entry.reserved > 0 {
-            return Err(VmError::Exists { name: spec.name().to_owned() });
-        }
-        let needed = spec.memory_bytes();
-        if needed > free {
-            return Err(VmError::NoMemory { name: spec.name().to_owned(), needed, free });
-        }
-        entry.reserved = needed;
-        Ok(())
-    }
-
-    async fn add(&self, spec: VmSpec, status: Status) -> Result<Arc<Vm>, VmError> {
-        let name = spec.name().to_owned();
-        let bytes = spec.memory_bytes();
-        let mut busy = self.busy(&name).await;
-        let (arriving, found) = (status.standing.mark, self.get(&name));
-        if let (Some(mark), Some(vm)) = (arriving, found) {
-            match preparation(Some(&vm.facts().await), mark.migration) {
-                Preparation::Ready => return Ok(vm),
-                Preparation::Replace => {
-                    self.end(&vm, true).await?;
-                    drop(busy);
-                    busy = self.busy(&name).await;
-                }
-                Preparation::Boot | Preparation::Taken => {}
-            }
-        }
-        if let Err(error) = self.reserve(&spec) {
-            self.forget_unused(&name, busy);
-            return Err(error);
-        }
-        let added = match status.attached {
-            true => self.attach(spec, status).await,
-            false => self.boot(spec, status).await,
-        };
-        match added {
-            Ok(vm) => {
-                self.insert(&name, bytes, Some(Arc::clone(&vm)));
-                info!(vm = name, "VM added");
-                Ok(vm)
-            }
-            Err(error) => {
-                self.insert(&name, 0, None);
-                self.forget_unused(&name, busy);
-                Err(error)
-            }
         }
     }
 

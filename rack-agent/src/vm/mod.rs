@@ -7,6 +7,7 @@
 
 mod adopt;
 mod error;
+mod installation;
 mod machine;
 mod manager;
 mod process;

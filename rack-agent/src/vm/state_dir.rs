@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use rackferry_agent_core::Standing;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
+use super::installation::Installation;
 use super::{ProcessId, VmError};
 
 /// Longest path of a unix socket.
@@ -36,6 +38,7 @@ pub struct Status {
 #[derive(Debug)]
 pub struct StateDir {
     vms: PathBuf,
+    installation: Installation,
     /// Holds the lock.
     _lock: File,
 }
@@ -60,12 +63,22 @@ impl StateDir {
         let lock = lock.map_err(at(&lock_path))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| VmError::InUse { path: path.to_owned() })?;
-        let state = Self { vms, _lock: lock };
+        let installation = Installation::open(path)?;
+        let state = Self { vms, installation, _lock: lock };
         for name in state.entries()?.iter().filter(|name| name.starts_with(UNFINISHED)) {
             let path = state.vms.join(name);
-            fs::remove_dir_all(&path).map_err(at(&path))?;
+            // It is no VM's, and must not keep the agent from starting.
+            if let Err(error) = fs::remove_dir_all(&path) {
+                warn!(path = %path.display(), %error, "an unfinished folder cannot be removed");
+            }
         }
         Ok(state)
+    }
+
+    /// What tells this agent from another one with the name of this host.
+    #[must_use]
+    pub fn installation(&self) -> &str {
+        self.installation.id()
     }
 
     /// Folders of all VMs.
@@ -74,7 +87,7 @@ impl StateDir {
     /// The state directory cannot be read.
     pub fn all(&self) -> Result<Vec<(String, VmDir)>, VmError> {
         let names = self.entries()?.into_iter().filter(|name| !name.starts_with(UNFINISHED));
-        Ok(names.map(|name| (name.clone(), self.dir(&name))).collect())
+        Ok(names.map(|name| (name.clone(), self.vm(&name))).collect())
     }
 
     fn entries(&self) -> Result<Vec<String>, VmError> {
@@ -85,7 +98,9 @@ impl StateDir {
             .map_err(at(&self.vms))
     }
 
-    fn dir(&self, name: &str) -> VmDir {
+    /// Folder of a VM, whether there is one or not.
+    #[must_use]
+    pub fn vm(&self, name: &str) -> VmDir {
         VmDir { path: self.vms.join(name) }
     }
 
@@ -94,7 +109,7 @@ impl StateDir {
     /// # Errors
     /// There is one already, its socket paths get too long, or it cannot be written.
     pub fn create(&self, name: &str, spec: &str, status: &Status) -> Result<VmDir, VmError> {
-        let dir = self.dir(name);
+        let dir = self.vm(name);
         let socket = dir.migrate_socket();
         if socket.as_os_str().len() > SOCKET_PATH_MAX {
             return Err(VmError::PathTooLong { path: socket });
@@ -129,8 +144,11 @@ impl StateDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             renamed => renamed.map_err(at(&path))?,
         }
-        fs::remove_dir_all(&gone).map_err(at(&gone))?;
-        sync_dir(&self.vms)
+        sync_dir(&self.vms)?;
+        if let Err(error) = fs::remove_dir_all(&gone) {
+            warn!(path = %gone.display(), %error, "a removed VM's folder is left");
+        }
+        Ok(())
     }
 }
 
@@ -205,13 +223,13 @@ impl VmDir {
     }
 }
 
-fn at(path: &Path) -> impl Fn(io::Error) -> VmError {
+pub(super) fn at(path: &Path) -> impl Fn(io::Error) -> VmError {
     let path = path.to_owned();
     move |source| VmError::State { path: path.clone(), source }
 }
 
 /// The file is the old or the new one, whatever happens, and the new one when this returns.
-fn write_durably(dir: &Path, name: &str, content: &[u8]) -> Result<(), VmError> {
+pub(super) fn write_durably(dir: &Path, name: &str, content: &[u8]) -> Result<(), VmError> {
     let path = dir.join(name);
     let new = dir.join(format!("{name}.new"));
     let mut file = File::create(&new).map_err(at(&new))?;
@@ -226,14 +244,14 @@ fn sync_dir(dir: &Path) -> Result<(), VmError> {
 
 #[cfg(test)]
 mod tests {
-    use rackferry_agent_core::{Mark, MigrationId, Role, Side};
+    use rackferry_agent_core::{Mark, MigrationId, Side};
 
     use super::*;
 
     fn status(generation: u64) -> Status {
         let mark = Mark { migration: MigrationId(1), generation: 4, side: Side::Target };
         Status {
-            standing: Standing { role: Role::Incoming, generation, mark: Some(mark) },
+            standing: Standing { generation, ..Standing::incoming(mark) },
             process: None,
             memfd: Some("rackferry-a".into()),
             attached: false,
@@ -266,7 +284,7 @@ mod tests {
         assert_eq!(serde_json::to_string(&status(1)).unwrap(), text);
         assert_eq!(serde_json::from_str::<Status>(text).unwrap(), status(1));
         let text = r#"{"role":"run","generation":7,"migration":null,"process":null,"memfd":null}"#;
-        let standing = Standing { role: Role::Run, generation: 7, mark: None };
+        let standing = Standing::owned(7);
         assert_eq!(serde_json::from_str::<Status>(text).unwrap().standing, standing);
     }
 

@@ -8,7 +8,7 @@ mod qemus;
 
 use played::{Host, Stream};
 use qemus::qemus;
-use rackferry_agent::vm::{Role, Standing, VmSpec, VmState};
+use rackferry_agent::vm::{Standing, VmSpec, VmState};
 use rackferry_proto::v1;
 use rackferry_proto::v1::connect_request::Message as Up;
 use rackferry_proto::v1::connect_response::Message as Down;
@@ -94,7 +94,7 @@ async fn a_vm_moves() {
     assert!(end.counters.is_some_and(|counters| counters.logical_bytes >= 64 << 20));
     assert!(!end.memory_digest.is_empty());
     assert_eq!(listed(&source).await, []);
-    let standing = Standing { role: Role::Run, generation: 2, mark: None };
+    let standing = Standing::owned(2);
     assert_eq!(listed(&target).await, [(VmState::Running, standing)]);
 }
 
@@ -112,6 +112,6 @@ async fn a_move_that_is_cancelled_leaves_the_vm_where_it_is() {
     to.order(Down::DiscardTarget(discard)).await;
     to.hears(|up| matches!(up, Up::TargetDiscarded(_))).await;
     assert_eq!(listed(&target).await, []);
-    let standing = Standing { role: Role::Run, generation: 1, mark: None };
+    let standing = Standing::owned(1);
     assert_eq!(listed(&source).await, [(VmState::Running, standing)]);
 }

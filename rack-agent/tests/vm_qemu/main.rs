@@ -11,7 +11,8 @@ use std::time::Duration;
 use host::{Host, eventually, guest_pages, spec};
 use qemus::qemus;
 use rackferry_agent::vm::{
-    Act, Mark, MigrationId, Role, Side, Standing, VmError, VmSpec, VmState, What, Writing,
+    Act, Mark, MigrationId, Role, Side, Standing, VmError, VmSpec, VmState, VmSummary, What,
+    Writing,
 };
 use rackferry_migrator::memory::MemoryDigest;
 use rackferry_migrator::qmp::{Event, Qmp, QmpError, Rest, SourceCaps, Valve};
@@ -86,6 +87,42 @@ async fn a_qemu_that_does_not_start_leaves_nothing() {
     }
 }
 
+/// After its host lost its power: what never ran may go on at its source, what may have run must not.
+#[tokio::test]
+async fn what_died_says_whether_it_may_have_run() {
+    for (_, qemu) in qemus() {
+        let mut host = Host::open(&qemu, 1 << 30).await;
+        let installation = host.vms.installation().to_owned();
+        let came = host.vms.prepare_incoming(spec("came", ""), MigrationId(1), 9).await.unwrap();
+        let comes = host.vms.prepare_incoming(spec("comes", ""), MigrationId(2), 9).await.unwrap();
+        came.write(Writing::AboutToRun).await.unwrap();
+        let seen = |list: Vec<VmSummary>| {
+            let one = |vm: VmSummary| (vm.name, vm.run_state, vm.may_have_run);
+            list.into_iter().map(one).collect::<Vec<_>>()
+        };
+        let listed =
+            |state, ran| vec![("came".to_owned(), state, ran), ("comes".to_owned(), state, false)];
+        // This agent knows that it has let neither run.
+        assert_eq!(seen(host.vms.list().await), listed(VmState::Incoming, false));
+        let pids = [&came, &comes].map(|vm| vm.process().unwrap().id().pid);
+        drop((came, comes));
+        host.close().await;
+        pids.iter().for_each(|&pid| host.kill_9(pid));
+
+        assert_eq!(host.reopen().await.dead.len(), 2);
+        assert_eq!(host.vms.installation(), installation);
+        assert_eq!(seen(host.vms.list().await), listed(VmState::Dead, true));
+        assert!(matches!(host.vms.forget("came").await, Err(VmError::NotDead { .. })));
+        let keep = Act { migration: MigrationId(1), what: What::KeepDead(9) };
+        assert!(host.vms.act(&keep).await.unwrap());
+        assert_eq!(host.vms.list().await[0].standing, Standing::owned(9));
+        assert!(host.vms.act(&discard(2)).await.unwrap());
+        host.vms.forget("came").await.unwrap();
+        assert!(host.vms.list().await.is_empty());
+        assert_eq!(host.vms.memory_free_bytes(), 1 << 30);
+    }
+}
+
 #[tokio::test]
 async fn vms_survive_the_agent_and_are_adopted() {
     for (_, qemu) in qemus() {
@@ -112,15 +149,24 @@ async fn vms_survive_the_agent_and_are_adopted() {
         assert!(adoption.unreachable.is_empty(), "{:?}", adoption.unreachable);
         let list = host.vms.list().await;
         assert_eq!(list[0].run_state, VmState::Incoming);
-        assert_eq!(list[1].run_state, VmState::Running);
-        let standing = Standing { role: Role::Run, generation: 5, mark: Some(mark) };
-        assert_eq!(list[1].standing, standing);
+        let dead = (list[1].name.as_str(), list[1].run_state, list[1].spec_toml.is_empty());
+        assert_eq!(dead, ("doomed", VmState::Dead, false));
+        assert_eq!(list[2].run_state, VmState::Running);
+        let standing = Standing { mark: Some(mark), ..Standing::owned(5) };
+        assert_eq!(list[2].standing, standing);
         assert_eq!(host.vms.memory_free_bytes(), (1 << 30) - (128 << 20));
         let running = host.vms.get("running").unwrap();
         assert_eq!(*running.process().unwrap().id(), pid);
         let mut page = [0; 4096];
         running.memory().unwrap().read_page(9000, &mut page).unwrap();
         assert_eq!(page, [9; 4096]);
+
+        // What died is its operator's to start again, or to remove.
+        let restarted = host.vms.start(spec("doomed", ""), 1).await.unwrap();
+        assert_eq!(restarted.run_state().await, VmState::Running);
+        drop(restarted);
+        host.vms.destroy("doomed", false).await.unwrap();
+        assert!(host.vms.get("doomed").is_err());
 
         assert!(!host.vms.act(&discard(0)).await.unwrap());
         let again = host.vms.prepare_incoming(spec("arriving", ""), MigrationId(1), 9).await;
@@ -268,7 +314,7 @@ async fn migrate(source: &Host, target: &mut Host) {
     assert!(source.vms.act(&release(4)).await.unwrap());
     assert!(source.leftovers().is_empty(), "{:?}", source.leftovers());
     let listed = target.vms.list().await.remove(0);
-    let standing = Standing { role: Role::Run, generation: 2, mark: None };
+    let standing = Standing::owned(2);
     assert_eq!((listed.run_state, listed.standing), (VmState::Running, standing));
 }
 

@@ -1,8 +1,11 @@
 //! What breaks.
 
+use rackferry_agent_core::Side;
+use rackferry_fleet::Key;
+
 use crate::clock::{MS, SECOND};
 use crate::coverage::PHASES;
-use crate::host::qemu::Qemu;
+use crate::host::qemu::{Copy, Qemu};
 use crate::net::{ConnId, Purpose, pair};
 use crate::world::{Happening, World};
 
@@ -39,13 +42,17 @@ pub enum Kind {
     DeafQemu,
     /// A QEMU is killed.
     KillQemu,
-    /// A host is switched off with everything on it, and comes back empty.
+    /// A host loses its power, and comes back with what is on its disk.
     KillHost,
+    /// A host is lost with its disk, and its name comes back on a new one.
+    LoseHost,
+    /// A clone of a host dials in.
+    CloneHost,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::KillAgent,
         Self::KillNode,
         Self::KillLeader,
@@ -62,11 +69,13 @@ impl Kind {
         Self::DeafQemu,
         Self::KillQemu,
         Self::KillHost,
+        Self::LoseHost,
+        Self::CloneHost,
     ];
 
     /// VMs may be lost by it.
     pub fn kills(self) -> bool {
-        matches!(self, Self::KillQemu | Self::KillHost)
+        matches!(self, Self::KillQemu | Self::KillHost | Self::LoseHost)
     }
 
     /// For people.
@@ -87,7 +96,9 @@ impl Kind {
             Self::FullHostDisk => "host's disk full",
             Self::DeafQemu => "QEMU does not answer",
             Self::KillQemu => "QEMU killed",
-            Self::KillHost => "host switched off",
+            Self::KillHost => "host without power",
+            Self::LoseHost => "host lost with its disk",
+            Self::CloneHost => "clone of a host",
         }
     }
 }
@@ -200,6 +211,8 @@ impl World {
                 self.kill_qemu(host, vm);
             }
             Kind::KillHost => self.kill_host(host, pause),
+            Kind::LoseHost => self.lose_host(host, pause),
+            Kind::CloneHost => self.clone_dials(host),
         }
     }
 
@@ -274,5 +287,35 @@ impl World {
             self.qemu_dies(host, vm);
         }
         self.start_agent_later(host, pause);
+    }
+
+    /// By declaring a source dead its operator accepts what has arrived, though the source may have run on before.
+    fn forgo_memory(&mut self, host: usize, vm: usize) {
+        let mark = self.hosts[host].copies[vm].as_ref().and_then(|copy| copy.standing.mark);
+        let Some(mark) = mark.filter(|mark| mark.side == Side::Source) else { return };
+        let copies = self.hosts.iter().filter_map(|host| host.copies[vm].as_ref());
+        let arrived = |copy: &&Copy| {
+            let theirs = copy.standing.mark;
+            theirs.is_some_and(|it| it.migration == mark.migration && it.side == Side::Target)
+        };
+        if let Some(copy) = copies.into_iter().find(arrived) {
+            self.watch.memories[vm] = copy.memory;
+        }
+    }
+
+    /// What was on its disk is gone too; only an operator can say so.
+    fn lose_host(&mut self, host: usize, pause: u64) {
+        let known = self.truth.records.contains_key(&Key::Host(self.hosts[host].name.clone()));
+        if self.watch.kills >= KILLS || !known {
+            return;
+        }
+        self.kill_host(host, pause);
+        for vm in 0..self.plan.vms {
+            self.forgo_memory(host, vm);
+        }
+        let state = &mut self.hosts[host];
+        state.copies.iter_mut().for_each(|copy| *copy = None);
+        state.disks += 1;
+        state.full = false;
     }
 }

@@ -32,8 +32,8 @@ pub enum Frame {
     Call(u64, u64),
     /// It was expected.
     Accepted,
-    /// All pages and the device state.
-    Everything,
+    /// All pages and the device state, of this version of the memory.
+    Everything(u64),
     /// The target has loaded.
     Loaded,
     /// The source is in postmigrate.

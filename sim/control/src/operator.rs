@@ -1,11 +1,14 @@
 //! The operator: evacuates, moves single VMs, cancels, holds back, asks again when no answer comes.
 
 use rackferry_fleet::{
-    Disruption, Effect, EvacuationId, EvacuationRequest, EvacuationState, Fleet, Link, LinkLimit,
-    MigrationId, MigrationRequest, Moment, MoveOptions, Topology, WaitCode,
+    Disruption, Effect, EvacuationId, EvacuationRequest, EvacuationState, Fleet, HostName,
+    Installation, Link, LinkLimit, MigrationId, MigrationRequest, Moment, MoveOptions, Phase,
+    Topology, WaitCode,
 };
 
 use crate::clock::{MS, SECOND};
+use crate::host::clone_installation;
+use crate::host::qemu::{Copy, Qemu};
 use crate::invariants::Acknowledged;
 use crate::leader::Input;
 use crate::world::{Happening, World};
@@ -36,6 +39,8 @@ pub enum Request {
     Pause(EvacuationId, bool),
     /// Cordon a rack or a host, or end that.
     Cordon(String, bool),
+    /// Declare a host dead.
+    DeclareDead(HostName, Option<Installation>),
 }
 
 /// What is answered.
@@ -107,6 +112,9 @@ impl Operator {
             Request::Pause(id, paused) => {
                 fleet.pause_evacuation(*id, *paused, now, out).map(|()| Reply::Done)
             }
+            Request::DeclareDead(host, installation) => {
+                fleet.declare_dead(host, installation.as_ref(), now, out).map(|()| Reply::Done)
+            }
             Request::Cordon(place, cordoned) => {
                 let places = std::slice::from_ref(place);
                 fleet.cordon(places, *cordoned, now, out).map(|_| Reply::Done)
@@ -124,6 +132,9 @@ impl World {
         }
         let pause = self.dice.between(self.plan.act_every_ns / 4, self.plan.act_every_ns);
         self.clock.after(pause, Happening::Act);
+        if self.dice.chance(500) {
+            self.declare_lost_hosts();
+        }
         match self.dice.below(16) {
             0..=3 => {
                 let from_a = self.dice.chance(500);
@@ -212,7 +223,57 @@ impl World {
         for request in lift {
             self.call(request);
         }
-        any
+        self.declare_lost_hosts() || self.give_up_loaded_copies() || any
+    }
+
+    /// Where a source died and may have run on before, the copy that its target has loaded is not let run; true if there
+    /// was one.
+    fn give_up_loaded_copies(&mut self) -> bool {
+        let fleet = self.nodes.iter().find_map(|node| node.leader()?.fleet());
+        let Some(fleet) = fleet else { return false };
+        let doubtful = fleet.migrations().filter(|view| view.phase == Phase::OwnerUnknown);
+        let copies: Vec<(usize, usize)> = doubtful
+            .filter_map(|view| {
+                let at = |name: &HostName| self.hosts.iter().position(|host| host.name == *name);
+                let (source, target) = (at(&view.record.source)?, at(&view.record.target)?);
+                let mut vms = 0..self.plan.vms;
+                let vm = vms.find(|&vm| vm_name(vm) == view.record.vm.as_str())?;
+                let died = |copy: &Copy| copy.qemu == Qemu::Dead;
+                let loaded = |copy: &Copy| copy.qemu == Qemu::Loaded;
+                let doubtful = self.hosts[source].copies[vm].as_ref().is_some_and(died)
+                    && self.hosts[target].copies[vm].as_ref().is_some_and(loaded);
+                doubtful.then_some((target, vm))
+            })
+            .collect();
+        for &(host, vm) in &copies {
+            self.trace.say(self.clock.now, || format!("operator: destroys v{vm} on host {host}"));
+            self.watch.killed(vm, Qemu::Loaded);
+            self.qemu_dies(host, vm);
+            self.hosts[host].copies[vm] = None;
+            self.agent_event(host, rackferry_agent_core::Event::Changed);
+        }
+        !copies.is_empty()
+    }
+
+    /// Declares hosts dead that were lost with their disks; true if there was one.
+    fn declare_lost_hosts(&mut self) -> bool {
+        let fleet = self.nodes.iter().find_map(|node| node.leader()?.fleet());
+        let views = fleet.map(Fleet::hosts).unwrap_or_default();
+        for view in &views {
+            if view.connection.is_some() && view.installation == Some(clone_installation()) {
+                self.switch_clone_off(&view.name);
+            }
+        }
+        let lost = views.into_iter().filter(|view| {
+            let host = self.hosts.iter().find(|host| host.name == view.name);
+            let replaced = host.map(crate::host::Host::installation) != view.installation;
+            replaced && view.connection.is_none() && !view.declared_dead
+        });
+        let lost: Vec<_> = lost.map(|view| (view.name, view.installation)).collect();
+        for (host, installation) in &lost {
+            self.call(Request::DeclareDead(host.clone(), installation.clone()));
+        }
+        !lost.is_empty()
     }
 
     fn options(&mut self) -> MoveOptions {

@@ -35,13 +35,20 @@ fn every_bug_planted_around_coordinators_is_found() {
         Bug::InFleet(PlantedBug::ForcesDespiteLimit),
         Bug::InFleet(PlantedBug::AntiAffinityOverlooked),
         Bug::InFleet(PlantedBug::ForgetsWaiting),
+        Bug::InFleet(PlantedBug::DiedIsGone),
+        Bug::InFleet(PlantedBug::ClonesAdmitted),
+        Bug::InFleet(PlantedBug::DeadIsGone),
     ];
     all_found(bugs);
 }
 
 #[test]
 fn every_bug_planted_in_agents_is_found() {
-    let bugs = [Bug::InAgent(Agent::LossUnnoticed), Bug::InAgent(Agent::ExpectsTheCalled)];
+    let bugs = [
+        Bug::InAgent(Agent::LossUnnoticed),
+        Bug::InAgent(Agent::RunsUnwritten),
+        Bug::InAgent(Agent::ExpectsTheCalled),
+    ];
     all_found(bugs);
 }
 

@@ -3,7 +3,7 @@
 use std::io::{BufRead, IsTerminal, Write};
 
 use crate::{
-    args::{Command, Output},
+    args::{Command, Host, Output},
     exit::Failure,
 };
 
@@ -15,6 +15,7 @@ pub fn check(command: &Command, output: Output) -> Result<(), Failure> {
     let (name, yes) = match command {
         Command::Evacuate(args) => ("evacuate", args.yes),
         Command::Restore(args) => ("restore", args.yes),
+        Command::Host(Host::DeclareDead { yes, .. }) => ("host declare-dead", *yes),
         _ => return Ok(()),
     };
     if yes || can_ask(output) { Ok(()) } else { Err(Failure::NotConfirmed(name)) }
@@ -23,6 +24,18 @@ pub fn check(command: &Command, output: Output) -> Result<(), Failure> {
 /// Programs read JSON, and do not answer.
 fn can_ask(output: Output) -> bool {
     output == Output::Table && std::io::stderr().is_terminal() && std::io::stdin().is_terminal()
+}
+
+/// Asks for a name, for what cannot be taken back.
+///
+/// # Errors
+/// [`Failure::Declined`] if another one is typed.
+pub fn type_name(name: &str) -> Result<(), Failure> {
+    eprint!("Type {name} to go on: ");
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    if answer.trim() == name { Ok(()) } else { Err(Failure::Declined) }
 }
 
 /// Asks whether to start.

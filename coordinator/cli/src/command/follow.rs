@@ -111,7 +111,22 @@ impl Work for MigrationWork<'_> {
     }
 }
 
-/// Follows work until a snapshot is the last, the time is over or the user interrupts; gives the latest snapshot.
+/// How long work that is stuck is followed: an agent or a coordinator that is restarted is back within it.
+const STUCK: Duration = Duration::from_secs(15);
+
+/// What follows after a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// More.
+    GoesOn,
+    /// Nothing, unless an agent comes back.
+    Stuck,
+    /// Nothing.
+    Ends,
+}
+
+/// Follows work until a snapshot is the last, it has been stuck for 15 s, the time is over or the user interrupts; gives
+/// the latest snapshot.
 ///
 /// # Errors
 /// If the work is not known, or the coordinator is away for too long.
@@ -119,21 +134,31 @@ pub async fn follow<W: Work>(
     context: &Context,
     work: &W,
     timeout: Option<Duration>,
-    mut is_last: impl FnMut(&W::Snapshot) -> bool,
+    mut after: impl FnMut(&W::Snapshot) -> Next,
 ) -> Result<Option<W::Snapshot>, Failure> {
     let mut stream = Snapshots::new(context, work);
     let mut expired: Pin<Box<dyn Future<Output = ()>>> = match timeout {
         Some(timeout) => Box::pin(tokio::time::sleep(timeout)),
         None => Box::pin(std::future::pending()),
     };
+    let mut stuck_since: Option<Instant> = None;
     loop {
+        let gives_up = async {
+            match stuck_since {
+                Some(since) => tokio::time::sleep_until((since + STUCK).into()).await,
+                None => std::future::pending().await,
+            }
+        };
         let snapshot = tokio::select! {
             snapshot = stream.next() => snapshot?,
             () = &mut expired => return Ok(stream.latest),
+            () = gives_up => return Ok(stream.latest),
             interrupt = tokio::signal::ctrl_c() => { interrupt?; return Ok(stream.latest) }
         };
-        if is_last(snapshot) {
-            return Ok(stream.latest);
+        match after(snapshot) {
+            Next::GoesOn => stuck_since = None,
+            Next::Stuck => stuck_since = stuck_since.or_else(|| Some(Instant::now())),
+            Next::Ends => return Ok(stream.latest),
         }
     }
 }

@@ -9,6 +9,7 @@ mod doctor;
 mod evacuate;
 mod follow;
 mod force;
+mod gone;
 mod hold;
 mod inventory;
 mod limit;
@@ -84,6 +85,11 @@ pub async fn run(args: Args) -> Result<Code, Failure> {
         Command::Uncordon(args) => hold::cordon(&context, args.places, false).await,
         Command::Limit(limit) => limit::run(&context, limit).await,
         Command::Inventory(inventory) => inventory::run(&context, inventory).await,
+        Command::Vm(Vm::Forget { vm }) => gone::forget_vm(&context, vm).await,
+        Command::Host(Host::DeclareDead { host, yes }) => {
+            gone::declare_dead(&context, host, yes).await
+        }
+        Command::Host(Host::Forget { host }) => gone::forget_host(&context, host).await,
         Command::Vm(Vm::List { rack, host }) => list::vms(&context, rack, host).await,
         Command::Host(Host::List { rack }) => list::hosts(&context, rack).await,
         Command::Cluster(cluster) => cluster::run(&context, cluster).await,

@@ -6,7 +6,7 @@ use rackferry_proto::v1::{Evacuation, EvacuationState, StayingVm};
 
 use super::{
     Context,
-    follow::{EvacuationWork, follow},
+    follow::{EvacuationWork, Next, follow},
 };
 use crate::{
     ending,
@@ -52,13 +52,11 @@ async fn show(
     let work = EvacuationWork(id);
     let last = follow(context, &work, timeout, |snapshot| {
         progress.show(snapshot);
-        let is_last = ending::is_over(snapshot)
-            || ending::is_stuck(snapshot)
-            || to_the_deadline && snapshot.overdue;
-        if !is_last {
-            context.print_snapshot(|| render::json::evacuation_snapshot(snapshot, staying));
+        if ending::is_over(snapshot) || to_the_deadline && snapshot.overdue {
+            return Next::Ends;
         }
-        is_last
+        context.print_snapshot(|| render::json::evacuation_snapshot(snapshot, staying));
+        if ending::is_stuck(snapshot) { Next::Stuck } else { Next::GoesOn }
     });
     let last = last.await?;
     progress.finish();

@@ -6,7 +6,7 @@ use rackferry_proto::v1::Migration;
 
 use super::{
     Context,
-    follow::{MigrationWork, follow},
+    follow::{MigrationWork, Next, follow},
 };
 use crate::{
     ending,
@@ -28,11 +28,11 @@ pub async fn to_the_end(
     let work = MigrationWork(&migration.id);
     let last = follow(context, &work, timeout, |snapshot| {
         progress.show_one(snapshot);
-        let is_last = snapshot.ended_unix_ms > 0 || ending::is_stuck_one(snapshot);
-        if !is_last {
-            context.print_snapshot(|| render::json::migration_snapshot(snapshot));
+        if snapshot.ended_unix_ms > 0 {
+            return Next::Ends;
         }
-        is_last
+        context.print_snapshot(|| render::json::migration_snapshot(snapshot));
+        if ending::is_stuck_one(snapshot) { Next::Stuck } else { Next::GoesOn }
     });
     let last = last.await?;
     progress.finish();

@@ -8,6 +8,7 @@ use rackferry_proto::v1::{
 use super::{
     dash,
     follow::goes_on,
+    left::{left_out, remaining, sources_stay_cordoned},
     migration::{COLUMNS, NUMBERS, cells, stuck as stuck_one},
     table, word,
 };
@@ -112,7 +113,8 @@ pub fn detail(evacuation: &Evacuation, now_unix_ms: u64) -> String {
     });
     let header = [&COLUMNS[..], &["round", "dirty/send", "wait or reason"]].concat();
     let numbers = [&NUMBERS[..], &["round", "dirty/send"]].concat();
-    format!("{}\n{}", summary(evacuation), table(&header, &numbers, rows))
+    let table = table(&header, &numbers, rows);
+    format!("{}\n{table}{}{}", summary(evacuation), left_out(evacuation), remaining(evacuation))
 }
 
 /// Why a migration waits, or why its VM stayed.

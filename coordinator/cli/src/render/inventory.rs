@@ -56,6 +56,9 @@ pub fn hosts(hosts: &[Host]) -> String {
 /// What else is to be known of a host.
 fn note(host: &Host) -> String {
     let mut notes = Vec::new();
+    if host.declared_dead {
+        notes.push("declared dead".to_owned());
+    }
     if host.cordoned {
         notes.push("cordoned".to_owned());
     }

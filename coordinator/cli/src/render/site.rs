@@ -96,6 +96,22 @@ fn counts(summary: &InventorySummary) -> String {
     )
 }
 
+/// A host that was declared dead.
+pub fn declared_dead(host: &Host) -> String {
+    match host.vms {
+        0 => format!("{0} is dead; rackferry host forget {0} removes it from lists", host.name),
+        vms => format!(
+            "{0} is dead; it owns {vms} VMs: start each elsewhere from its disks, or rackferry vm forget VM",
+            host.name
+        ),
+    }
+}
+
+/// A host or a VM that was forgotten.
+pub fn forgotten(name: &str) -> String {
+    format!("{name} is forgotten")
+}
+
 /// Hosts that were cordoned, or opened again.
 pub fn cordoned(hosts: &[Host], cordoned: bool) -> String {
     let names: Vec<&str> = hosts.iter().map(|host| host.name.as_str()).collect();

@@ -129,7 +129,7 @@ fn evacuations() {
     assert_snapshot!("outcome", evacuation::outcome(&incomplete()));
     let left_out = v1::Evacuation { left_out: way_back().1, ..incomplete() };
     assert_snapshot!("outcome_left_out", evacuation::outcome(&left_out));
-    let text = evacuation::detail(&left_out);
+    let text = evacuation::detail(&left_out, NOW);
     let line =
         "Left out, 2 VMs:\n    db-3 on r2-h1: the agent of r1-h2 is not connected\n    ci-88:";
     assert!(text.contains(line), "{text}");
@@ -276,10 +276,17 @@ fn hosts() -> Vec<v1::Host> {
         outgoing: 2,
         incoming: 0,
         cordoned: false,
+        declared_dead: false,
+        installation_id: String::new(),
         listed: v1::Listed::Unspecified.into(),
         listed_rack: String::new(),
     };
-    let away = v1::Host { name: "r1-h2".to_owned(), connected: false, ..host.clone() };
+    let away = v1::Host {
+        name: "r1-h2".to_owned(),
+        connected: false,
+        declared_dead: true,
+        ..host.clone()
+    };
     let cordoned = v1::Host {
         name: "r1-h3".to_owned(),
         cordoned: true,

@@ -126,6 +126,7 @@ impl Site {
             memory_bytes: memory(self.size),
             agent_version: "0.1.0".to_owned(),
             boot: BootId::new(format!("boot-{host}")),
+            installation: None,
             vms: self.lists[host].values().cloned().collect(),
         };
         self.turn(Event::Connected(connection, hello));
@@ -306,6 +307,7 @@ fn memory(size: Size) -> u64 {
 fn report(name: VmName, memory_bytes: u64) -> VmReport {
     VmReport {
         spec_toml: format!("name = '{name}'\nmemory_mib = 1024\nvcpus = 2\n").repeat(4),
+        may_have_run: false,
         name,
         memory_bytes,
         run_state: RunState::Running,
@@ -326,14 +328,12 @@ fn records(size: Size) -> Vec<Record> {
     let each = size.vms / size.hosts;
     let mut records = Vec::new();
     for host in 0..size.hosts {
-        records.push(Record::Host(HostRecord {
-            name: host_name(host),
-            id: HostId(host as u32 + 1),
-            rack: rack_name(size, host),
-            memory_bytes: memory(size),
-            cordoned: false,
-            cordoned_by: None,
-        }));
+        records.push(Record::Host(HostRecord::new(
+            host_name(host),
+            HostId(host as u32 + 1),
+            rack_name(size, host),
+            memory(size),
+        )));
     }
     for vm in 0..size.vms {
         records.push(Record::Vm(VmRecord {

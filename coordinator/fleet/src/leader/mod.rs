@@ -102,12 +102,16 @@ impl<A> Leader<A> {
     }
 
     /// An agent introduces itself.
-    pub fn connect(&mut self, hello: Hello, now: Moment) -> Admission {
+    ///
+    /// # Errors
+    /// It may not speak for its host.
+    pub fn connect(&mut self, hello: Hello, now: Moment) -> Result<Admission, crate::Refusal> {
+        self.fleet.admit(&hello, now)?;
         self.last.0 += 1;
         let connection = self.last;
         let void = self.fleet.connection_of(&hello.host);
         self.handle(Event::Connected(connection, hello), now);
-        Admission { connection, void }
+        Ok(Admission { connection, void })
     }
 
     /// An agent's stream is gone.
@@ -208,6 +212,7 @@ mod tests {
             memory_bytes: 1,
             agent_version: "1".to_owned(),
             boot: BootId::new("b"),
+            installation: None,
             vms: Vec::new(),
         }
     }
@@ -215,7 +220,7 @@ mod tests {
     #[test]
     fn what_changed_is_written_before_anything_leaves() {
         let mut leader = leader();
-        let admitted = leader.connect(hello(), NOW);
+        let admitted = leader.connect(hello(), NOW).unwrap();
         assert_eq!(admitted, Admission { connection: Connection(5), void: None });
         let decision = leader.decide(NOW);
         let Gate::Write(changes) = decision.gate else { panic!("{:?}", decision.gate) };
@@ -246,19 +251,12 @@ mod tests {
 
     #[test]
     fn agents_are_awaited_at_the_beginning_and_not_later() {
-        let record = crate::HostRecord {
-            name: "a".into(),
-            id: crate::HostId(1),
-            rack: "r".into(),
-            memory_bytes: 1,
-            cordoned: false,
-            cordoned_by: None,
-        };
+        let record = crate::HostRecord::new("a".into(), crate::HostId(1), "r".into(), 1);
         let fleet = Fleet::new(Limits::default(), [Record::Host(record)], NOW);
         let mut leader: Leader<u32> = Leader::new(fleet, Connection(4));
         assert!(leader.fleet().awaits_agents(NOW, 10));
         assert!(!leader.fleet().awaits_agents(Moment(NOW.0 + 10), 10));
-        let admitted = leader.connect(hello(), Moment(NOW.0 + 1));
+        let admitted = leader.connect(hello(), Moment(NOW.0 + 1)).unwrap();
         assert!(!leader.fleet().awaits_agents(Moment(NOW.0 + 1), 10));
         leader.disconnect(admitted.connection, Moment(NOW.0 + 2));
         assert!(!leader.fleet().awaits_agents(Moment(NOW.0 + 2), 10), "it went later");
@@ -267,8 +265,8 @@ mod tests {
     #[test]
     fn a_later_stream_makes_the_one_before_void() {
         let mut leader = leader();
-        leader.connect(hello(), NOW);
-        let again = leader.connect(hello(), NOW);
+        leader.connect(hello(), NOW).unwrap();
+        let again = leader.connect(hello(), NOW).unwrap();
         assert_eq!(again, Admission { connection: Connection(6), void: Some(Connection(5)) });
         leader.disconnect(Connection(5), NOW);
         assert_eq!(leader.fleet().connection_of(&"a".into()), Some(Connection(6)));

@@ -34,7 +34,7 @@ impl Fleet {
             RunState::Unknown => {}
             RunState::Dead => {
                 if let Some(migration) = moved_by.filter(|_| vm.migration.is_some()) {
-                    self.sweep_dead(host, &migration);
+                    self.sweep_dead(host, vm, &migration);
                 }
             }
             RunState::Incoming | RunState::Loaded => {
@@ -86,8 +86,13 @@ impl Fleet {
 
     /// What is left of a copy that died in a move, or after it. As long as it is there its name is taken, so the VM
     /// could not come to this host.
-    fn sweep_dead(&mut self, host: &HostName, migration: &MigrationRecord) {
-        let owns = self.store.vms().get(&migration.vm).is_none_or(|vm| vm.owner == *host);
+    fn sweep_dead(&mut self, host: &HostName, vm: &VmReport, migration: &MigrationRecord) {
+        let record = self.store.vms().get(&migration.vm);
+        let owns = record.is_none_or(|vm| vm.owner == *host);
+        if owns && vm.may_have_run && !migration.is_active() {
+            let generation = record.map_or(migration.generation, |record| record.generation);
+            return self.tell(host, Order::KeepDead(migration.id, generation));
+        }
         if owns || migration.is_ordered() {
             return;
         }
@@ -106,9 +111,17 @@ impl Fleet {
         let resume = self.stays_with(host, &migration.vm);
         let moved =
             matches!(migration.stage, Stage::Settling | Stage::Ended { end: End::Moved, .. });
-        if resume || moved {
+        // Its memory is of no use any more once the VM was started again where it died.
+        let lost = matches!(migration.stage, Stage::Ended { end: End::Lost, .. });
+        if resume || moved || (lost && self.runs_at_owner(&migration.vm)) {
             self.release(migration, host, resume);
         }
+    }
+
+    fn runs_at_owner(&self, vm: &VmName) -> bool {
+        let Some(record) = self.store.vms().get(vm) else { return false };
+        let listed = self.listed_vm(&record.owner, vm);
+        listed.is_some_and(|vm| matches!(vm.run_state, RunState::Running | RunState::Paused))
     }
 
     fn sweep_running(
@@ -150,9 +163,10 @@ impl Fleet {
 
     /// An operator started a VM by hand on another host. If its owner says it has none, the VM has moved.
     fn running_elsewhere(&mut self, host: &HostName, record: &VmRecord) {
-        let owner_has_none = self.ownership.agents.get(&record.owner).is_some_and(|agent| {
-            agent.vms.get(&record.name).is_none_or(|vm| vm.run_state == RunState::Dead)
-        });
+        let owner_has_none = self.is_declared_dead(&record.owner)
+            || self.ownership.agents.get(&record.owner).is_some_and(|agent| {
+                agent.vms.get(&record.name).is_none_or(|vm| vm.run_state == RunState::Dead)
+            });
         if owner_has_none && record.standing == Standing::Stable {
             let generation = self.store.next();
             self.note(false, format!("VM {} is now on {host}", record.name));
@@ -188,6 +202,8 @@ impl Fleet {
             .filter_map(|vm| self.store.vms().get(vm))
             .filter(|vm| vm.standing == Standing::Stable)
             .filter(|vm| !agent.vms.contains_key(&vm.name))
+            // Its disks may be somewhere: a person forgets it, or starts it again.
+            .filter(|vm| !self.store.lost(host, vm.generation))
             .filter(|vm| !self.expected(host, &vm.name))
             .map(|vm| vm.name.clone())
             .collect();

@@ -86,13 +86,17 @@ impl Agents {
 
 impl Fleet {
     pub(crate) fn connected(&mut self, connection: Connection, hello: Hello) {
-        let Hello { host, rack, page_addr, memory_bytes, agent_version, boot, vms } = hello;
+        let Hello { host, rack, page_addr, memory_bytes, agent_version, boot, installation, vms } =
+            hello;
         let before = self.store.hosts().get(&host).cloned();
-        let id = before.as_ref().map_or_else(|| self.store.next(), |record| record.id);
-        let cordoned = before.as_ref().is_some_and(|record| record.cordoned);
-        let cordoned_by = before.as_ref().and_then(|record| record.cordoned_by);
-        let (name, rack_now) = (host.clone(), rack.clone());
-        let record = HostRecord { name, id, rack: rack_now, memory_bytes, cordoned, cordoned_by };
+        let mut record = before.clone().unwrap_or_else(|| {
+            HostRecord::new(host.clone(), self.store.next(), rack.clone(), memory_bytes)
+        });
+        record.rack = rack.clone();
+        record.memory_bytes = memory_bytes;
+        record.installation = installation.or(record.installation);
+        record.declared_dead = false;
+        let id = record.id;
         if before.as_ref() != Some(&record) {
             self.store.put(Record::Host(record));
         }
@@ -168,6 +172,7 @@ impl Fleet {
     }
 
     pub(crate) fn tick(&mut self) {
+        self.attest_for_dead_hosts();
         for id in self.store.index().begun().collect::<Vec<_>>() {
             self.give_up_silent(id);
             self.miss_ready(id);
@@ -283,8 +288,10 @@ impl Fleet {
 
     /// Reduces a host's list to its word on one migration.
     fn hear_list(&mut self, id: MigrationId, host: &HostName, hello: bool) {
+        let died_is_gone = planted!(self, DiedIsGone);
         let Some(migration) = self.store.migrations().get(&id) else { return };
         let Some(agent) = self.ownership.agents.get(host) else { return };
+        let lost = self.store.lost(host, migration.generation);
         let Some(live) = self.live.get_mut(&id) else { return };
         let listed = agent.vms.get(&migration.vm);
         if migration.source == *host {
@@ -310,8 +317,15 @@ impl Fleet {
                 Stage::Started { target_boot, .. } => (Some(target_boot), true),
                 _ => (None, true),
             };
-            if let Some(word) = target_word(ours, boot == Some(&agent.boot), conclusive) {
-                live.target = word;
+            let word = target_word(ours, boot == Some(&agent.boot), conclusive);
+            // An installation that is dead may have run it.
+            let word = match word {
+                Some(Target::Gone) if listed.is_none() && lost => Some(Target::Died),
+                word => word,
+            };
+            if let Some(word) = word {
+                live.target =
+                    if died_is_gone && word == Target::Died { Target::Gone } else { word };
             }
         }
         // The order to prepare may have been lost with the stream before, or could not be given again
@@ -336,7 +350,9 @@ fn by_name(vms: Vec<VmReport>) -> Arc<BTreeMap<VmName, VmReport>> {
 
 /// What a source's list says, or nothing new.
 fn source_word(listed: Option<&VmReport>, alive: bool, conclusive: bool) -> Option<Source> {
+    let may_have_run = listed.is_some_and(|vm| vm.may_have_run);
     match listed.map(|vm| vm.run_state) {
+        Some(RunState::Dead) if may_have_run => Some(Source::Died),
         None | Some(RunState::Dead) => Some(Source::Gone),
         Some(RunState::MovedOut) => Some(Source::Stopped),
         Some(RunState::Running | RunState::Paused) if alive => Some(Source::Moving),
@@ -350,9 +366,9 @@ fn target_word(listed: Option<&VmReport>, alive: bool, conclusive: bool) -> Opti
     let Some(vm) = listed else { return conclusive.then_some(Target::Gone) };
     match vm.run_state {
         // A body without a number may be older than the migration.
-        RunState::Dead | RunState::MovedOut => {
-            (conclusive || vm.migration.is_some()).then_some(Target::Gone)
-        }
+        RunState::Dead | RunState::MovedOut if !conclusive && vm.migration.is_none() => None,
+        RunState::Dead if vm.may_have_run => Some(Target::Died),
+        RunState::Dead | RunState::MovedOut => Some(Target::Gone),
         RunState::Running | RunState::Paused => Some(Target::Runs),
         RunState::Incoming | RunState::Loaded if alive => Some(Target::Paused),
         RunState::Incoming | RunState::Loaded => Some(Target::Orphaned),

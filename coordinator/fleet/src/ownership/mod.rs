@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{HostName, Moment, RackName, VmName, agents::Agents, store::Store};
+use crate::{HostName, Installation, Moment, RackName, VmName, agents::Agents, store::Store};
 
 mod adopt;
 pub(crate) mod agents;
+mod dead;
+mod installation;
 mod reconcile;
 mod sessions;
 mod table;
@@ -22,6 +24,8 @@ pub(crate) struct Ownership {
     silent_since: BTreeMap<HostName, Moment>,
     /// VMs that run where they should not, and where that is.
     astray: BTreeMap<VmName, HostName>,
+    /// Installations that wanted to speak for a host and were refused, and when they were last.
+    refused_installations: BTreeMap<HostName, (Installation, Moment)>,
     /// Racks whose hosts must hear of each other again.
     racks_due: BTreeSet<RackName>,
 }
@@ -34,6 +38,7 @@ impl Ownership {
             began: now,
             silent_since: store.hosts().keys().map(|host| (host.clone(), now)).collect(),
             astray: BTreeMap::new(),
+            refused_installations: BTreeMap::new(),
             racks_due: BTreeSet::new(),
         }
     }

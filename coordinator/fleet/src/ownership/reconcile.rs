@@ -163,7 +163,7 @@ impl Fleet {
             }
             Source::Unknown if self.ownership.agents.contains_key(&migration.source) => {}
             // Its figures are under way; the next tick does not wait for them.
-            Source::Gone if !ended => {}
+            Source::Gone | Source::Died if !ended => {}
             Source::Runs => {
                 let MigrationRecord { vm, source, target, .. } = &migration;
                 self.note(
@@ -172,16 +172,34 @@ impl Fleet {
                 );
                 self.end(id, End::Moved, String::new());
             }
-            Source::Unknown | Source::Gone => self.end(id, End::Moved, String::new()),
+            Source::Unknown | Source::Gone | Source::Died => {
+                self.end(id, End::Moved, String::new());
+            }
         }
     }
 
     fn lose(&mut self, id: MigrationId) {
         let Some((migration, live)) = self.active(id) else { return };
-        let reason = live.reason.clone().unwrap_or_else(|| "its QEMU died".to_owned());
+        let died = live.target == Target::Died;
+        let ran_on = live.source == Source::Died;
+        let reason = match (&live.reason, died) {
+            (Some(reason), _) => reason.clone(),
+            (None, true) => format!("its QEMU died at {} after it may have run", migration.target),
+            (None, false) => "its QEMU died".to_owned(),
+        };
         let owner = self.store.vms().get(&migration.vm).map(|vm| vm.owner.clone());
-        self.stand_stable(&migration, owner.as_ref().unwrap_or(&migration.source));
-        self.tell(&migration.target, Order::DiscardTarget(id, reason.clone()));
+        let mut owner = owner.unwrap_or_else(|| migration.source.clone());
+        if ran_on && !died && owner != migration.source {
+            // What died last is what is left of it: the commit is undone.
+            owner.clone_from(&migration.source);
+            let generation = self.store.next();
+            self.store.change_vm(&migration.vm, |vm| vm.generation = generation);
+        }
+        self.stand_stable(&migration, &owner);
+        // What died where the VM belongs is its user's to start again, or to remove.
+        if !died || owner != migration.target {
+            self.tell(&migration.target, Order::DiscardTarget(id, reason.clone()));
+        }
         self.note(true, format!("VM {} is lost: {reason}", migration.vm));
         self.end(id, End::Lost, reason);
     }
@@ -282,7 +300,7 @@ impl Fleet {
                     self.go_on_cancelling(id, passed);
                 }
             }
-            Stage::Settling if source_silent || source == Source::Gone => {
+            Stage::Settling if source_silent || matches!(source, Source::Gone | Source::Died) => {
                 self.end(id, End::Moved, String::new());
             }
             _ => {}
@@ -317,7 +335,7 @@ fn failure(migration: &MigrationRecord, live: &Live) -> String {
         return reason.to_owned();
     }
     match (live.source, live.target) {
-        (_, Target::Gone) => format!("the copy at {} is gone", migration.target),
+        (_, Target::Gone | Target::Died) => format!("the copy at {} is gone", migration.target),
         (_, Target::Orphaned) => format!("the agent of {} was restarted", migration.target),
         _ => format!("the session at {} is gone", migration.source),
     }

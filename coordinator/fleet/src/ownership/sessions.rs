@@ -121,7 +121,8 @@ impl Fleet {
             return Some("cancelled".to_owned());
         }
         let live = self.live.get(&id)?;
-        if live.call_off.why().is_some() || matches!(live.target, Target::Gone | Target::Orphaned) {
+        let no_copy = matches!(live.target, Target::Gone | Target::Died | Target::Orphaned);
+        if live.call_off.why().is_some() || no_copy {
             return Some("the target's copy is gone".to_owned());
         }
         live.conflict.then(|| "the owner of the VM is uncertain".to_owned())
@@ -230,7 +231,7 @@ impl Fleet {
                 live.target = Target::Runs;
                 Source::Gone
             }
-            Outcome::VmLost => Source::Gone,
+            Outcome::VmLost => Source::Died,
             Outcome::RolledBack => Source::Runs,
             Outcome::Stopped => Source::Stopped,
         };

@@ -15,7 +15,7 @@
 //! after a granted commit and after its QEMU reached postmigrate, or `ResumeTarget` of the coordinator,
 //! which is sent only in the last row. So before the commit no process can tell the target to run, and after it
 //! the source never runs again unless it attests that it never stopped (then it never said Go) or
-//! the target attests that its copy is gone.
+//! the target attests that its copy is gone and never ran.
 //!
 //! # The table
 //!
@@ -25,37 +25,40 @@
 //!
 //! Not committed, source told to start (`Copying`):
 //!
-//! | source \ target | Unknown | Paused | Orphaned | Runs | Gone |
-//! |---|---|---|---|---|---|
-//! | Unknown | wait | wait | wait | conflict | wait |
-//! | Moving  | wait | wait | call off | conflict | call off |
-//! | Runs    | roll back | roll back | roll back | conflict | roll back |
-//! | Stopped | roll back | roll back | roll back | conflict | roll back |
-//! | Gone    | lost | lost | lost | conflict | lost |
+//! | source \ target | Unknown | Paused | Orphaned | Runs | Gone | Died |
+//! |---|---|---|---|---|---|---|
+//! | Unknown | wait | wait | wait | conflict | wait | wait |
+//! | Moving  | wait | wait | call off | conflict | call off | call off |
+//! | Runs    | roll back | roll back | roll back | conflict | roll back | roll back |
+//! | Stopped | roll back | roll back | roll back | conflict | roll back | roll back |
+//! | Gone    | lost | lost | lost | conflict | lost | lost |
+//! | Died    | lost | lost | lost | conflict | lost | lost |
 //!
 //! Not committed, source not told (`Preparing`): as above, but `Runs` is what the source should do, and it
-//! need not be heard, because it was never told: the move is given up only for an `Orphaned` or `Gone` target, and then
-//! at once.
+//! need not be heard, because it was never told: the move is given up only for an `Orphaned`, `Gone` or `Died` target,
+//! and then at once.
 //!
 //! Committed, source not known to be stopped:
 //!
-//! | source \ target | Unknown | Paused | Orphaned | Runs | Gone |
-//! |---|---|---|---|---|---|
-//! | Unknown | wait | wait | wait | settle | abort |
-//! | Moving  | wait | wait | wait | settle | abort |
-//! | Runs    | abort | abort | abort | conflict | abort |
-//! | Stopped | stopped | stopped | stopped | settle | abort |
-//! | Gone    | stopped | stopped | stopped | settle | lost |
+//! | source \ target | Unknown | Paused | Orphaned | Runs | Gone | Died |
+//! |---|---|---|---|---|---|---|
+//! | Unknown | wait | wait | wait | settle | abort | wait |
+//! | Moving  | wait | wait | wait | settle | abort | wait |
+//! | Runs    | abort | abort | abort | conflict | abort | abort |
+//! | Stopped | stopped | stopped | stopped | settle | abort | stopped |
+//! | Gone    | stopped | stopped | stopped | settle | lost | lost |
+//! | Died    | wait | wait | wait | settle | lost | lost |
 //!
 //! Committed, source stopped:
 //!
-//! | source \ target | Unknown | Paused | Orphaned | Runs | Gone |
-//! |---|---|---|---|---|---|
-//! | Unknown | wait | resume | resume | settle | abort |
-//! | Moving  | wait | resume | resume | settle | abort |
-//! | Runs    | conflict | conflict | conflict | conflict | abort |
-//! | Stopped | wait | resume | resume | settle | abort |
-//! | Gone    | wait | resume | resume | settle | lost |
+//! | source \ target | Unknown | Paused | Orphaned | Runs | Gone | Died |
+//! |---|---|---|---|---|---|---|
+//! | Unknown | wait | resume | resume | settle | abort | lost |
+//! | Moving  | wait | resume | resume | settle | abort | lost |
+//! | Runs    | conflict | conflict | conflict | conflict | abort | conflict |
+//! | Stopped | wait | resume | resume | settle | abort | lost |
+//! | Gone    | wait | resume | resume | settle | lost | lost |
+//! | Died    | wait | resume | resume | settle | lost | lost |
 //!
 //! * **roll back**: the VM stays with its source (`Stable`); the target's copy is discarded.
 //! * **call off**: the source is told to cancel; its answer rolls back.
@@ -63,7 +66,8 @@
 //! * **abort**: the commit is undone: the source owns it again with a new generation, which makes every word
 //!   of the old one void; if it had stopped it is told to run.
 //! * **settle**: the VM is `Stable` at the target; the source's copy is removed.
-//! * **lost**: the VM's QEMU died by itself; there is nothing left to run.
+//! * **lost**: the VM's QEMU died, here or there; there is nothing left that may run. A stopped source keeps its memory:
+//!   only a person can know that it is not older than what the target's disks have.
 //! * **conflict**: a copy runs that no order allows to run. Nothing is ordered; a human must look.
 //!
 //! # Lost, late and repeated messages
@@ -76,9 +80,12 @@
 //! # What this asks of agents
 //!
 //! A list is complete: a VM that is not in it has no process on the host. A QEMU the agent cannot reach is
-//! listed as unknown, and unknown attests nothing. An agent that reports a copy as gone after the
-//! commit says that it has not run: if the target ran it and lost it before the coordinator heard of
-//! that, the source goes on from the moment it stopped at.
+//! listed as unknown, and unknown attests nothing. Before an agent lets a copy run it writes down that it is about to, and
+//! it lists what died since, also after the host lost its power: a copy that is gone never ran, one that
+//! [died](Target::Died) may have. The source of the former goes on from the moment it stopped at; that of the latter never
+//! does, for its memory is older than what the target has written to disks and told the world. The same holds the other way
+//! round: a source whose agent was not there when its QEMU died may have run on, because its stream broke before it read
+//! `SHUT`; what its target has loaded waits for a person, who removes what is left of the source to let it run.
 
 /// What the source attests about a migration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -92,8 +99,10 @@ pub enum Source {
     Runs,
     /// Its QEMU cannot run by itself any more.
     Stopped,
-    /// Its QEMU is gone.
+    /// Its QEMU is gone, and did not run after it was stopped.
     Gone,
+    /// Its QEMU is gone, and may have run on after it was stopped: its stream may have broken before `SHUT` was read.
+    Died,
 }
 
 /// What the target attests about a migration.
@@ -108,8 +117,10 @@ pub enum Target {
     Orphaned,
     /// The copy runs.
     Runs,
-    /// There is no copy, and none will appear for this migration.
+    /// There is no copy that ran, and none will appear for this migration.
     Gone,
+    /// The copy's QEMU is gone, and its guest may have run.
+    Died,
 }
 
 /// How far ownership has passed.
@@ -161,7 +172,7 @@ pub fn decide(passed: Passed, source: Source, target: Target) -> Verdict {
 fn preparing(source: Source, target: Target) -> Verdict {
     match (source, target) {
         (Source::Runs, Target::Unknown | Target::Paused) => Verdict::Wait,
-        (Source::Unknown, Target::Orphaned | Target::Gone) => Verdict::RollBack,
+        (Source::Unknown, Target::Orphaned | Target::Gone | Target::Died) => Verdict::RollBack,
         _ => copying(source, target),
     }
 }
@@ -171,9 +182,9 @@ fn copying(source: Source, target: Target) -> Verdict {
         (_, Target::Runs) => Verdict::Conflict,
         (Source::Unknown, _) => Verdict::Wait,
         (Source::Moving, Target::Unknown | Target::Paused) => Verdict::Wait,
-        (Source::Moving, Target::Orphaned | Target::Gone) => Verdict::CallOff,
+        (Source::Moving, Target::Orphaned | Target::Gone | Target::Died) => Verdict::CallOff,
         (Source::Runs | Source::Stopped, _) => Verdict::RollBack,
-        (Source::Gone, _) => Verdict::Lost,
+        (Source::Gone | Source::Died, _) => Verdict::Lost,
     }
 }
 
@@ -181,18 +192,19 @@ fn committed(source: Source, target: Target) -> Verdict {
     match (source, target) {
         (Source::Runs, Target::Runs) => Verdict::Conflict,
         (_, Target::Runs) => Verdict::Settle,
-        (Source::Gone, Target::Gone) => Verdict::Lost,
+        (Source::Gone | Source::Died, Target::Gone | Target::Died) => Verdict::Lost,
         (Source::Runs, _) | (_, Target::Gone) => Verdict::Abort,
-        (Source::Unknown | Source::Moving, _) => Verdict::Wait,
+        (Source::Unknown | Source::Moving | Source::Died, _) => Verdict::Wait,
         (Source::Stopped | Source::Gone, _) => Verdict::MarkStopped,
     }
 }
 
 fn stopped(source: Source, target: Target) -> Verdict {
     match (source, target) {
-        (Source::Gone, Target::Gone) => Verdict::Lost,
+        (Source::Gone | Source::Died, Target::Gone) => Verdict::Lost,
         (_, Target::Gone) => Verdict::Abort,
         (Source::Runs, _) => Verdict::Conflict,
+        (_, Target::Died) => Verdict::Lost,
         (_, Target::Runs) => Verdict::Settle,
         (_, Target::Unknown) => Verdict::Wait,
         (_, Target::Paused | Target::Orphaned) => Verdict::Resume,
@@ -203,15 +215,22 @@ fn stopped(source: Source, target: Target) -> Verdict {
 mod tests {
     use super::{Passed, Source, Target, Verdict, decide};
 
-    const SOURCES: [(&str, Source); 5] = [
+    const SOURCES: [(&str, Source); 6] = [
         ("Unknown", Source::Unknown),
         ("Moving", Source::Moving),
         ("Runs", Source::Runs),
         ("Stopped", Source::Stopped),
         ("Gone", Source::Gone),
+        ("Died", Source::Died),
     ];
-    const TARGETS: [Target; 5] =
-        [Target::Unknown, Target::Paused, Target::Orphaned, Target::Runs, Target::Gone];
+    const TARGETS: [Target; 6] = [
+        Target::Unknown,
+        Target::Paused,
+        Target::Orphaned,
+        Target::Runs,
+        Target::Gone,
+        Target::Died,
+    ];
 
     /// The rows of the n-th table of the module's documentation.
     fn drawn(n: usize) -> Vec<(String, Vec<String>)> {
@@ -263,7 +282,7 @@ mod tests {
             for target in TARGETS {
                 let here = decide(Passed::Preparing, source, target);
                 let copying = decide(Passed::Copying, source, target);
-                let none = matches!(target, Target::Orphaned | Target::Gone);
+                let none = matches!(target, Target::Orphaned | Target::Gone | Target::Died);
                 let expected = match source {
                     Source::Runs if matches!(target, Target::Unknown | Target::Paused) => {
                         Verdict::Wait

@@ -418,6 +418,9 @@ impl Fleet {
             return Err(Refusal::VmBusy { vm: name.clone(), migration });
         }
         let vm = self.store.vms().get(name).ok_or_else(|| Refusal::UnknownVm(name.clone()))?;
+        if self.is_declared_dead(&vm.owner) {
+            return Ok(Some(DEAD));
+        }
         if !self.ownership.agents().contains_key(&vm.owner) {
             return Err(Refusal::Disconnected(vm.owner.clone()));
         }

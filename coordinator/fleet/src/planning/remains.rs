@@ -88,7 +88,7 @@ impl Fleet {
                 let listed = agent.vms.values();
                 let listed = listed.filter_map(|vm| Some((vm.name.clone(), self.is_on(host, vm)?)));
                 here.extend(listed);
-            } else {
+            } else if !self.is_declared_dead(host) {
                 remains.silent.push(host.clone());
                 let owned = self.store.index().vms_of_host(host);
                 here.extend(owned.map(|vm| (vm.clone(), "its agent is not connected".to_owned())));
@@ -144,6 +144,7 @@ impl Fleet {
         let timeout = self.limits.host_silence_timeout_ns;
         let away = |host: &HostName| {
             !self.ownership.agents().contains_key(host)
+                && !self.is_declared_dead(host)
                 && self.silent_for(host).is_some_and(|silent| silent <= timeout)
         };
         !evacuation.cancelled && evacuation.source_hosts.iter().any(away)

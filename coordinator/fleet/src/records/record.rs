@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BootId, Counters, Crossing, End, EvacuationId, Generation, HostId, HostName, LinkLimit,
-    LinkName, MigrationId, Moment, MoveOptions, RackName, Remains, StayingVm, Topology, VmName,
+    BootId, Counters, Crossing, End, EvacuationId, Generation, HostId, HostName, Installation,
+    LinkLimit, LinkName, MigrationId, Moment, MoveOptions, RackName, Remains, StayingVm, Topology,
+    VmName,
 };
 
 /// One change of the durable state; changes of one batch are committed together.
@@ -158,6 +159,33 @@ pub struct HostRecord {
     /// The evacuation that has cordoned it; none: an operator.
     #[serde(default)]
     pub cordoned_by: Option<EvacuationId>,
+    /// The installation of an agent that speaks for it; none until one has said which it is.
+    #[serde(default)]
+    pub installation: Option<Installation>,
+    /// An operator has declared it dead for good.
+    #[serde(default)]
+    pub declared_dead: bool,
+    /// What it owned with generations up to this one may have run on an installation that is dead: that a later one does
+    /// not list it proves nothing.
+    #[serde(default)]
+    pub lost_up_to: Generation,
+}
+
+impl HostRecord {
+    /// A host that has just been heard of.
+    pub fn new(name: HostName, id: HostId, rack: RackName, memory_bytes: u64) -> Self {
+        Self {
+            name,
+            id,
+            rack,
+            memory_bytes,
+            cordoned: false,
+            cordoned_by: None,
+            installation: None,
+            declared_dead: false,
+            lost_up_to: Generation::default(),
+        }
+    }
 }
 
 /// A VM and its ownership.

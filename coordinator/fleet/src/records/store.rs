@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    Change, EvacuationId, EvacuationRecord, HostName, HostRecord, InventoryRecord, Key,
+    Change, EvacuationId, EvacuationRecord, Generation, HostName, HostRecord, InventoryRecord, Key,
     LimitRecord, LinkLimit, LinkName, MigrationId, MigrationRecord, Numbers, RackName, Record,
     TokenRecord, VmName, VmRecord,
     index::{Index, Place},
@@ -88,6 +88,13 @@ impl Store {
         self.changed.insert(key);
     }
 
+    pub(crate) fn remove_host(&mut self, name: &HostName) {
+        if let Some(host) = self.hosts.remove(name) {
+            self.index.remove_host(&host);
+        }
+        self.changed.insert(Key::Host(name.clone()));
+    }
+
     pub(crate) fn remove_vm(&mut self, name: &VmName) {
         if let Some(vm) = self.vms.remove(name) {
             self.index.remove_vm(name, &vm.owner);
@@ -123,6 +130,16 @@ impl Store {
     pub(crate) fn next<T: Numbered>(&mut self) -> T {
         self.changed.insert(Key::Numbers);
         self.numbers.next()
+    }
+
+    /// What a host owned with this generation may have run on an installation of it that is dead.
+    pub(crate) fn lost(&self, host: &HostName, generation: Generation) -> bool {
+        self.hosts.get(host).is_some_and(|record| generation <= record.lost_up_to)
+    }
+
+    /// The last generation that was given.
+    pub(crate) fn last_generation(&self) -> Generation {
+        self.numbers.generation
     }
 
     /// An epoch that no rack view had before.

@@ -89,7 +89,7 @@ impl Fleet {
     }
 
     pub(crate) fn is_cordoned(&self, host: &HostName) -> bool {
-        self.store.hosts().get(host).is_some_and(|record| record.cordoned)
+        self.store.hosts().get(host).is_some_and(|record| record.cordoned || record.declared_dead)
     }
 
     /// The evacuation that has cordoned a host, if an evacuation has.

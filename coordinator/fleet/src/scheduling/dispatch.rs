@@ -120,6 +120,9 @@ impl Fleet {
         if vm.owner != migration.source {
             return Some(format!("the VM is on {} now", vm.owner));
         }
+        if self.is_declared_dead(&vm.owner) {
+            return Some(format!("{} was declared dead", vm.owner));
+        }
         let dead = self.listed_vm(&vm.owner, &vm.name)?.run_state == RunState::Dead;
         dead.then(|| "its QEMU died".to_owned())
     }
@@ -168,6 +171,9 @@ impl Fleet {
         target: &HostName,
         pass: &mut Pass,
     ) -> Result<(), Wait> {
+        if self.is_declared_dead(target) {
+            return Err(Wait::host(WaitCode::TargetCordoned, target));
+        }
         let Some(agent) = self.ownership.agents().get(target) else {
             return Err(Wait::host(WaitCode::TargetDisconnected, target));
         };

@@ -3,7 +3,7 @@
 use super::advice;
 use crate::{
     Effect, Fleet, HostName, Listed, MigrationRecord, Moment, Order, Phase, ProblemCode, RunState,
-    Standing, VmName, VmReport,
+    Standing, VmName, VmReport, ownership::Source,
 };
 
 /// Something that is not as it should be.
@@ -75,6 +75,20 @@ impl Fleet {
                     format!("{id}: {source} and {target} both say they run it, or neither does"),
                     advice::two_copies(vm, source, target),
                 ),
+                Phase::OwnerUnknown
+                    if self.live.get(id).is_some_and(|l| l.source == Source::Died) =>
+                {
+                    (
+                        ProblemCode::OwnerUncertain,
+                        format!(
+                            "{id}: it was about to pass to {target}, and died at {source}, where it may have run on after it was stopped"
+                        ),
+                        format!(
+                            "to let it go on at {target} from when it was stopped: rackferry-agent vm destroy --force {vm} on {source}; \
+                         to start it at {source} from its disks instead: the same on {target}"
+                        ),
+                    )
+                }
                 Phase::OwnerUnknown => (
                     ProblemCode::OwnerUncertain,
                     format!(
@@ -117,6 +131,16 @@ impl Fleet {
                 "its QEMU does not answer its agent".to_owned(),
                 advice::silent_qemu(&vm.name, host),
             ),
+            RunState::MovedOut if owner.is_some_and(|owner| self.died_at(owner, &vm.name)) => {
+                let owner = owner.map_or("", HostName::as_str);
+                let cause = format!(
+                    "it stopped here when the VM moved to {owner}, where the VM may have run before it died: it is older"
+                );
+                let fix = format!(
+                    "start the VM at {owner} again, from its disks; this copy is then removed"
+                );
+                (ProblemCode::Leftover, cause, fix)
+            }
             // It has ended; that is no problem.
             RunState::Dead if owner.is_none_or(|owner| owner == host) => return None,
             state if owner == Some(host) => (
@@ -140,6 +164,11 @@ impl Fleet {
         let repairable = kind == ProblemCode::Leftover && self.removal(host, vm).is_some();
         let vm = Some(vm.name.clone());
         Some(Problem { vm, repairable, ..about(kind, host, cause, fix) })
+    }
+
+    fn died_at(&self, owner: &HostName, vm: &VmName) -> bool {
+        let listed = self.listed_vm(owner, vm);
+        listed.is_some_and(|vm| vm.run_state == RunState::Dead && vm.may_have_run)
     }
 
     /// How a leftover is removed; not at all if it could be the only copy. The owner's own word is needed that it has
@@ -175,7 +204,7 @@ impl Fleet {
         let mut found = Vec::new();
         for view in self.hosts() {
             let host = &view.name;
-            if view.connection.is_none() {
+            if view.connection.is_none() && !view.declared_dead {
                 let seconds = self.silent_for(host).unwrap_or_default() / 1_000_000_000;
                 let cause = format!(
                     "its agent is not connected, for {seconds} s at least; it owns {} VMs",
@@ -197,6 +226,21 @@ impl Fleet {
                     found.push(about(ProblemCode::HostElsewhere, host, cause, fix));
                 }
             }
+        }
+        for (host, installation) in self.refused_installations() {
+            let cause = if self.is_declared_dead(host) {
+                format!(
+                    "it was declared dead, and an agent of its installation {installation} dials in"
+                )
+            } else {
+                format!(
+                    "installation {installation} dials in for it, which is another one than its own"
+                )
+            };
+            let fix = format!(
+                "power the wrong one off; if the host's own installation is dead for good: rackferry host declare-dead {host}"
+            );
+            found.push(about(ProblemCode::HostDuplicate, host, cause, fix));
         }
         let listed = self.inventory().into_iter().flat_map(|known| &known.topology.racks);
         for (rack, hosts) in listed {

@@ -2,8 +2,9 @@
 
 use crate::{
     Activity, BootId, Condition, Connection, Counters, End, EvacuationId, EvacuationRecord,
-    EvacuationState, Fleet, Generation, HostId, HostName, MigrationId, MigrationRecord, Moment,
-    Phase, Progress, RackName, RunState, Stage, Standing, VmName, WaitCode,
+    EvacuationState, Fleet, Generation, HostId, HostName, Installation, MigrationId,
+    MigrationRecord, Moment, Phase, Progress, RackName, RunState, Stage, Standing, VmName,
+    WaitCode,
     ownership::{Source, Target},
 };
 
@@ -118,6 +119,10 @@ pub struct HostView {
     pub incoming: u32,
     /// It takes no VMs.
     pub cordoned: bool,
+    /// It was declared dead.
+    pub declared_dead: bool,
+    /// The installation that speaks for it.
+    pub installation: Option<Installation>,
     /// What the inventory says of it.
     pub listed: Listed,
 }
@@ -270,9 +275,9 @@ impl Fleet {
                 }
             }
             (_, Some(Standing::Committed { .. })) => {
-                if live.source == Source::Unknown
-                    && !self.ownership.agents().contains_key(&record.source)
-                {
+                let silent = live.source == Source::Unknown
+                    && !self.ownership.agents().contains_key(&record.source);
+                if silent || live.source == Source::Died {
                     Phase::OwnerUnknown
                 } else {
                     Phase::Switching
@@ -304,6 +309,8 @@ impl Fleet {
             outgoing: self.busy_from(&record.name),
             incoming: self.busy_to(&record.name),
             cordoned: record.cordoned,
+            declared_dead: record.declared_dead,
+            installation: record.installation.clone(),
             listed: self.listed_as(record),
         }
     }

@@ -95,6 +95,7 @@ impl Desk {
             memory_bytes: 1000 * MIB,
             agent_version: "0.1.0".to_owned(),
             boot: BootId::new(boot),
+            installation: None,
             vms,
         };
         self.handle(Event::Connected(connection, hello));
@@ -191,6 +192,7 @@ pub fn vm(name: &str, run_state: RunState) -> VmReport {
         qemu_version: "7.2".to_owned(),
         machine_type: "q35".to_owned(),
         spec_toml: format!("name = '{name}'"),
+        may_have_run: false,
     }
 }
 

@@ -57,6 +57,8 @@ pub struct Host {
     pub incoming: u32,
     /// It takes no VMs.
     pub cordoned: bool,
+    /// An operator has declared it dead.
+    pub declared_dead: bool,
     /// Whether the inventory lists it; none without an inventory.
     pub listed: Option<Listed>,
     /// The inventory's rack, if it is another one.

@@ -3,7 +3,7 @@
 use rackferry_agent_core::adopt::{Adoption, Guest, Migration, Seen, adoption};
 use rackferry_agent_core::{
     Act, Facts, Mark, MigrationId, Preparation, Role, Side, Standing, Step, VmState, What, Writing,
-    preparation,
+    preparation, start,
 };
 
 const ID: MigrationId = MigrationId(7);
@@ -19,7 +19,7 @@ const STATES: [VmState; 7] = [
 
 fn standing(role: Role, side: Side) -> Standing {
     let mark = Mark { migration: ID, generation: 4, side };
-    Standing { role, generation: 3, mark: Some(mark) }
+    Standing { role, mark: Some(mark), ..Standing::owned(3) }
 }
 
 fn vm(role: Role, side: Side, state: VmState) -> Facts {
@@ -34,6 +34,7 @@ fn verdicts(what: What, role: Role, side: Side) -> Vec<String> {
             Step::Cont => "cont",
             Step::Write(Writing::Marked(_)) => "mark",
             Step::Write(Writing::Unmarked) => "unmark",
+            Step::Write(Writing::AboutToRun) => "about",
             Step::Write(Writing::Owned(_)) => "own",
             Step::Announce => "announce",
             Step::Quit => "quit",
@@ -65,8 +66,17 @@ fn acts_by_state() {
             What::Resume(4),
             Incoming,
             Target,
-            ["own announce", "cont own announce", "-", "cont own announce", "-", "-", "-"],
+            [
+                "own announce",
+                "about cont own announce",
+                "-",
+                "about cont own announce",
+                "-",
+                "-",
+                "-",
+            ],
         ),
+        (What::KeepDead(4), Incoming, Target, ["-", "-", "-", "-", "-", "own", "-"]),
         (What::Discard, Incoming, Target, ["-", "kill", "kill", "kill", "kill", "kill", "-"]),
         (What::Release, Run, Source, ["-", "-", "-", "-", "quit", "quit", "-"]),
         (What::TakeBack(5), Run, Source, ["cont own", "cont own", "-", "-", "cont own", "-", "-"]),
@@ -101,6 +111,28 @@ fn preparing_by_what_is_there() {
     assert_eq!(STATES.map(other), [Taken, Taken, Taken, Taken, Taken, Replace, Taken]);
     let lives = |state| preparation(Some(&vm(Role::Run, Side::Source, state)), ID);
     assert_eq!(STATES.map(lives), [Taken, Taken, Taken, Taken, Taken, Replace, Taken]);
+}
+
+/// It is the evidence that the VM may have run here: its source must not go on.
+#[test]
+fn a_copy_that_died_after_it_may_have_run_stays() {
+    let mut copy = vm(Role::Incoming, Side::Target, VmState::Dead);
+    assert!(!copy.standing.may_have_run(true));
+    Writing::AboutToRun.apply(&mut copy.standing);
+    assert!(copy.standing.may_have_run(true) && !Writing::AboutToRun.is_fact());
+    // The agent that prepared it knows that it has not let it run yet.
+    assert!(!copy.standing.may_have_run(false));
+    assert_eq!(preparation(Some(&copy), ID), Preparation::Taken);
+    // Once the log says that it belongs here its operator may start it again.
+    assert_eq!(start(Some(&copy)), Preparation::Taken);
+    let owned = Act { migration: ID, what: What::KeepDead(4) }.verdict(&copy).unwrap();
+    assert_eq!(owned, [Step::Write(Writing::Owned(4))]);
+    Writing::Owned(4).apply(&mut copy.standing);
+    assert!(copy.standing.may_have_run(false) && !copy.standing.about_to_run);
+    assert_eq!(start(Some(&copy)), Preparation::Replace);
+    // Written late, it changes nothing.
+    Writing::AboutToRun.apply(&mut copy.standing);
+    assert_eq!(copy.standing, Standing::owned(4));
 }
 
 #[test]

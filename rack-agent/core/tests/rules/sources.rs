@@ -124,7 +124,6 @@ fn the_end_is_said_when_what_is_left_to_do_is_done() {
     let why = || "why".to_owned();
     let cases = [
         (source::Outcome::Moved, What::Release, Outcome::Moved, ""),
-        (source::Outcome::VmLost(why()), What::Release, Outcome::VmLost, "why"),
         (source::Outcome::RolledBack(why()), What::Stay, Outcome::RolledBack, "why"),
     ];
     for (said, what, outcome, reason) in cases {
@@ -143,6 +142,11 @@ fn the_end_is_said_when_what_is_left_to_do_is_done() {
 
 #[test]
 fn a_vm_that_stays_stopped_is_left_to_the_log() {
+    // Nor is what is left of one that died: the VM may have no other trace.
+    let mut agent = sending();
+    let over = Event::SourceOver(ID, source::Outcome::VmLost("why".to_owned()), Some(4));
+    assert_eq!(agent.takes(over), []);
+    assert_eq!(agent.says(), [ended(Outcome::VmLost, "why", Some(4))]);
     let mut agent = sending();
     let over = Event::SourceOver(ID, source::Outcome::Stopped("why".to_owned()), Some(4));
     assert_eq!(agent.takes(over), []);

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rackferry_agent_core::{Preparation, preparation, start};
 use rackferry_migrator::memory::GuestMemory;
 use rackferry_migrator::qmp::Qmp;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{Inner, blocking, process_behind};
 use crate::vm::error::Named;
@@ -16,8 +17,72 @@ use crate::vm::{Launch, QemuProcess, Role, Status, Vm, VmDir, VmError, VmSpec, V
 const START_LIMIT: Duration = Duration::from_secs(30);
 
 impl Inner {
+    /// Takes a name and memory for a VM.
+    fn reserve(&self, spec: &VmSpec) -> Result<(), VmError> {
+        let free = self.memory_free_bytes();
+        let mut table = self.table();
+        let entry = table.entry(spec.name().to_owned()).or_default();
+        if entry.vm.is_some() || entry.left.is_some() || entry.reserved > 0 {
+            return Err(VmError::Exists { name: spec.name().to_owned() });
+        }
+        let needed = spec.memory_bytes();
+        if needed > free {
+            return Err(VmError::NoMemory { name: spec.name().to_owned(), needed, free });
+        }
+        entry.reserved = needed;
+        Ok(())
+    }
+
+    /// A VM comes to this host, in place of what is left of one of its name that may be replaced.
+    pub(super) async fn add(&self, spec: VmSpec, status: Status) -> Result<Arc<Vm>, VmError> {
+        let name = spec.name().to_owned();
+        let bytes = spec.memory_bytes();
+        let mut busy = self.busy(&name).await;
+        let found = self.get(&name);
+        let facts = match &found {
+            Some(vm) => Some(vm.facts().await),
+            None => self.left(&name).as_ref().map(super::left::facts),
+        };
+        let preparation = match status.standing.mark {
+            Some(mark) => preparation(facts.as_ref(), mark.migration),
+            None => start(facts.as_ref()),
+        };
+        match (preparation, found) {
+            (Preparation::Ready, Some(vm)) => return Ok(vm),
+            (Preparation::Replace, found) => {
+                match found {
+                    Some(vm) => self.end(&vm, true).await?,
+                    None => self.forget(&name).await?,
+                }
+                drop(busy);
+                busy = self.busy(&name).await;
+            }
+            _ => {}
+        }
+        if let Err(error) = self.reserve(&spec) {
+            self.forget_unused(&name, busy);
+            return Err(error);
+        }
+        let added = match status.attached {
+            true => self.attach(spec, status).await,
+            false => self.boot(spec, status).await,
+        };
+        match added {
+            Ok(vm) => {
+                self.insert(&name, bytes, Some(Arc::clone(&vm)));
+                info!(vm = name, "VM added");
+                Ok(vm)
+            }
+            Err(error) => {
+                self.insert(&name, 0, None);
+                self.forget_unused(&name, busy);
+                Err(error)
+            }
+        }
+    }
+
     /// Makes the folder and starts QEMU in it; both are gone again if anything fails.
-    pub(super) async fn boot(&self, spec: VmSpec, mut status: Status) -> Result<Arc<Vm>, VmError> {
+    async fn boot(&self, spec: VmSpec, mut status: Status) -> Result<Arc<Vm>, VmError> {
         let memfd = format!("rackferry-{}", spec.name());
         status.memfd = Some(memfd.clone());
         let dir = self.create_dir(&spec, &status).await?;
@@ -82,15 +147,14 @@ impl Inner {
         let (process, memory) = (started.take(), Some(memory));
         let changes = self.changes.clone();
         let state = if incoming { VmState::Incoming } else { VmState::Running };
-        Ok(Vm::new(Parts { spec, dir, machine, process, qmp, memory, status, state, changes }))
+        let let_run = !incoming;
+        let parts =
+            Parts { spec, dir, machine, process, qmp, memory, status, state, let_run, changes };
+        Ok(Vm::new(parts))
     }
 
     /// Takes over a VM that was started outside of Rackferry.
-    pub(super) async fn attach(
-        &self,
-        spec: VmSpec,
-        mut status: Status,
-    ) -> Result<Arc<Vm>, VmError> {
+    async fn attach(&self, spec: VmSpec, mut status: Status) -> Result<Arc<Vm>, VmError> {
         let name = spec.name().to_owned();
         let Some(attach) = spec.attach() else { return Err(VmError::NoAttach { name }) };
         let qmp = Qmp::connect(&attach.qmp).await.of_vm(&name)?;
@@ -104,8 +168,10 @@ impl Inner {
         let spec = pinned(spec, &machine);
         let dir = self.create_dir(&spec, &status).await?;
         let changes = self.changes.clone();
-        let (memory, state) = (None, VmState::Running);
-        Ok(Vm::new(Parts { spec, dir, machine, process, qmp, memory, status, state, changes }))
+        let (memory, state, let_run) = (None, VmState::Running, true);
+        let parts =
+            Parts { spec, dir, machine, process, qmp, memory, status, state, let_run, changes };
+        Ok(Vm::new(parts))
     }
 
     async fn create_dir(&self, spec: &VmSpec, status: &Status) -> Result<VmDir, VmError> {

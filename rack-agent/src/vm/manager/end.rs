@@ -72,12 +72,12 @@ mod tests {
         let mark = |side| Some(Mark { migration: MigrationId(7), generation: 2, side });
         for (role, mark) in [(Role::Run, mark(Side::Source)), (Role::Incoming, mark(Side::Target))]
         {
-            let standing = Standing { role, generation: 1, mark };
+            let standing = Standing { role, mark, ..Standing::owned(1) };
             let refused = may_destroy("web", &standing, false).unwrap_err().to_string();
             assert!(refused.contains("mig-7") && refused.contains("--force"), "{refused}");
             assert!(may_destroy("web", &standing, true).is_ok());
         }
-        let settled = Standing { role: Role::Run, generation: 1, mark: None };
+        let settled = Standing::owned(1);
         assert!(may_destroy("web", &settled, false).is_ok());
     }
 }

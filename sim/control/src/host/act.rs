@@ -2,7 +2,7 @@
 //! taken nothing else is done to it; what may be done is asked of the production rules.
 
 use rackferry_agent_core::{
-    Act, Event, Mark, MigrationId, Preparation, Role, Side, Standing, Step, preparation,
+    Act, Event, Mark, MigrationId, Preparation, Side, Standing, Step, preparation,
 };
 
 use super::Chore;
@@ -36,13 +36,15 @@ impl World {
             return self.agent_event(host, failed);
         }
         self.copy_count += 1;
-        let mark = Some(Mark { migration: id, generation, side: Side::Target });
+        let mark = Mark { migration: id, generation, side: Side::Target };
         let copy = Copy {
             serial: self.copy_count,
             qemu: Qemu::Incoming,
-            standing: Standing { role: Role::Incoming, generation: 0, mark },
+            standing: Standing::incoming(mark),
             stale: None,
             deaf_until: 0,
+            let_run: false,
+            memory: 0,
         };
         let state = &mut self.hosts[host];
         state.copies[vm] = Some(copy);
@@ -138,6 +140,7 @@ impl World {
         let Some(copy) = self.hosts[host].copies[vm].as_mut() else { return Ok(()) };
         match step {
             Step::Cont => {
+                copy.let_run = true;
                 let serial = copy.serial;
                 self.qemu_steps(host, vm, serial, qemu::Step::Cont);
                 let copy = self.hosts[host].copies[vm].as_ref();

@@ -90,18 +90,18 @@ impl World {
     /// Brings what an earlier agent left to a state that lasts; false if its QEMU does not answer.
     fn adopt_copy(&mut self, host: usize, vm: usize) -> bool {
         let (now, heard) = (self.clock.now, self.dice.chance(500));
-        let state = &mut self.hosts[host];
-        let Some(copy) = state.copies[vm].as_mut() else { return true };
-        if copy.qemu == Qemu::Dead {
-            state.copies[vm] = None;
-            return true;
-        }
-        if copy.deaf_until > now {
+        let full = self.hosts[host].full;
+        let Some(mut copy) = self.hosts[host].copies[vm].as_mut() else { return true };
+        if copy.deaf_until > now && copy.qemu != Qemu::Dead {
             return false;
         }
+        copy.let_run = true;
         // What could not be written is not known any more.
         if let Some(standing) = copy.stale.take() {
             copy.standing = standing;
+        }
+        if copy.qemu == Qemu::Dead {
+            return true;
         }
         loop {
             let Some(seen) = copy.qemu.seen() else { return false };
@@ -109,8 +109,16 @@ impl World {
                 Adoption::Cancel if copy.qemu == Qemu::Shut && heard => {
                     copy.qemu = Qemu::Postmigrate;
                 }
-                Adoption::Cancel | Adoption::LetRun => copy.qemu = Qemu::Running,
-                Adoption::Write(_) if state.full => return false,
+                Adoption::Cancel | Adoption::LetRun => {
+                    let ran = copy.qemu.runs();
+                    copy.qemu = Qemu::Running;
+                    if !ran {
+                        self.begins_to_run(host, vm);
+                    }
+                    let Some(again) = self.hosts[host].copies[vm].as_mut() else { return true };
+                    copy = again;
+                }
+                Adoption::Write(_) if full => return false,
                 Adoption::Write(writing) => writing.apply(&mut copy.standing),
                 Adoption::Adopt(_) => return true,
             }

@@ -35,6 +35,8 @@ pub enum Chore {
     Take(Act, usize, u64),
     /// Does what is left to do to it.
     Steps(Act, usize, u64, Vec<Step>),
+    /// Writes down that an arriving VM may run.
+    WriteAboutToRun(u64, usize, u64),
     /// Its call was not answered.
     CallFailed(u64),
     /// A session's event.
@@ -88,6 +90,9 @@ impl World {
             Chore::Find(act) => self.find(host, act),
             Chore::Take(act, vm, serial) => self.take_copy(host, act, vm, serial),
             Chore::Steps(act, vm, serial, steps) => self.steps(host, act, vm, serial, steps),
+            Chore::WriteAboutToRun(id, vm, serial) => {
+                self.write_about_to_run(host, id, vm, serial);
+            }
             Chore::CallFailed(id) => self.call_failed(host, id),
             Chore::Session(SessionEvent::Source(id, event)) => self.source_event(host, id, event),
             Chore::Session(SessionEvent::Target(id, event)) => self.target_event(host, id, event),

@@ -1,12 +1,17 @@
 //! The agent's stream to the coordinator: dialled again for ever, orders in, words and lists out.
 
 use rackferry_agent_core::{Event, Word};
-use rackferry_fleet::{Hello, Said, VmReport};
+use rackferry_fleet::{BootId, Hello, HostName, Installation, Key, Record, Said, VmReport};
 
 use super::{Chore, VM_BYTES, convert};
 use crate::clock::MS;
 use crate::net::{ConnId, Frame, Purpose};
 use crate::world::World;
+
+/// What a clone of a host says that it is.
+pub fn clone_installation() -> Installation {
+    Installation::new("clone")
+}
 
 /// Pause before the coordinator is dialled again.
 const REDIAL: u64 = 300 * MS;
@@ -35,12 +40,49 @@ impl World {
             memory_bytes: room * VM_BYTES,
             agent_version: String::new(),
             boot,
+            installation: Some(state.installation()),
             vms: state.list(),
         };
         let id = self.dial(me, node, Purpose::Stream, Frame::Hello(Box::new(hello)));
         if let Some(agent) = &mut self.hosts[host].agent {
             agent.stream = Some(id);
             agent.taken = false;
+        }
+    }
+
+    /// A clone of a host, with its name and certificate and without its VMs, dials a coordinator.
+    pub fn clone_dials(&mut self, host: usize) {
+        let node = self.dice.index(self.nodes.len());
+        let state = &self.hosts[host];
+        let record = self.truth.records.get(&Key::Host(state.name.clone()));
+        // The place of a dead host is any other installation's to take.
+        let taken = matches!(record, Some(Record::Host(record)) if !record.declared_dead);
+        if !taken || !self.nodes[node].up {
+            return;
+        }
+        let hello = Hello {
+            host: state.name.clone(),
+            rack: state.rack.clone(),
+            page_addr: String::new(),
+            memory_bytes: self.plan.room * VM_BYTES,
+            agent_version: String::new(),
+            boot: BootId::new("clone"),
+            installation: Some(clone_installation()),
+            vms: Vec::new(),
+        };
+        self.dial(self.place_of(host), node, Purpose::Stream, Frame::Hello(Box::new(hello)));
+    }
+
+    /// A clone that has taken the place of a dead host is switched off.
+    pub fn switch_clone_off(&mut self, name: &HostName) {
+        let Some(host) = self.hosts.iter().position(|host| host.name == *name) else { return };
+        let (me, own) =
+            (self.place_of(host), self.hosts[host].agent.as_ref().and_then(|a| a.stream));
+        let streams = self.net.conns.iter().filter(|(id, conn)| {
+            conn.purpose == Purpose::Stream && conn.ends[0] == me && own != Some(**id)
+        });
+        for id in streams.map(|(&id, _)| id).collect::<Vec<_>>() {
+            self.close(id, 0);
         }
     }
 

@@ -29,6 +29,8 @@ fn vm_number(name: &VmName) -> Option<usize> {
 pub(super) fn order(order: fleet::Order, hosts: &[Host]) -> Option<Order<Simulated>> {
     Some(match order {
         fleet::Order::Welcome(_) | fleet::Order::RackView { .. } => return None,
+        fleet::Order::KeepDead(migration, generation) => Order::KeepDead(migration, generation.0),
+        fleet::Order::ForgetVm(vm) => Order::Forget(vm.as_str().to_owned()),
         fleet::Order::PrepareTarget { migration, vm, generation, source, .. } => {
             Order::PrepareTarget {
                 migration,

@@ -12,8 +12,8 @@ mod target;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rackferry_agent_core::{Core, Facts, Role, Side, Standing, VmState};
-use rackferry_fleet::{BootId, HostName, RackName, VmReport};
+use rackferry_agent_core::{Core, Facts, Side, Standing, VmState};
+use rackferry_fleet::{BootId, HostName, Installation, RackName, VmReport};
 
 use crate::net::ConnId;
 use crate::operator::vm_name;
@@ -21,6 +21,7 @@ use crate::world::{Happening, World};
 use qemu::{Copy, Qemu};
 
 pub use chores::Chore;
+pub use control::clone_installation;
 pub use convert::Simulated;
 pub use source::SourceSession;
 pub use target::TargetSession;
@@ -41,6 +42,8 @@ pub struct Host {
     pub full: bool,
     /// Starts of its agent.
     pub life: u64,
+    /// Disks it has had: each is an installation of its own.
+    pub disks: u64,
     /// Its agent, if that lives.
     pub agent: Option<Agent>,
     /// An agent is about to be started.
@@ -85,9 +88,15 @@ impl Host {
             copies: vec![None; vms],
             full: false,
             life: 0,
+            disks: 1,
             agent: None,
             starting: false,
         }
+    }
+
+    /// The installation of its agent.
+    pub fn installation(&self) -> Installation {
+        Installation::new(format!("{}-disk-{}", self.name, self.disks))
     }
 
     /// The copy of a VM that takes part in a migration on this side.
@@ -118,9 +127,10 @@ impl Host {
 
     /// What its agent lists.
     pub fn list(&self) -> Vec<VmReport> {
-        let listed = (0..self.copies.len()).filter_map(|vm| self.facts(vm));
+        let listed = (0..self.copies.len())
+            .filter_map(|vm| Some((self.facts(vm)?, self.copies[vm].as_ref()?.let_run)));
         listed
-            .map(|facts| VmReport {
+            .map(|(facts, let_run)| VmReport {
                 name: facts.name.as_str().into(),
                 memory_bytes: VM_BYTES,
                 run_state: facts.state,
@@ -128,6 +138,7 @@ impl Host {
                 qemu_version: String::new(),
                 machine_type: String::new(),
                 spec_toml: "x".to_owned(),
+                may_have_run: facts.standing.may_have_run(let_run),
             })
             .collect()
     }
@@ -159,9 +170,11 @@ impl World {
             let copy = Copy {
                 serial: self.copy_count,
                 qemu: Qemu::Running,
-                standing: Standing { role: Role::Run, generation: 0, mark: None },
+                standing: Standing::owned(0),
                 stale: None,
                 deaf_until: 0,
+                let_run: true,
+                memory: 0,
             };
             self.hosts[host].copies[vm] = Some(copy);
         }

@@ -37,6 +37,11 @@ impl Qemu {
         matches!(self, Self::Running | Self::Sending | Self::Finishing | Self::Shut)
     }
 
+    /// The guest runs.
+    pub fn runs(self) -> bool {
+        matches!(self, Self::Running | Self::Sending)
+    }
+
     /// The guest runs, or one order is enough.
     pub fn can_run(self) -> bool {
         self.may_run() || matches!(self, Self::Postmigrate | Self::Loaded)
@@ -73,6 +78,10 @@ pub struct Copy {
     pub stale: Option<Standing>,
     /// It does not answer a new agent until then.
     pub deaf_until: u64,
+    /// Its agent has let it run, or cannot know.
+    pub let_run: bool,
+    /// Version of its memory: it rises each time the VM begins to run, anywhere.
+    pub memory: u64,
 }
 
 impl Copy {
@@ -143,11 +152,28 @@ impl World {
         }
         let Some(copy) = &self.hosts[host].copies[vm] else { return };
         let after = copy.qemu;
+        if !before.runs() && after.runs() {
+            self.begins_to_run(host, vm);
+        }
         if before != after {
             self.trace.say(self.clock.now, || format!("  {host}/v{vm}: {before:?} -> {after:?}"));
             self.agent_event(host, Event::Changed);
         }
         self.tell_sessions(host, vm, step, after);
+    }
+
+    /// A guest begins to run: what it did elsewhere before must be in its memory.
+    pub fn begins_to_run(&mut self, host: usize, vm: usize) {
+        let Some(copy) = self.hosts[host].copies[vm].as_mut() else { return };
+        let newest = &mut self.watch.memories[vm];
+        let behind = (copy.memory < *newest).then_some((copy.memory, *newest));
+        *newest += 1;
+        copy.memory = *newest;
+        if let Some((has, newest)) = behind {
+            let name = &self.hosts[host].name;
+            let what = format!("v{vm} runs on {name} with memory {has}, but {newest} has run");
+            self.violated("nothing resumes old memory", what);
+        }
     }
 
     /// Does a session of the living agent work with this QEMU?

@@ -1,6 +1,8 @@
 //! The production rules of an agent, driven: what they say is done, each thing in its time.
 
-use rackferry_agent_core::{Effect, Event, Moment, SourceCommand, TargetCommand};
+use rackferry_agent_core::{
+    Effect, Event, Moment, Preparation, SourceCommand, TargetCommand, start,
+};
 use rackferry_fleet::Order;
 use rackferry_migrator_protocol::session::{source, target};
 
@@ -74,6 +76,15 @@ impl World {
             }
             // Nothing is sent here that a rate could hold back.
             Effect::SetRate(..) => {}
+            Effect::Forget(name) => {
+                let vm = (0..self.plan.vms).find(|&vm| crate::operator::vm_name(vm) == name);
+                let Some(vm) = vm else { return };
+                let facts = self.hosts[host].facts(vm);
+                if start(facts.as_ref()) == Preparation::Replace {
+                    self.hosts[host].copies[vm] = None;
+                    self.agent_event(host, Event::Changed);
+                }
+            }
             Effect::Report => self.list_soon(host),
             Effect::RestartStream => {
                 let stream = self.hosts[host].agent.as_ref().and_then(|agent| agent.stream);

@@ -287,7 +287,9 @@ impl World {
 
     /// QEMU has handed over its last byte.
     pub(super) fn everything_sent(&mut self, host: usize, id: u64) {
-        self.tell_target(host, id, Frame::Everything);
+        let Some(vm) = self.source_mut(host, id).map(|session| session.vm) else { return };
+        let memory = self.hosts[host].copies[vm].as_ref().map_or(0, |copy| copy.memory);
+        self.tell_target(host, id, Frame::Everything(memory));
     }
 
     /// A session looks how far its QEMU is, tells, and asks for its slot when it is time.

@@ -1,6 +1,6 @@
 //! The shell around a target's state machine, which is the production one.
 
-use rackferry_agent_core::{Event as Happened, HostName, MigrationId, TargetEnd};
+use rackferry_agent_core::{Event as Happened, HostName, MigrationId, TargetEnd, Writing};
 use rackferry_migrator_protocol::session::target::{Effect, Event, Target};
 
 use super::chores::{Chore, SessionEvent};
@@ -76,11 +76,12 @@ impl World {
         let Some(session) = session.filter(|session| session.conn == conn) else { return };
         let vm = session.vm;
         match frame {
-            Frame::Everything => {
+            Frame::Everything(memory) => {
                 if let Some(copy) = self.hosts[host].copies[vm].as_mut()
                     && copy.qemu == Qemu::Receiving(false)
                 {
                     copy.qemu = Qemu::Receiving(true);
+                    copy.memory = memory;
                     self.target_event(host, id, Event::Placed);
                 }
             }
@@ -140,8 +141,17 @@ impl World {
                 let pause = self.dice.between(1, 500) * MS;
                 self.qemu_later(host, vm, pause, Step::Load);
             }
+            Effect::WriteAboutToRun => {
+                let Some(copy) = &self.hosts[host].copies[vm] else { return };
+                let serial = copy.serial;
+                let pause = self.dice.between(MS / 10, 60 * MS);
+                self.later(host, pause, Chore::WriteAboutToRun(id, vm, serial));
+            }
             Effect::SendLoaded(_) => self.send(conn, 1, Frame::Loaded),
             Effect::Resume => {
+                if let Some(copy) = self.hosts[host].copies[vm].as_mut() {
+                    copy.let_run = true;
+                }
                 let pause = self.dice.between(1, 60) * MS;
                 self.qemu_later(host, vm, pause, Step::Cont);
             }
@@ -158,6 +168,18 @@ impl World {
             Effect::Discard(_) => session.ending = Ending::Discard,
             Effect::Finish => self.target_over(host, id),
         }
+    }
+
+    /// It is written down that a copy may run, or its disk is full.
+    pub(super) fn write_about_to_run(&mut self, host: usize, id: u64, vm: usize, serial: u64) {
+        let full = self.hosts[host].full;
+        let copy = self.hosts[host].copies[vm].as_mut().filter(|copy| copy.serial == serial);
+        let written = copy.is_some_and(|copy| copy.write(Writing::AboutToRun, full));
+        let event = match written {
+            true => Event::AboutToRun,
+            false => Event::NotWritten("no disk".to_owned()),
+        };
+        self.target_event(host, id, event);
     }
 
     fn target_over(&mut self, host: usize, id: u64) {

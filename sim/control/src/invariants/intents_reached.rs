@@ -37,11 +37,13 @@ pub(super) fn check(world: &World) -> Option<String> {
 }
 
 fn runs_where_it_should(world: &World, vm: usize) -> Option<String> {
-    let copies = world.hosts.iter().filter_map(|host| Some((host, host.copies[vm].as_ref()?.qemu)));
-    let alive: Vec<_> = copies.filter(|(_, qemu)| *qemu != Qemu::Dead).collect();
+    let copies = world.hosts.iter().filter_map(|host| Some((host, host.copies[vm].as_ref()?)));
+    let copies = copies.filter(|(_, copy)| !super::waits_for_a_person(world, copy));
+    let alive = copies.map(|(host, copy)| (host, copy.qemu));
+    let alive: Vec<_> = alive.filter(|(_, qemu)| *qemu != Qemu::Dead).collect();
     let record = world.truth.records.get(&Key::Vm(VmName::new(vm_name(vm))));
     match alive[..] {
-        [] => (!world.watch.may_be_lost(vm)).then(|| format!("v{vm} is lost")),
+        [] => (world.watch.killed_copies[vm] == 0).then(|| format!("v{vm} is lost")),
         [(host, Qemu::Running)] => {
             let agrees = matches!(
                 record,

@@ -17,9 +17,11 @@ mod told_by_the_log;
 
 use std::collections::BTreeMap;
 
-use rackferry_fleet::{Change, Fleet, Generation, Key, MigrationId, Order, Record, Stage, VmName};
+use rackferry_fleet::{
+    Change, End, Fleet, Generation, Key, MigrationId, Order, Record, Stage, VmName,
+};
 
-use crate::host::qemu::Qemu;
+use crate::host::qemu::{Copy, Qemu};
 use crate::world::World;
 
 pub use answers_durable::Acknowledged;
@@ -44,6 +46,8 @@ pub struct Watch {
     pub killed_copies: Vec<u32>,
     /// Copies killed in all.
     pub kills: u32,
+    /// By VM: the newest version of its memory.
+    pub memories: Vec<u64>,
     /// The highest generation a VM was owned with.
     pub generations: BTreeMap<VmName, Generation>,
     /// What clients were told.
@@ -57,6 +61,7 @@ impl Watch {
             killed_running: vec![false; vms],
             killed_copies: vec![0; vms],
             kills: 0,
+            memories: vec![0; vms],
             generations: BTreeMap::new(),
             acknowledged: Vec::new(),
         }
@@ -208,9 +213,19 @@ fn begins<'a>(world: &'a World, node: usize, order: &Order) -> Option<(&'a Fleet
     Some((leader.fleet()?, *id))
 }
 
+/// A VM died where it moved to, and may have run there: the copy that its move stopped waits for a person.
+fn waits_for_a_person(world: &World, copy: &Copy) -> bool {
+    let Some(mark) = copy.standing.mark else { return false };
+    let record = world.truth.records.get(&Key::Migration(mark.migration));
+    let Some(Record::Migration(migration)) = record else { return false };
+    copy.qemu == Qemu::Postmigrate && matches!(migration.stage, Stage::Ended { end: End::Lost, .. })
+}
+
 fn order_name(order: &Order) -> &'static str {
     match order {
         Order::Welcome(_) => "Welcome",
+        Order::ForgetVm(_) => "ForgetVm",
+        Order::KeepDead(..) => "KeepDead",
         Order::RackView { .. } => "RackView",
         Order::PrepareTarget { .. } => "PrepareTarget",
         Order::StartSource { .. } => "StartSource",

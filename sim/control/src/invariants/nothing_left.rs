@@ -39,7 +39,13 @@ pub(super) fn check(world: &World) -> Option<String> {
             copy.standing.mark.is_none() || !elsewhere
         };
         let left = copies.find(|(vm, copy)| {
-            copy.qemu != Qemu::Running && !(copy.qemu == Qemu::Dead && belongs(*vm, copy))
+            let stays = match copy.qemu {
+                Qemu::Running => true,
+                Qemu::Dead => belongs(*vm, copy),
+                Qemu::Postmigrate => super::waits_for_a_person(world, copy),
+                _ => false,
+            };
+            !stays
         });
         left.map(|(vm, copy)| format!("v{vm} is {:?} on {name}", copy.qemu))
     })

@@ -185,18 +185,19 @@ impl World {
 
     fn take(&mut self, node: usize, input: Input) -> Option<()> {
         let now = Moment(self.clock.now);
-        if let Input::Connected(id, _) = &input {
-            self.send(*id, 1, Frame::Taken);
-        }
         let leader = self.nodes[node].leader_mut()?;
         let turns = leader.turns.as_mut()?;
         match input {
             Input::Connected(id, hello) => {
                 self.trace
                     .say(now.0, || format!("c{node} hears {}: {}", hello.host, list(&hello.vms)));
-                let admission = turns.connect(*hello, now);
+                let Ok(admission) = turns.connect(*hello, now) else {
+                    self.close(id, 1);
+                    return None;
+                };
                 let void = admission.void.and_then(|void| leader.links.remove(&void));
                 leader.links.insert(admission.connection, id);
+                self.send(id, 1, Frame::Taken);
                 if let Some(void) = void {
                     self.close(void, 1);
                 }

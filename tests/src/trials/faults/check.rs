@@ -13,7 +13,7 @@ use crate::lab::site::Site;
 use crate::leak::memfds_of;
 
 /// A VM that runs beats within this, also on a machine that is short of CPU.
-const BEAT: Duration = Duration::from_secs(15);
+const BEAT: Duration = Duration::from_secs(60);
 /// Guests check all of their memory within this.
 const CHECK: Duration = Duration::from_secs(60);
 /// What ends a little after the evacuation: old QEMUs, their folders, their memory.
