@@ -83,13 +83,15 @@ async fn a_token_ends_with_its_time_or_with_a_newer_one() {
 }
 
 #[tokio::test]
-async fn without_the_cas_key_nobody_is_let_in_and_no_token_is_used() {
+async fn without_the_cas_key_no_host_is_let_in_and_no_token_is_used() {
     let site = Site::new();
     let _coordinator = site.start().await;
     let good = token(&site, "h1", 0).await.unwrap();
     let (key, away) = (site.folder("c1").join("ca.key"), site.dir.path().join("away"));
     fs::rename(&key, &away).unwrap();
     assert_eq!(refused(&site, &good, "h1").await, Some(Reason::NoAuthority));
+    // A caller without a token does not come so far.
+    assert_eq!(refused(&site, &good, "h2").await, Some(Reason::TokenRefused));
     let refused = token(&site, "h2", 0).await.unwrap_err();
     assert_eq!(reason_of(&refused), Some(Reason::NoAuthority));
     fs::rename(&away, &key).unwrap();

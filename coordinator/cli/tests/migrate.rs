@@ -77,8 +77,8 @@ impl MigrationService for Fake {
         let one =
             tokio_stream::once(Ok(WatchMigrationsResponse { migrations, ..Default::default() }));
         let stream: Snapshots = match self.ends {
-            Some(_) => Box::pin(one),
-            None => Box::pin(one.chain(tokio_stream::pending())),
+            Some((_, end)) if end != MigrationEnd::Unspecified => Box::pin(one),
+            _ => Box::pin(one.chain(tokio_stream::pending())),
         };
         Ok(Response::new(stream))
     }

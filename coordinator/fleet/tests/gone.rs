@@ -4,15 +4,18 @@ mod common;
 
 use common::{Desk, SECOND, moving, vm};
 use rackferry_fleet::{
-    BootId, Connection, Effect, Event, Fleet, Generation, Hello, Installation, MigrationId, Moment,
-    Order, Phase, ProblemCode, Refusal, RunState, Said, Standing, VmReport,
+    BootId, Connection, Effect, Event, Fleet, Generation, Hello, Installation, Limits, MigrationId,
+    Moment, Order, Phase, ProblemCode, Refusal, RunState, Said, Standing, VmReport,
 };
 
 const M1: MigrationId = MigrationId(1);
 
 /// A VM that moves; its source was told to start.
 fn started() -> (Desk, Connection, Connection) {
-    let mut desk = Desk::new();
+    started_in(Desk::new())
+}
+
+fn started_in(mut desk: Desk) -> (Desk, Connection, Connection) {
     let a = desk.connect("a1", "a", "boot-a", vec![vm("web", RunState::Running)]);
     let b = desk.connect("b1", "b", "boot-b", vec![]);
     desk.evacuate("a", "b");
@@ -111,6 +114,30 @@ fn a_copy_that_may_have_run_does_not() {
         matches!(told[..], [Order::ReleaseSource { migration: M1, resume: false, .. }]),
         "{told:?}"
     );
+}
+
+/// Its host was away for so long that the move is no longer remembered.
+#[test]
+fn the_only_copy_goes_on_though_its_move_is_forgotten() {
+    let limits = Limits { history: 0, attempts: 1, ..Limits::default() };
+    let (mut desk, a, b) = started_in(Desk::with(limits));
+    let generation = desk.fleet.migration(M1).expect("known").record.generation;
+    desk.say(a, Said::CommitRequest(M1, generation));
+    desk.say(a, Said::SourceStopped(M1));
+    desk.handle(Event::Disconnected(a));
+    desk.say(b, Said::TargetDiscarded(M1));
+    desk.pass(31 * SECOND);
+    desk.connect("c1", "c", "boot-c", vec![vm("other", RunState::Running)]);
+    desk.evacuate("c", "b");
+    assert!(desk.fleet.migration(M1).is_none());
+    desk.told();
+    desk.connect("a1", "a", "boot-a2", vec![moving("web", RunState::MovedOut, 1)]);
+    assert!(orders(&mut desk).iter().any(runs_the_source));
+
+    // And one that died there may be started again.
+    desk.connect("a1", "a", "boot-a3", died(true));
+    let told = orders(&mut desk);
+    assert!(matches!(told[..], [Order::KeepDead(M1, _)]), "{told:?}");
 }
 
 #[test]

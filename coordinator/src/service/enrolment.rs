@@ -121,18 +121,23 @@ impl JoinService for Enrolments {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
         self.handle.admit().await?;
         let JoinRequest { secret, host, request_pem } = request.into_inner();
+        let (name, digest) = (HostName::new(host.clone()), digest_of_secret(&secret));
+        let refused = |refusal| {
+            tracing::warn!(%host, "a token was refused");
+            convert::refusal(&refusal)
+        };
+        // For any caller that reaches the port: no key is read and nothing is signed for one without a token.
+        let (of, its) = (name.clone(), digest.clone());
+        let held = self.handle.ask(move |fleet, now, _| fleet.check_token(&of, &its, now)).await?;
+        held.map_err(refused)?;
         // Made before the token is used up: what can fail has failed by then.
         let authority = self.authority()?;
         let certificate_pem = sign(&authority, &request_pem, &host)?;
-        let (name, digest) = (HostName::new(host.clone()), digest_of_secret(&secret));
         let used = self
             .handle
             .ask(move |fleet, now, out| fleet.use_token(&name, &digest, now, out))
             .await?;
-        if let Err(refusal) = used {
-            tracing::warn!(%host, "a token was refused");
-            return Err(convert::refusal(&refusal));
-        }
+        used.map_err(refused)?;
         tracing::info!(%host, "joined the site");
         Ok(Response::new(JoinResponse { certificate_pem, ca_pem: authority.pem }))
     }

@@ -241,13 +241,17 @@ impl VmSpec {
         })
     }
 
-    /// The same spec with the machine type QEMU really made, e.g. `pc-q35-7.2` for `q35`: another
+    /// The same spec with the machine type QEMU really made, e.g. `pc-q35-7.2` for `q35`, and its options: another
     /// version of QEMU would take the short name for another machine.
     ///
     /// # Errors
     /// It cannot be written as TOML.
     pub fn with_machine(&self, machine: &str) -> Result<Self, SpecError> {
-        let fields = Fields { machine: machine.to_owned(), ..self.fields.clone() };
+        let machine = match self.fields.machine.split_once(',') {
+            Some((_, options)) => format!("{machine},{options}"),
+            None => machine.to_owned(),
+        };
+        let fields = Fields { machine, ..self.fields.clone() };
         Self::parse(&toml::to_string(&fields)?)
     }
 

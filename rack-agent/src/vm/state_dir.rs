@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rackferry_agent_core::Standing;
@@ -57,6 +58,8 @@ impl StateDir {
     pub fn open(path: &Path) -> Result<Self, VmError> {
         let vms = path.join("vms");
         fs::create_dir_all(&vms).map_err(at(&vms))?;
+        // Monitors of guests, and what they write to their serial ports.
+        fs::set_permissions(&vms, fs::Permissions::from_mode(0o700)).map_err(at(&vms))?;
         let vms = vms.canonicalize().map_err(at(&vms))?;
         let lock_path = path.join("lock");
         let lock = File::options().create(true).append(true).open(&lock_path);
@@ -262,6 +265,8 @@ mod tests {
     fn folders_appear_and_vanish_whole() {
         let temp = tempfile::tempdir().unwrap();
         let state = StateDir::open(temp.path()).unwrap();
+        let mode = fs::metadata(temp.path().join("vms")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
         let dir = state.create("a", "text", &status(1)).unwrap();
         assert!(matches!(state.create("a", "x", &status(1)), Err(VmError::Exists { .. })));
         assert_eq!(dir.read_spec().unwrap(), "text");

@@ -88,7 +88,7 @@ impl Plan {
             old_qemu: dice.chance(300),
             restless: if dice.chance(300) { dice.between(50, 600) } else { 0 },
             verify: dice.chance(200),
-            outbox: if dice.chance(300) { 2 + dice.index(4) } else { OUTBOX },
+            outbox: if dice.chance(700) { 3 + dice.index(2) } else { OUTBOX },
         }
     }
 

@@ -32,24 +32,38 @@ impl Fleet {
         let moved_by = self.migration_of(host, vm);
         match vm.run_state {
             RunState::Unknown => {}
-            RunState::Dead => {
-                if let Some(migration) = moved_by.filter(|_| vm.migration.is_some()) {
-                    self.sweep_dead(host, vm, &migration);
-                }
-            }
+            RunState::Dead => match moved_by.filter(|_| vm.migration.is_some()) {
+                Some(migration) => self.sweep_dead(host, vm, &migration),
+                None => self.sweep_forgotten(host, vm),
+            },
             RunState::Incoming | RunState::Loaded => {
                 if let Some(migration) = moved_by {
                     self.sweep_copy(host, &migration);
                 }
             }
-            RunState::MovedOut => {
-                if let Some(migration) = moved_by {
-                    self.sweep_moved_out(host, &migration);
-                }
-            }
+            RunState::MovedOut => match moved_by {
+                Some(migration) => self.sweep_moved_out(host, &migration),
+                None => self.sweep_forgotten(host, vm),
+            },
             RunState::Running | RunState::Paused => {
                 self.sweep_running(host, vm, moved_by, hello);
             }
+        }
+    }
+
+    /// A copy of a move that is no longer remembered: the record of its VM alone says what becomes of it.
+    fn sweep_forgotten(&mut self, host: &HostName, vm: &VmReport) {
+        let Some(id) = vm.migration else { return };
+        let record = self.store.vms().get(&vm.name);
+        let owned = record.filter(|vm| vm.owner == *host && vm.standing == Standing::Stable);
+        let Some(generation) = owned.map(|vm| vm.generation) else { return };
+        match vm.run_state {
+            RunState::MovedOut => {
+                let order = Order::ReleaseSource { migration: id, generation, resume: true };
+                self.tell(host, order);
+            }
+            RunState::Dead if vm.may_have_run => self.tell(host, Order::KeepDead(id, generation)),
+            _ => {}
         }
     }
 

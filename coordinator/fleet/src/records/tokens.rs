@@ -30,10 +30,20 @@ impl Fleet {
         if kept { Ok(()) } else { Err(Refusal::TooManyTokens(waiting)) }
     }
 
-    /// Uses the token of a host up, if this is it.
+    /// Whether this is the token of a host; it is not used up.
     ///
     /// # Errors
     /// If it is not, or not any more.
+    pub fn check_token(&self, host: &HostName, digest: &str, now: Moment) -> Result<(), Refusal> {
+        let token = self.store.tokens().get(host);
+        let good = token.is_some_and(|token| token.digest == digest && now < token.expires);
+        if good { Ok(()) } else { Err(Refusal::Token) }
+    }
+
+    /// Uses the token of a host up, if this is it.
+    ///
+    /// # Errors
+    /// As [`Fleet::check_token`].
     pub fn use_token(
         &mut self,
         host: &HostName,
@@ -41,14 +51,11 @@ impl Fleet {
         now: Moment,
         out: &mut Vec<Effect>,
     ) -> Result<(), Refusal> {
+        self.check_token(host, digest, now)?;
         self.begin(now);
-        let token = self.store.tokens().get(host);
-        let good = token.is_some_and(|token| token.digest == digest && self.now < token.expires);
-        if good {
-            self.store.remove_token(host);
-        }
+        self.store.remove_token(host);
         self.finish(out);
-        if good { Ok(()) } else { Err(Refusal::Token) }
+        Ok(())
     }
 }
 
@@ -92,6 +99,7 @@ mod tests {
             ("h3", "new", NOW),
             ("h1", "new", Moment(2000)),
         ] {
+            assert_eq!(fleet.check_token(&host.into(), digest, now), Err(Refusal::Token));
             let used = fleet.use_token(&host.into(), digest, now, &mut Vec::new());
             assert_eq!(used, Err(Refusal::Token), "{host} {digest}");
         }

@@ -45,7 +45,7 @@ impl VmSpec {
         argv.option("-m", format!("size={}k", self.memory_bytes >> 10));
         argv.option("-smp", fields.cpus.get_ref().to_string());
         if let Some(cpu) = &fields.cpu {
-            argv.option("-cpu", cpu);
+            argv.option("-cpu", self.cpu_model(cpu));
         }
         argv.option("-qmp", qmp_argument(launch.qmp));
         self.push_serial(&mut argv, launch.dir);
@@ -64,6 +64,14 @@ impl VmSpec {
         let size = format!(",share=on,size={},prealloc=off", self.memory_bytes);
         let start = "memory-backend-file,id=pc.ram,mem-path=".as_ref();
         joined([start, &escaped(path), size.as_ref()])
+    }
+
+    /// Under KVM a model leaves out what the host's CPU lacks, so that a guest would lose features when it moves: QEMU has to
+    /// refuse to start it instead, unless the spec says otherwise.
+    fn cpu_model(&self, cpu: &str) -> String {
+        let named = !matches!(cpu.split(',').next(), Some("host" | "max"));
+        let silent = !cpu.split(',').any(|option| option.starts_with("enforce"));
+        if self.needs().kvm && named && silent { format!("{cpu},enforce") } else { cpu.to_owned() }
     }
 
     fn push_serial(&self, argv: &mut Argv, dir: &Path) {

@@ -30,7 +30,7 @@ impl VmSpec {
         let boot = boot.flatten().map(|path| (path.as_path(), false));
         let disks = fields.disks.iter().map(|disk| (disk.path.as_path(), !disk.readonly));
         Needs {
-            machine: &fields.machine,
+            machine: fields.machine.split(',').next().unwrap_or_default(),
             qemu: fields.qemu.as_ref(),
             kvm,
             host_cpu: kvm && matches!(model, Some("host" | "max")),

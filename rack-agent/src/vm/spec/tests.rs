@@ -94,6 +94,35 @@ fn machine_can_be_pinned() {
 }
 
 #[test]
+fn a_machines_options_survive_pinning_and_are_no_part_of_its_type() {
+    let text = "name = 'a'\nmemory = '64MiB'\nmachine = 'q35,hpet=off,smm=off'";
+    let spec = VmSpec::parse(text).unwrap();
+    assert_eq!(spec.needs().machine, "q35");
+    let pinned = spec.with_machine("pc-q35-10.0").unwrap();
+    assert_eq!(pinned.needs().machine, "pc-q35-10.0");
+    let command = command(&pinned, true);
+    assert!(command.contains(" -machine pc-q35-10.0,hpet=off,smm=off,accel="), "{command}");
+    let again = pinned.with_machine("pc-q35-10.0").unwrap();
+    assert_eq!(again.machine(), pinned.machine());
+}
+
+#[test]
+fn a_named_cpu_is_whole_under_kvm_or_not_at_all() {
+    for (accel, cpu, expected) in [
+        ("kvm", "Cascadelake-Server", "Cascadelake-Server,enforce"),
+        ("kvm", "EPYC,-svm", "EPYC,-svm,enforce"),
+        ("kvm", "EPYC,enforce=off", "EPYC,enforce=off"),
+        ("kvm", "host", "host"),
+        ("kvm", "max,-x2apic", "max,-x2apic"),
+        ("tcg", "Cascadelake-Server", "Cascadelake-Server"),
+    ] {
+        let text = format!("name = 'a'\nmemory = '64MiB'\naccel = '{accel}'\ncpu = '{cpu}'");
+        let command = command(&VmSpec::parse(&text).unwrap(), true);
+        assert!(command.contains(&format!(" -cpu {expected} ")), "{command}");
+    }
+}
+
+#[test]
 fn faults_are_told_with_line_field_and_advice() {
     let cases = [
         ("name = 'Web'\nmemory = '1GiB'", 1, "name", "a-z"),
