@@ -4,8 +4,8 @@ mod common;
 
 use common::{Desk, SECOND, moving, vm};
 use rackferry_fleet::{
-    BootId, Connection, Effect, Event, Fleet, Generation, Hello, Installation, Limits, MigrationId,
-    Moment, Order, Phase, ProblemCode, Refusal, RunState, Said, Standing, VmReport,
+    BootId, Condition, Connection, Effect, Event, Fleet, Generation, Hello, Installation, Limits,
+    MigrationId, Moment, Order, Phase, ProblemCode, Refusal, RunState, Said, Standing, VmReport,
 };
 
 const M1: MigrationId = MigrationId(1);
@@ -323,6 +323,7 @@ fn a_dead_host_is_forgotten_when_it_owns_nothing() {
     desk.handle(Event::Disconnected(a));
     declare_dead(&mut desk, "a1").unwrap();
     assert!(matches!(forget_host(&mut desk, "a1"), Err(Refusal::HostInUse(..))));
+    assert_eq!(desk.vm("web").condition, Condition::Dead);
     forget_vm(&mut desk, "web").unwrap();
     assert_eq!(forget_host(&mut desk, "a1"), Ok(()));
     assert!(desk.fleet.hosts().is_empty());

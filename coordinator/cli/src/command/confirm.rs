@@ -31,11 +31,7 @@ fn can_ask(output: Output) -> bool {
 /// # Errors
 /// [`Failure::Declined`] if another one is typed.
 pub fn type_name(name: &str) -> Result<(), Failure> {
-    eprint!("Type {name} to go on: ");
-    std::io::stderr().flush()?;
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer)?;
-    if answer.trim() == name { Ok(()) } else { Err(Failure::Declined) }
+    answered(&format!("Type {name} to go on: "), |answer| answer == name)
 }
 
 /// Asks whether to start.
@@ -43,9 +39,13 @@ pub fn type_name(name: &str) -> Result<(), Failure> {
 /// # Errors
 /// [`Failure::Declined`] if not.
 pub fn agree() -> Result<(), Failure> {
-    eprint!("Start? [y/N] ");
+    answered("Start? [y/N] ", |answer| matches!(answer, "y" | "Y" | "yes"))
+}
+
+fn answered(prompt: &str, agrees: impl FnOnce(&str) -> bool) -> Result<(), Failure> {
+    eprint!("{prompt}");
     std::io::stderr().flush()?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(Failure::Declined) }
+    if agrees(answer.trim()) { Ok(()) } else { Err(Failure::Declined) }
 }

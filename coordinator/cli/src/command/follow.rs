@@ -111,7 +111,7 @@ impl Work for MigrationWork<'_> {
     }
 }
 
-/// How long work that is stuck is followed: an agent or a coordinator that is restarted is back within it.
+/// How long work that is stuck is followed: time for an agent or a coordinator that is restarted to come back.
 const STUCK: Duration = Duration::from_secs(15);
 
 /// What follows after a snapshot.

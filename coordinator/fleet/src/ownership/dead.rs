@@ -44,7 +44,10 @@ impl Fleet {
         queued.into_iter().for_each(|id| self.scheduling.look_again(id));
         self.view.touch_host(host);
         let vms: Vec<VmName> = self.store.index().vms_of_host(host).cloned().collect();
-        vms.iter().for_each(|vm| self.look_at_vm(vm));
+        for vm in &vms {
+            self.look_at_vm(vm);
+            self.view.touch_vm(vm);
+        }
         self.outbox.publish = true;
         self.finish(out);
         Ok(())

@@ -335,11 +335,21 @@ impl Fleet {
             memory_bytes: record.memory_bytes,
             generation: record.generation,
             standing: record.standing,
-            condition: condition(listed.map(|vm| vm.run_state)),
+            condition: match listed {
+                None if self.is_lost_with_its_host(record) => Condition::Dead,
+                listed => condition(listed.map(|vm| vm.run_state)),
+            },
             migration: self.move_of(name),
             qemu_version: listed.map(|vm| vm.qemu_version.clone()).unwrap_or_default(),
             machine_type: listed.map(|vm| vm.machine_type.clone()).unwrap_or_default(),
         })
+    }
+
+    /// Its host was declared dead, or has a new installation since, which does not have it.
+    fn is_lost_with_its_host(&self, record: &crate::VmRecord) -> bool {
+        let replaced = self.ownership.agents().contains_key(&record.owner)
+            && self.store.lost(&record.owner, record.generation);
+        self.is_declared_dead(&record.owner) || replaced
     }
 }
 
