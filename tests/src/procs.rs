@@ -162,6 +162,29 @@ impl Process {
     }
 }
 
+/// A process that does nothing until this is dropped: its sockets stay open, its kernel goes on to answer for them. A
+/// lab that ends meanwhile kills it as it is.
+#[derive(Debug)]
+pub struct Frozen<'a>(&'a Process);
+
+impl<'a> Frozen<'a> {
+    /// Stops it.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn new(process: &'a Process) -> Result<Self> {
+        process.signal(Signal::STOP)?;
+        Ok(Self(process))
+    }
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        // It may have been killed meanwhile.
+        let _ = self.0.signal(Signal::CONT);
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         self.end();

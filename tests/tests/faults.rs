@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
 use std::path::Path;
+use std::time::Duration;
 
 use rackferry_tests::lab::rate::Rate;
 use rackferry_tests::runs_here;
 use rackferry_tests::trials::faults::{self, Kind, Options};
+use rackferry_tests::trials::pauses;
 
 const SEED: u64 = 1;
 
@@ -39,6 +41,33 @@ fn guests_survive_the_death_of_what_serves_them() {
     if runs_here("guests_survive_the_death_of_what_serves_them") {
         all_hold(&options(1, 4, vec![Kind::SourceAgent, Kind::TargetAgent, Kind::Coordinator]));
     }
+}
+
+#[test]
+fn guests_survive_freezes_and_black_holes() {
+    if runs_here("guests_survive_freezes_and_black_holes") {
+        let kinds = vec![Kind::FrozenSource, Kind::FrozenNeighbour, Kind::BlackHole];
+        all_hold(&options(1, 3, kinds));
+    }
+}
+
+/// `cargo xtask pauses` judges how long stops take on a machine that has nothing else to do.
+#[test]
+fn vms_move_beside_frozen_agents() {
+    if !runs_here("vms_move_beside_frozen_agents") {
+        return;
+    }
+    let options = pauses::Options {
+        runs: 1,
+        hosts: 2,
+        vms_per_host: 1,
+        memory_mib: 128,
+        max_downtime_ms: 300,
+        freeze: Duration::from_secs(3),
+        core: Rate::mbit(300),
+    };
+    let report = pauses::run(&options, &mut |line| println!("{line}")).unwrap();
+    assert!(report.freezes > 0 && !report.stops_ms.is_empty(), "{report:?}");
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! This host's part of the rack: its index shard, its contents, and the way to the shards and contents of others.
 
+mod breaker;
 mod link;
 mod pool;
+#[cfg(test)]
+pub(crate) mod silent;
 mod store;
 
 use std::collections::HashMap;
@@ -9,17 +12,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use dashmap::DashSet;
+use futures::future::join_all;
 use rackferry_dedup_index::{ClaimAnswer, Digest, DomainKey, IndexShard, PageHasher, Rendezvous};
 use rackferry_migrator_protocol::frame::{
     ClaimReply, ClaimRequest, FetchRequest, Forget, Holder, Kind, Revoke,
 };
 use rackferry_tls::Tls;
-use tokio::sync::oneshot;
 
-pub use link::Answer;
+pub use link::{Answer, Pending};
 pub use store::{ContentStore, Found, StoreReader};
 
-use crate::limits::CLAIM_TIMEOUT;
+use crate::limits::{CLAIM_TIMEOUT, FETCH_TIMEOUT};
 use crate::memory::{GuestMemory, MemoryError};
 use link::Link;
 
@@ -81,7 +84,7 @@ pub enum Scope {
 #[derive(Debug)]
 pub struct PendingClaims {
     answers: Vec<Option<Holder>>,
-    remote: Vec<(Vec<u32>, oneshot::Receiver<Answer>)>,
+    remote: Vec<(Vec<u32>, Pending)>,
 }
 
 impl Rack {
@@ -171,20 +174,25 @@ impl Rack {
         digests: &[Digest],
     ) -> PendingClaims {
         let mut pending = PendingClaims { answers: vec![None; digests.len()], remote: Vec::new() };
-        for (host, positions) in self.by_owner(scope, digests) {
-            let theirs = positions.iter().map(|i| digests[*i as usize]);
-            if host == self.own_host {
-                let theirs: Vec<Digest> = theirs.collect();
-                let answers = self.claim_here(crossing, claimant, &theirs);
-                for (i, answer) in positions.iter().zip(answers) {
-                    pending.answers[*i as usize] = answer;
-                }
-            } else if let Some(link) = self.link(host) {
-                let request = self.next_request.fetch_add(1, Ordering::Relaxed);
-                let digests = theirs.collect();
-                let mut payload = Vec::with_capacity(40 + positions.len() * 16);
-                ClaimRequest { request, crossing, claimant, digests }.encode(&mut payload);
-                pending.remote.push((positions, link.ask(Kind::Claim, request, payload).await));
+        let mut groups = self.by_owner(scope, digests);
+        let own = groups.pop_if(|(host, _)| *host == self.own_host);
+        // All at the same time: the queue to one silent shard must not keep the requests to the others.
+        let asked = groups.into_iter().filter_map(|(host, positions)| {
+            let link = self.link(host)?;
+            let request = self.next_request.fetch_add(1, Ordering::Relaxed);
+            let digests = positions.iter().map(|i| digests[*i as usize]).collect();
+            let mut payload = Vec::with_capacity(40 + positions.len() * 16);
+            ClaimRequest { request, crossing, claimant, digests }.encode(&mut payload);
+            Some(async move {
+                (positions, link.ask(Kind::Claim, request, payload, CLAIM_TIMEOUT).await)
+            })
+        });
+        pending.remote = join_all(asked).await;
+        if let Some((_, positions)) = own {
+            let theirs: Vec<Digest> = positions.iter().map(|i| digests[*i as usize]).collect();
+            let answers = self.claim_here(crossing, claimant, &theirs);
+            for (i, answer) in positions.iter().zip(answers) {
+                pending.answers[*i as usize] = answer;
             }
         }
         pending
@@ -271,29 +279,23 @@ impl Rack {
         }
     }
 
-    /// Asks a neighbour for contents. None if it is not a live member of the rack.
-    pub async fn fetch(
-        &self,
-        host: u32,
-        wanted: Vec<(Digest, u64)>,
-    ) -> Option<oneshot::Receiver<Answer>> {
+    /// Asks a neighbour for contents. None if it is not a live member of the rack, or does not answer in time.
+    pub async fn fetch(&self, host: u32, wanted: Vec<(Digest, u64)>) -> Option<Answer> {
         let link = self.link(host)?;
         let request = self.next_request.fetch_add(1, Ordering::Relaxed);
         let mut payload = Vec::with_capacity(16 + wanted.len() * 24);
         FetchRequest { request, wanted }.encode(&mut payload);
-        Some(link.ask(Kind::Fetch, request, payload).await)
+        link.ask(Kind::Fetch, request, payload, FETCH_TIMEOUT).await.answer().await
     }
 }
 
 impl PendingClaims {
-    /// Waits for the answers. A shard that does not answer in time grants everything: that costs bytes only.
+    /// Waits for the answers. A shard that has not answered in time, counted from the claim, grants everything: that
+    /// costs bytes only.
     pub async fn finish(self) -> Vec<Option<Holder>> {
         let Self { mut answers, remote } = self;
-        let deadline = tokio::time::Instant::now() + CLAIM_TIMEOUT;
-        for (positions, receiver) in remote {
-            let Ok(Ok(payload)) = tokio::time::timeout_at(deadline, receiver).await else {
-                continue;
-            };
+        for (positions, asked) in remote {
+            let Some(payload) = asked.answer().await else { continue };
             let Ok(reply) = ClaimReply::decode(&payload) else { continue };
             if reply.answers.len() == positions.len() {
                 for (i, answer) in positions.iter().zip(reply.answers) {

@@ -5,7 +5,7 @@
 //! | [`run`] | the state machine, the placer, everything outstanding | the machine says `Finish` |
 //! | reader | the reading half of the connection | the link breaks |
 //! | return path | QEMU's return path | QEMU closes it |
-//! | fetches | one request to a neighbour each, at most `FETCHES` | answered, or timed out |
+//! | fetches | one request to a neighbour each, at most `fetch::FETCHES` | answered, or timed out |
 //!
 //! [`protocol::session::target`]: rackferry_migrator_protocol::session::target
 
@@ -21,10 +21,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use rackferry_dedup_index::Digest;
 use rackferry_migrator_protocol::frame::{Ack, FromTarget, Kind};
 use rackferry_migrator_protocol::session::target::{Effect, Event, Target};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
@@ -33,12 +32,10 @@ use crate::limits::{PENDING_RETRY, RECEIVED_FRAMES, SESSION_EVENTS};
 use crate::qmp::Qmp;
 use crate::rack::Rack;
 use crate::stats::{Counters, Totals, timed};
+use fetch::Fetches;
 use receive::Receiver;
 
 pub use place::{PlaceError, Placed};
-
-/// Requests to neighbours of one session at a time: enough to hide a round trip behind 1 MiB of pages.
-const FETCHES: usize = 8;
 
 /// A source that does not read its answers for so long is gone.
 const SEND_LIMIT: Duration = Duration::from_secs(10);
@@ -107,17 +104,6 @@ pub struct TargetReport {
 enum Input {
     Event(Event),
     ReturnPath(Vec<u8>),
-    Fetched(Fetched),
-}
-
-/// The answer of a neighbour, verified.
-#[derive(Debug)]
-pub struct Fetched {
-    wanted: Vec<Digest>,
-    /// One state a digest ([`frame::FETCH_PRESENT`](rackferry_migrator_protocol::frame::FETCH_PRESENT)...).
-    states: Vec<u8>,
-    /// The pages that are present and match, in order.
-    pages: Vec<u8>,
 }
 
 struct Session {
@@ -129,7 +115,7 @@ struct Session {
     receiver: Receiver,
     counters: Arc<Counters>,
     tasks: JoinSet<()>,
-    fetches: Arc<Semaphore>,
+    fetches: Fetches,
     /// Writes down that the guest may run; taken when that begins.
     about_to_run: Option<BoxFuture<'static, Result<(), String>>>,
     outcome: Option<TargetOutcome>,
@@ -164,6 +150,7 @@ pub async fn run(
     });
     let receiver =
         Receiver::new(spec.session, spec.placed.clone(), parts.rack.clone(), counters.clone());
+    let fetches = Fetches::new(parts.rack.clone(), counters.clone());
     let session_id = spec.session;
     let mut session = Session {
         machine: Target::new(spec.verify),
@@ -174,7 +161,7 @@ pub async fn run(
         receiver,
         counters,
         tasks,
-        fetches: Arc::new(Semaphore::new(FETCHES)),
+        fetches,
         about_to_run: Some(Box::pin(about_to_run)),
         outcome: None,
         over: false,
@@ -200,6 +187,10 @@ pub async fn run(
                 Some(Err(why)) => session.event(Event::PeerLost(why)).await,
                 None => frames_open = false,
             },
+            Some(fetched) = session.fetches.next() => {
+                let result = session.receiver.fetched(&fetched).await;
+                session.check(result).await;
+            }
             () = tokio::time::sleep(PENDING_RETRY), if !session.receiver.wanted.is_idle() => {}
         }
         session.look_for_wanted().await;
@@ -243,10 +234,6 @@ impl Session {
         match input {
             Input::Event(event) => self.event(event).await,
             Input::ReturnPath(bytes) => self.send(&FromTarget::ReturnPath(bytes)).await,
-            Input::Fetched(fetched) => {
-                let result = self.receiver.fetched(&fetched).await;
-                self.check(result).await;
-            }
         }
     }
 
@@ -352,7 +339,7 @@ impl Session {
 
     /// Looks for contents that references wait for: here, at neighbours, and in the end at the source.
     async fn look_for_wanted(&mut self) {
-        let (requests, lost) = match self.receiver.look(self.fetches.available_permits()).await {
+        let (requests, lost) = match self.receiver.look(self.fetches.room()).await {
             Ok(found) => found,
             Err(error) => return self.check(Err(error)).await,
         };
@@ -361,14 +348,7 @@ impl Session {
             self.send(&FromTarget::Missing(lost)).await;
         }
         for (host, wanted) in requests {
-            let Ok(permit) = self.fetches.clone().try_acquire_owned() else { return };
-            let (rack, inputs) = (self.parts.rack.clone(), self.inputs.clone());
-            let counters = self.counters.clone();
-            self.tasks.spawn(async move {
-                let fetched = fetch::fetch(&rack, &counters, host, wanted).await;
-                drop(permit);
-                let _ = inputs.send(Input::Fetched(fetched)).await;
-            });
+            self.fetches.begin(host, wanted);
         }
     }
 

@@ -1,13 +1,13 @@
 //! Contents that references wait for, one entry a digest however many pages refer to it.
 
 use std::collections::HashMap;
-use std::time::Instant;
 
 use rackferry_dedup_index::{Digest, DigestBuildHasher};
 use rackferry_migrator_protocol::frame::Holder;
 use rackferry_migrator_protocol::session::outstanding::{PageId, ReferenceId};
+use tokio::time::Instant;
 
-use crate::limits::{PENDING_RETRY, PENDING_TIMEOUT};
+use crate::limits::{FETCH_TIMEOUT, PENDING_RETRY, PENDING_TIMEOUT};
 
 /// A content that is not here yet.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ struct Entry {
     waiters: Vec<(PageId, ReferenceId)>,
     since: Instant,
     state: State,
+    /// The holder has said that it will have it.
+    expected: bool,
     /// The source was asked.
     lost: bool,
 }
@@ -35,6 +37,8 @@ pub enum Look {
     Here,
     /// At a neighbour.
     There(u32),
+    /// At the source: it has waited for its turn at a neighbour for as long as an answer is waited for.
+    Source,
 }
 
 /// All contents one session waits for; bounded by the source's window.
@@ -55,6 +59,7 @@ impl Wanted {
                 waiters: Vec::with_capacity(1),
                 since: now,
                 state: State::Due(now),
+                expected: false,
                 lost: false,
             }
         });
@@ -72,6 +77,7 @@ impl Wanted {
         if entry.since.elapsed() > PENDING_TIMEOUT {
             return true;
         }
+        entry.expected = true;
         // The longer it has taken, the less often it is looked for.
         let pause = PENDING_RETRY.max(entry.since.elapsed() / 4);
         entry.state = State::Due(Instant::now() + pause);
@@ -98,18 +104,27 @@ impl Wanted {
         entry.waiters.first().map(|(_, reference)| *reference)
     }
 
-    /// Appends what is due now to `out`; it counts as asked from now on.
-    pub fn take_due(&mut self, own_host: u32, out: &mut Vec<(Digest, Holder, Look)>) {
+    /// Appends what is due now to `out`; it counts as asked from now on. Without `room` for requests to neighbours,
+    /// what lies there stays due.
+    pub fn take_due(&mut self, own_host: u32, room: bool, out: &mut Vec<(Digest, Holder, Look)>) {
         let now = Instant::now();
         let Self { entries, due } = self;
         due.retain(|digest| {
             let Some(entry) = entries.get_mut(digest) else { return false };
             match entry.state {
                 State::Due(at) if at <= now => {
+                    let (holder, since, expected) = (entry.holder, entry.since, entry.expected);
+                    let look = if holder.host == own_host {
+                        Look::Here
+                    } else if !expected && now.duration_since(since) >= FETCH_TIMEOUT {
+                        Look::Source
+                    } else if room {
+                        Look::There(holder.host)
+                    } else {
+                        return true;
+                    };
                     entry.state = State::Asked;
-                    let there = entry.holder.host != own_host;
-                    let look = if there { Look::There(entry.holder.host) } else { Look::Here };
-                    out.push((*digest, entry.holder, look));
+                    out.push((*digest, holder, look));
                     false
                 }
                 State::Due(_) => true,

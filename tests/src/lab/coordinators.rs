@@ -73,6 +73,12 @@ impl<'a> Coordinators<'a> {
         self.seats.iter().filter_map(|(_, process)| process.as_ref())
     }
 
+    /// One that runs.
+    pub fn process(&self, id: u8) -> Option<&Process> {
+        let (_, process) = self.seats.iter().find(|(seat, _)| seat.id == id)?;
+        process.as_ref()
+    }
+
     /// Kills one, as a power failure would.
     pub fn kill(&mut self, id: u8) -> Result<()> {
         if let Some(process) = self.take(id)? {

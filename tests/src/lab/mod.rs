@@ -3,6 +3,7 @@
 pub mod accel;
 pub mod certificates;
 mod coordinators;
+pub mod dark;
 pub mod heartbeat;
 pub mod management;
 pub mod netns;

@@ -237,6 +237,15 @@ impl<'a> Site<'a> {
         self.agents.iter().filter_map(|(host, process)| Some((host, process.as_ref()?)))
     }
 
+    /// The agent of a host.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn agent(&self, host: &str) -> Result<&Process> {
+        let found = self.agents().find(|(other, _)| other.name() == host);
+        found.map(|(_, process)| process).with_context(|| format!("no agent runs on {host}"))
+    }
+
     /// Waits until `count` agents are connected.
     pub fn wait_connected(&self, count: usize) -> Result<()> {
         let deadline = Instant::now() + CONNECT_WAIT;

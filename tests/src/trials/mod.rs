@@ -2,4 +2,5 @@
 
 pub mod faults;
 pub mod memory;
+pub mod pauses;
 pub mod upgrade;

@@ -6,6 +6,7 @@ mod bench_stream;
 mod demo;
 mod faults;
 mod lab_b;
+mod pauses;
 mod run;
 mod setup;
 mod simulate;
@@ -40,6 +41,8 @@ enum Command {
     Faults(faults::Arguments),
     /// Run a command in an emulated machine that has KVM; `lab-b -- COMMAND ARGS...`. Needs root.
     LabB(lab_b::Arguments),
+    /// Freeze an agent of each rack again and again while VMs of others move, and print the longest stop. Needs root.
+    Pauses(pauses::Arguments),
     /// Move guests to and fro with `--verify` and count memories that differ. Needs root.
     Trial(trial::Arguments),
     /// Hold migrations of one VM in several ways, without Rackferry, and count the writes that QEMU loses.
@@ -60,6 +63,7 @@ fn main() -> Result<()> {
         Command::Bench(bench) => bench::run(&bench),
         Command::Faults(arguments) => faults::run(arguments),
         Command::LabB(arguments) => lab_b::run(&arguments),
+        Command::Pauses(arguments) => pauses::run(&arguments),
         Command::Trial(arguments) => trial::run(arguments),
         Command::Tracking(arguments) => tracking::run(&arguments),
         Command::Upgrade(arguments) => upgrade::run(&arguments),

@@ -11,7 +11,7 @@ use rackferry_migrator_protocol::session::outstanding::{PageId, ReferenceId};
 use super::{ReceiveError, Receiver, Reference, Requests, WRITE_BYTES};
 use crate::rack::{Found, StoreReader};
 use crate::stats::{CpuMoment, add, lap};
-use crate::target::Fetched;
+use crate::target::fetch::Fetched;
 use crate::target::wanted::Look;
 
 /// References resolved at a time: few enough that their contents stay in the core's cache from reading to placing.
@@ -183,16 +183,20 @@ impl Receiver {
     /// requests) and of the source.
     pub async fn look(&mut self, room: usize) -> Result<(Requests, Vec<Lost>), ReceiveError> {
         let mut requests: Requests = Vec::new();
-        if room > 0 && !self.wanted.is_idle() {
+        if !self.wanted.is_idle() {
             let mut due = Vec::new();
-            self.wanted.take_due(self.rack.own_host, &mut due);
+            self.wanted.take_due(self.rack.own_host, room > 0, &mut due);
             let here: Vec<_> =
                 due.iter().filter(|d| d.2 == Look::Here).map(|d| (d.0, d.1)).collect();
             self.look_here(&here)?;
             let mut by_host: HashMap<u32, Vec<(Digest, u64)>> = HashMap::new();
             for (digest, holder, look) in due {
-                if let Look::There(host) = look {
-                    by_host.entry(host).or_default().push((digest, holder.session));
+                match look {
+                    Look::Here => {}
+                    Look::There(host) => {
+                        by_host.entry(host).or_default().push((digest, holder.session));
+                    }
+                    Look::Source => self.ask_source(digest),
                 }
             }
             for (host, wanted) in by_host {

@@ -9,16 +9,16 @@ use crate::memory::GuestMemory;
 const BYTES: u64 = 1 << 20;
 
 /// The head of ram's START section with one block.
-fn head() -> Vec<u8> {
+pub(crate) fn head(bytes: u64) -> Vec<u8> {
     let mut head = vec![1, 0, 0, 0, 1, 3];
     head.extend_from_slice(b"ram\0\0\0\0\0\0\0\x04");
-    head.extend_from_slice(&(BYTES | 4).to_be_bytes());
+    head.extend_from_slice(&(bytes | 4).to_be_bytes());
     head.extend_from_slice(b"\x06pc.ram");
-    head.extend_from_slice(&BYTES.to_be_bytes());
+    head.extend_from_slice(&bytes.to_be_bytes());
     head
 }
 
-async fn take(receiver: &mut Receiver, frame: FromSource) -> Option<Event> {
+pub(crate) async fn take(receiver: &mut Receiver, frame: FromSource) -> Option<Event> {
     let mut payload = Vec::new();
     let kind = frame.encode(&mut payload);
     receiver.frame(kind, &payload).await.unwrap()
@@ -35,7 +35,7 @@ async fn received() -> (Receiver, Option<Event>, UnixStream) {
     receiver.qemu = Some(ours.into_split().1);
     let start = b"QEVM\0\0\0\x03\x07\0\0\0\x03q35".to_vec();
     take(&mut receiver, FromSource::Stream { boundary: true, bytes: start }).await;
-    take(&mut receiver, FromSource::RamStart(head())).await;
+    take(&mut receiver, FromSource::RamStart(head(BYTES))).await;
     let event = take(&mut receiver, FromSource::RamEnd).await;
     (receiver, event, qemu)
 }

@@ -6,6 +6,7 @@
 
 pub(crate) mod check;
 mod plan;
+mod quiet;
 mod strike;
 mod summary;
 pub(crate) mod view;

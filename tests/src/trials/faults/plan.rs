@@ -27,6 +27,17 @@ pub enum Kind {
     Coordinators,
     /// The link between the racks.
     CoreCut,
+    /// The agent of a host whose VMs are leaving stands still, and goes on later.
+    FrozenSource,
+    /// The agent of a host where VMs are arriving stands still.
+    FrozenTarget,
+    /// An agent stands still that the VM which came to the step has nothing to do with: a shard of the index, or a
+    /// holder of contents.
+    FrozenNeighbour,
+    /// The coordinator stands still; of several, the one that leads.
+    FrozenCoordinator,
+    /// What a host and some others send each other on the page network vanishes without a word.
+    BlackHole,
     /// The QEMU of a VM that leaves.
     SourceQemu,
     /// The QEMU of a VM that arrives.
@@ -37,7 +48,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 17] = [
         Self::SourceAgent,
         Self::TargetAgent,
         Self::HolderAgent,
@@ -47,6 +58,11 @@ impl Kind {
         Self::LeaderApart,
         Self::Coordinators,
         Self::CoreCut,
+        Self::FrozenSource,
+        Self::FrozenTarget,
+        Self::FrozenNeighbour,
+        Self::FrozenCoordinator,
+        Self::BlackHole,
         Self::SourceQemu,
         Self::TargetQemu,
         Self::Cancel,
@@ -65,6 +81,11 @@ impl fmt::Display for Kind {
             Self::LeaderApart => "leader-apart",
             Self::Coordinators => "coordinators",
             Self::CoreCut => "core-cut",
+            Self::FrozenSource => "frozen-source",
+            Self::FrozenTarget => "frozen-target",
+            Self::FrozenNeighbour => "frozen-neighbour",
+            Self::FrozenCoordinator => "frozen-coordinator",
+            Self::BlackHole => "black-hole",
             Self::SourceQemu => "source-qemu",
             Self::TargetQemu => "target-qemu",
             Self::Cancel => "cancel",
@@ -227,7 +248,11 @@ impl Plan {
             Kind::Coordinator | Kind::Coordinators => dice.millis(1000, 3000),
             Kind::Leaders => Duration::from_secs(5),
             Kind::LeaderApart => dice.millis(2000, 10_000),
-            Kind::CoreCut => dice.millis(500, 10_000),
+            Kind::CoreCut | Kind::BlackHole => dice.millis(500, 10_000),
+            Kind::FrozenSource
+            | Kind::FrozenTarget
+            | Kind::FrozenNeighbour
+            | Kind::FrozenCoordinator => dice.millis(500, 8000),
             _ => dice.millis(500, 3000),
         };
         let verify = dice.below(3) == 0;

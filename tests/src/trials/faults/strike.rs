@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::plan::{Kind, Plan};
+use super::quiet;
 use super::view::{Evacuation, Move};
 use crate::Lab;
 use crate::lab::site::Site;
@@ -104,6 +105,11 @@ pub fn strike(
             site.lab().core().heal()?;
             done("the core link".into())
         }
+        Kind::FrozenCoordinator => done(quiet::freeze_leader(site, plan)?),
+        Kind::BlackHole => {
+            let what = quiet::black_hole(site, plan, now, hit)?;
+            Ok(what.map(|what| Struck { what, killed: None }))
+        }
         Kind::Cancel => {
             let output = site.cli(&["cancel", id])?;
             let said = String::from_utf8_lossy(&output.stderr);
@@ -113,6 +119,9 @@ pub fn strike(
         Kind::SourceQemu | Kind::TargetQemu => kill_qemu(site, plan, now, hit),
         _ => {
             let Some(host) = agent_of(site.lab(), plan, now, hit) else { return Ok(None) };
+            if quiet::freezes(plan.kind) {
+                return done(quiet::freeze_agent(site, plan, &host)?);
+            }
             site.kill_agent(&host)?;
             thread::sleep(plan.outage);
             site.start_agent(&host)?;
@@ -148,14 +157,22 @@ fn ports(lab: &Lab, leader: u8, host: &str) -> Vec<String> {
 fn agent_of(lab: &Lab, plan: &mut Plan, now: &Evacuation, hit: Option<&Move>) -> Option<String> {
     let under_way: Vec<&Move> = now.moves.iter().filter(|m| m.is_under_way()).collect();
     match plan.kind {
-        Kind::SourceAgent => match hit {
+        Kind::SourceAgent | Kind::FrozenSource => match hit {
             Some(hit) => Some(hit.source.clone()),
             None => plan.dice.pick(&under_way).map(|m| m.source.clone()),
         },
-        Kind::TargetAgent => match hit {
+        Kind::TargetAgent | Kind::FrozenTarget => match hit {
             Some(hit) => Some(hit.target.clone()),
             None => plan.dice.pick(&under_way).map(|m| m.target.clone()),
         },
+        Kind::FrozenNeighbour => {
+            let away = |host: &crate::Host| {
+                hit.is_none_or(|m| ![&m.source, &m.target].contains(&&host.name()))
+            };
+            let hosts: Vec<String> =
+                lab.hosts().iter().filter(|h| away(h)).map(crate::Host::name).collect();
+            plan.dice.pick(&hosts)
+        }
         Kind::HolderAgent => {
             let mut received: BTreeMap<&str, usize> = BTreeMap::new();
             for one in now.moves.iter().filter(|m| m.is_done()) {

@@ -44,7 +44,7 @@ impl Summary {
         let steps: Vec<Option<Step>> = steps.collect();
         let mut all = Tally::default();
         let rows = self.kinds.iter().map(|(kind, tally)| (kind.to_string(), tally));
-        let mut text = format!("{:<14}", "fault");
+        let mut text = format!("{:<18}", "fault");
         for step in &steps {
             let name = step.map_or("any time".to_owned(), |step| step.to_string());
             text += &format!("{name:>11}");
@@ -54,7 +54,7 @@ impl Summary {
             let runs = steps.iter().map(|step| tally.runs.get(step).copied().unwrap_or_default());
             let runs: String = runs.map(|runs| format!("{runs:>11}")).collect();
             let Tally { moved, stayed, lost, failed, .. } = tally;
-            format!("{name:<14}{runs}{moved:>8}{stayed:>12}{lost:>6}{failed:>10}\n")
+            format!("{name:<18}{runs}{moved:>8}{stayed:>12}{lost:>6}{failed:>10}\n")
         };
         for (kind, tally) in rows {
             text += &line(&kind, tally);

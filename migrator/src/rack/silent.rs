@@ -1,0 +1,73 @@
+//! A neighbour for tests that can fall silent like a frozen process: its kernel goes on to take connections and bytes.
+
+use rackferry_migrator_protocol::frame::{
+    ClaimReply, ClaimRequest, FETCH_ABSENT, FetchReplyHead, FetchRequest, Kind,
+};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use super::{Member, Rack};
+use crate::conn::{self, ConnError};
+
+/// The neighbour's number and name.
+pub(crate) const HOST: u32 = 2;
+
+/// A neighbour's page server.
+pub(crate) struct Neighbour {
+    /// As the rack's view names it.
+    pub(crate) member: Member,
+    /// Whether it answers, and greets.
+    pub(crate) awake: watch::Sender<bool>,
+}
+
+/// The only neighbour of `rack`, which has a connection to it and hears nothing more.
+pub(crate) async fn of(rack: &Rack) -> Neighbour {
+    let neighbour = start().await;
+    rack.set_members(std::slice::from_ref(&neighbour.member));
+    assert!(rack.fetch(HOST, Vec::new()).await.is_some(), "the connection is made");
+    neighbour.awake.send_replace(false);
+    neighbour
+}
+
+/// Starts one that answers, on a port of its own.
+pub(crate) async fn start() -> Neighbour {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let page_addr = listener.local_addr().unwrap().to_string();
+    let awake = watch::Sender::new(true);
+    let state = awake.subscribe();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(serve(stream, state.clone()));
+        }
+    });
+    Neighbour { member: Member { host_id: HOST, host: "neighbour".into(), page_addr }, awake }
+}
+
+async fn serve(stream: TcpStream, mut awake: watch::Receiver<bool>) -> Result<(), ConnError> {
+    let _ = awake.wait_for(|awake| *awake).await;
+    let (_, _, (mut reader, mut writer)) = conn::greeting(stream, None).await?;
+    conn::accept(&mut writer, HOST).await?;
+    let mut payload = Vec::new();
+    loop {
+        let mut out = Vec::new();
+        let kind = reader.next(&mut payload).await?;
+        let _ = awake.wait_for(|awake| *awake).await;
+        match kind {
+            Kind::Claim => {
+                let ClaimRequest { request, claimant, digests, .. } =
+                    ClaimRequest::decode(&payload)?;
+                let answers = vec![Some(claimant); digests.len()];
+                ClaimReply { request, answers }.encode(&mut out);
+                writer.send(Kind::ClaimReply, &[&out]).await?;
+            }
+            Kind::Fetch => {
+                let FetchRequest { request, wanted } = FetchRequest::decode(&payload)?;
+                let states = vec![FETCH_ABSENT; wanted.len()];
+                FetchReplyHead { request, states }.encode(&mut out);
+                writer.send(Kind::FetchReply, &[&out]).await?;
+            }
+            _ => {}
+        }
+    }
+}
