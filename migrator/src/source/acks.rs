@@ -43,6 +43,10 @@ async fn next(
     Ok(match FromTarget::decode(kind, &payload)? {
         FromTarget::Ack(ack) => {
             flow.acked(&ack);
+            let due = flow.take_due();
+            if !due.is_empty() {
+                let _ = orders.send(Order::SupplyUnasked(due)).await;
+            }
             None
         }
         FromTarget::Missing(lost) => {

@@ -11,7 +11,7 @@ use tokio::io::AsyncWrite;
 use tokio::sync::mpsc;
 
 use super::flow::{Flow, Kept, KeptPage};
-use super::pump::{Claiming, PageBuf, Parsed};
+use super::pump::{Claiming, PageBuf, Parsed, Reading};
 use crate::compress::Compressor;
 use crate::conn::{ConnError, FrameWriter};
 use crate::pace::{Pace, Paced};
@@ -22,8 +22,10 @@ use crate::stats::{Counters, CpuMoment, add, lap, timed};
 pub enum Order {
     /// A small frame.
     Frame(FromSource),
-    /// Contents of lost references.
+    /// Contents of lost references: their holders do not have what the index says.
     Supply(Vec<Lost>),
+    /// Contents that the VM's stop must not wait for. Their holders may have them all the same.
+    SupplyUnasked(Vec<Lost>),
 }
 
 /// Writes batches to the core link.
@@ -33,6 +35,7 @@ pub struct Emitter<W> {
     counters: Arc<Counters>,
     claiming: Option<Claiming>,
     compressor: Option<Compressor>,
+    reading: Arc<Reading>,
     scratch: Scratch,
 }
 
@@ -58,7 +61,13 @@ impl<W: AsyncWrite + Unpin> Emitter<W> {
         compressor: Option<Compressor>,
     ) -> Self {
         let writer = writer.around(|inner| Paced::new(inner, pace, counters.clone()));
-        Self { writer, flow, counters, claiming, compressor, scratch: Scratch::default() }
+        let (reading, scratch) = (Arc::default(), Scratch::default());
+        Self { writer, flow, counters, claiming, compressor, reading, scratch }
+    }
+
+    /// From the moment at which the stream is read straight, claims are not waited for either.
+    pub fn reading(self, reading: Arc<Reading>) -> Self {
+        Self { reading, ..self }
     }
 
     /// Runs until both queues are closed or the connection breaks. Orders go before batches.
@@ -92,8 +101,14 @@ impl<W: AsyncWrite + Unpin> Emitter<W> {
         orders: &mut mpsc::Receiver<Order>,
     ) -> Result<(), ConnError> {
         let Parsed { buf, items, digests, claims } = parsed;
+        let reading = self.reading.clone();
         let answers = match claims {
-            Some(claims) => claims.finish().await,
+            // All of it is sent, and nothing waits for a shard or a holder.
+            Some(_) if reading.is_straight() => Vec::new(),
+            Some(claims) => tokio::select! {
+                answers = claims.finish() => answers,
+                () = reading.straight() => Vec::new(),
+            },
             None => Vec::new(),
         };
         let mut next = 0;
@@ -210,16 +225,20 @@ impl<W: AsyncWrite + Unpin> Emitter<W> {
     async fn obey(&mut self, order: Order) -> Result<(), ConnError> {
         match order {
             Order::Frame(frame) => self.frame(&frame).await,
-            Order::Supply(lost) => {
-                for some in lost.chunks(MAX_BATCH_PAGES) {
-                    self.supply(some).await?;
-                }
-                Ok(())
-            }
+            Order::Supply(lost) => self.supply_all(&lost, true).await,
+            Order::SupplyUnasked(due) => self.supply_all(&due, false).await,
         }
     }
 
-    async fn supply(&mut self, lost: &[Lost]) -> Result<(), ConnError> {
+    async fn supply_all(&mut self, lost: &[Lost], stale: bool) -> Result<(), ConnError> {
+        for some in lost.chunks(MAX_BATCH_PAGES) {
+            self.supply(some, stale).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends contents of references that are kept still. `stale`: their claims are to be forgotten.
+    async fn supply(&mut self, lost: &[Lost], stale: bool) -> Result<(), ConnError> {
         let kept: Vec<(Lost, Kept, KeptPage)> = lost
             .iter()
             .filter_map(|l| {
@@ -228,7 +247,10 @@ impl<W: AsyncWrite + Unpin> Emitter<W> {
                 Some((*l, kept, page))
             })
             .collect();
-        if let Some(claiming) = &self.claiming {
+        if kept.is_empty() {
+            return Ok(());
+        }
+        if let (true, Some(claiming)) = (stale, &self.claiming) {
             let stale: Vec<(Digest, Holder)> =
                 kept.iter().map(|(_, _, p)| (p.digest, p.holder)).collect();
             claiming.rack.forget(claiming.scope, claiming.crossing, &stale);

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
-use rackferry_migrator_protocol::frame::{Ack, Digest, Holder};
+use rackferry_migrator_protocol::frame::{Ack, Digest, Holder, Lost};
+use rackferry_migrator_protocol::session::open::{Hurry, OPEN_LIMIT, Open};
 use rackferry_migrator_protocol::session::window::Window;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::pump::PageBuf;
 use crate::limits::SOURCE_BUFFERS;
@@ -36,14 +37,22 @@ struct State {
     window: Window,
     unreceived: VecDeque<(u64, usize, Instant)>,
     unresolved: BTreeMap<u64, Option<Kept>>,
+    open: Open,
     broken: bool,
 }
 
 /// Shared by the tasks of a source session.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Flow {
+    began: Instant,
     state: Mutex<State>,
     changed: Notify,
+}
+
+impl Default for Flow {
+    fn default() -> Self {
+        Self { began: Instant::now(), state: Mutex::default(), changed: Notify::new() }
+    }
 }
 
 impl Flow {
@@ -79,6 +88,9 @@ impl Flow {
         self.with(|s| {
             s.window.sent(bytes);
             s.unreceived.push_back((seq, bytes, Instant::now()));
+            if kept.is_some() {
+                s.open.sent(seq);
+            }
             s.unresolved.insert(seq, kept);
         });
     }
@@ -92,6 +104,7 @@ impl Flow {
             for seq in &ack.resolved {
                 s.unresolved.remove(seq);
             }
+            s.open.acked(ack.received, &ack.resolved, self.began.elapsed());
         });
         self.changed.notify_waiters();
     }
@@ -99,6 +112,36 @@ impl Flow {
     /// The content of a reference, if the batch is still kept.
     pub fn kept(&self, seq: u64) -> Option<Kept> {
         self.with(|s| s.unresolved.get(&seq).cloned().flatten())
+    }
+
+    /// The VM's stop comes nearer.
+    pub fn hurry(&self, hurry: Hurry) {
+        self.with(|s| s.open.hurry(hurry));
+    }
+
+    /// References whose contents are to be supplied now although the target has not asked for them.
+    pub fn take_due(&self) -> Vec<Lost> {
+        self.with(|s| {
+            let State { open, unresolved, .. } = s;
+            let mut due = Vec::new();
+            for seq in open.take_due(self.began.elapsed()) {
+                let pages = unresolved.get(&seq).and_then(|kept| Some(kept.as_ref()?.pages.len()));
+                due.extend((0..pages.unwrap_or(0) as u32).map(|index| Lost { seq, index }));
+            }
+            due
+        })
+    }
+
+    /// No reference has been open for long: the VM may stop.
+    pub fn is_settled(&self) -> bool {
+        self.with(|s| s.broken || s.open.is_settled(self.began.elapsed()))
+    }
+
+    /// Waits for that.
+    pub async fn settled(&self) {
+        while !self.is_settled() {
+            let _ = tokio::time::timeout(OPEN_LIMIT, self.changed.notified()).await;
+        }
     }
 
     /// The connection is gone: no task shall wait for it.

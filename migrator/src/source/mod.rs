@@ -18,12 +18,15 @@ mod qemu;
 pub mod recorder;
 mod sampler;
 mod spec;
+#[cfg(test)]
+mod stop_tests;
 mod valve;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rackferry_migrator_protocol::frame::{FromSource, Hello, Holder, Role};
+use rackferry_migrator_protocol::session::open::Hurry;
 use rackferry_migrator_protocol::session::source::{Effect, Event, Outcome, Phase, Source};
 use rackferry_migrator_protocol::session::stop::{DECISION_TIMEOUT, Stop};
 use rackferry_model::Compress;
@@ -66,6 +69,8 @@ enum Input {
     ForceSwitchover,
     /// QEMU may use a larger part of the limit.
     LargerShare,
+    /// No reference has been open for long, or long enough was waited for that.
+    Settled,
 }
 
 struct Session {
@@ -214,7 +219,8 @@ impl Session {
         let (flow, counters) = (self.flow.clone(), self.counters.clone());
         let claiming = self.claiming();
         let pace = self.parts.pace.clone();
-        let emitter = Emitter::new(writer, pace, flow, counters, claiming, compressor);
+        let emitter = Emitter::new(writer, pace, flow, counters, claiming, compressor)
+            .reading(self.reading.clone());
         let (inputs, flow) = (self.inputs.clone(), self.flow.clone());
         tokio::spawn(async move {
             if let Err(error) = emitter.run(parsed, orders).await {
@@ -232,9 +238,16 @@ impl Session {
                 self.write_return_path(&bytes).await;
                 return None;
             }
-            Input::Progress(progress) => self.looked(progress)?,
+            Input::Progress(progress) => {
+                self.supply_due().await;
+                self.looked(progress)?
+            }
             Input::ForceSwitchover => {
                 self.force_switchover();
+                return None;
+            }
+            Input::Settled => {
+                self.settled().await;
                 return None;
             }
             Input::LargerShare => {
@@ -246,6 +259,8 @@ impl Session {
             Event::VmStopped if self.stopped_at.is_none() => {
                 self.stopped_at = Some(Instant::now());
                 self.reading.go_straight();
+                self.flow.hurry(Hurry::Stopped);
+                self.supply_due().await;
                 let timeout = self.stop.load_timeout(self.spec.options.verify);
                 self.later(timeout, Input::Event(Event::LoadOverdue));
             }
@@ -285,7 +300,7 @@ impl Session {
                     let _ = self.notices.send(Notice::AskSlot).await;
                 }
             }
-            Effect::OpenValve => self.open_valve().await?,
+            Effect::OpenValve => self.prepare_stop().await?,
             Effect::HashMemory => self.hash_memory(),
             Effect::FindUnsent => self.find_unsent(),
             Effect::AskCommit => {

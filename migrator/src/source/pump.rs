@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use rackferry_migrator_protocol::frame::Holder;
 use rackferry_migrator_protocol::stream::{Item, MAX_LOOKAHEAD, StreamError, StreamParser};
 use thiserror::Error;
 use tokio::io::AsyncRead;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::io::poll_read_buf;
 
@@ -113,7 +113,7 @@ pub struct Reading {
     /// Microseconds to pause before each read between passes: holds QEMU back while the session waits for its turn.
     brake: AtomicU64,
     /// The VM is stopped.
-    straight: AtomicBool,
+    straight: watch::Sender<bool>,
 }
 
 impl Reading {
@@ -125,7 +125,13 @@ impl Reading {
     /// From now on pages are sent as they are. The VM is stopped: its last pages are few and its own, and a claim, or
     /// a reference to what another session is still sending, would prolong its pause.
     pub fn go_straight(&self) {
-        self.straight.store(true, Ordering::Relaxed);
+        self.straight.send_replace(true);
+    }
+
+    /// Waits for that. Cancel safe.
+    pub async fn straight(&self) {
+        // The sender is `self`, so it cannot be gone.
+        let _ = self.straight.subscribe().wait_for(|straight| *straight).await;
     }
 
     fn pause(&self) -> Option<Duration> {
@@ -135,8 +141,9 @@ impl Reading {
         }
     }
 
-    fn is_straight(&self) -> bool {
-        self.straight.load(Ordering::Relaxed)
+    /// Pages are sent as they are.
+    pub fn is_straight(&self) -> bool {
+        *self.straight.borrow()
     }
 }
 

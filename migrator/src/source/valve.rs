@@ -1,10 +1,12 @@
 //! What QEMU is told of the stop; [`Stop`](rackferry_migrator_protocol::session::stop::Stop) decides.
 
-use rackferry_migrator_protocol::session::source::Event;
+use rackferry_migrator_protocol::session::open::{Hurry, SETTLE_LIMIT};
+use rackferry_migrator_protocol::session::source::{Event, Phase};
 use rackferry_migrator_protocol::session::stop::{SHARE_TIMEOUT, Share, Sight, Verdict};
 use rackferry_model::Disruption;
-use tracing::info;
+use tracing::{debug, info, warn};
 
+use super::emit::Order;
 use super::{Input, Notice, Progress, Session};
 use crate::qmp::{Accelerator, QmpError, Rest, Valve};
 
@@ -79,7 +81,43 @@ impl Session {
         })
     }
 
-    /// Lets QEMU stop the VM.
+    /// Lets QEMU stop the VM, once no reference has been open for long: what is, is supplied at once, and its arrival
+    /// waited for, but not for ever.
+    pub(super) async fn prepare_stop(&mut self) -> Result<(), QmpError> {
+        self.flow.hurry(Hurry::StopsSoon);
+        if self.flow.is_settled() {
+            return self.open_valve().await;
+        }
+        self.supply_due().await;
+        let (flow, inputs) = (self.flow.clone(), self.inputs.clone());
+        self.tasks.spawn(async move {
+            let _ = tokio::time::timeout(SETTLE_LIMIT, flow.settled()).await;
+            let _ = inputs.send(Input::Settled).await;
+        });
+        Ok(())
+    }
+
+    /// What was open at the slot has been resolved, or waited for long enough.
+    pub(super) async fn settled(&mut self) {
+        if !matches!(self.machine.phase(), Phase::Switching) || self.stopped_at.is_some() {
+            return;
+        }
+        if let Err(error) = self.open_valve().await {
+            warn!(id = %self.spec.migration_id, %error, "source QEMU");
+            let failed = Event::QemuFailed(error.to_string());
+            let _ = self.inputs.try_send(Input::Event(failed));
+        }
+    }
+
+    /// What the VM's stop must not wait for, and has not been supplied yet, goes out.
+    pub(super) async fn supply_due(&self) {
+        let due = self.flow.take_due();
+        if !due.is_empty() {
+            debug!(id = %self.spec.migration_id, references = due.len(), "supplied unasked");
+            let _ = self.orders.send(Order::SupplyUnasked(due)).await;
+        }
+    }
+
     pub(super) async fn open_valve(&mut self) -> Result<(), QmpError> {
         let Some(rest) = self.last_rest(Share::First) else { return Ok(()) };
         self.valve_open = true;

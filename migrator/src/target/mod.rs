@@ -9,7 +9,7 @@
 //!
 //! [`protocol::session::target`]: rackferry_migrator_protocol::session::target
 
-mod fetch;
+pub(crate) mod fetch;
 mod place;
 mod qemu;
 pub mod receive;

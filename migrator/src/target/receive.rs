@@ -83,7 +83,8 @@ pub struct Receiver {
     references: Vec<Reference>,
     wanted_here: Vec<Digest>,
     entries: HashMap<u32, Vec<(Digest, u32)>>,
-    asked: HashMap<ReferenceId, Digest>,
+    /// References that wait, whether the source was asked or not: it may supply them unasked.
+    open: HashMap<ReferenceId, Digest>,
     lost: Vec<Lost>,
     next_seq: u64,
     resolved: Vec<u64>,
@@ -112,7 +113,7 @@ impl Receiver {
             references: Vec::new(),
             wanted_here: Vec::new(),
             entries: HashMap::new(),
-            asked: HashMap::new(),
+            open: HashMap::new(),
             lost: Vec::new(),
             next_seq: 0,
             resolved: Vec::new(),

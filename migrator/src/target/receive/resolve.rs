@@ -54,6 +54,7 @@ impl Receiver {
                 continue;
             }
             self.wanted.add(*digest, *holder, *page, *reference);
+            self.open.insert(*reference, *digest);
             // What this session brought itself has come before its references: if it is not here it is gone.
             let gone = *state == Found::Gone && holder.host == self.rack.own_host;
             if gone || holder.session == self.session {
@@ -111,6 +112,7 @@ impl Receiver {
         // Noted where it lies now, so that the next reference to it is resolved on this host.
         let lies = waiters.iter().find(|(page, r)| self.outstanding.is_newest(*page, *r)).copied();
         for (page, reference) in waiters {
+            self.open.remove(&reference);
             if self.outstanding.is_newest(page, reference) {
                 self.placer.pages(page, std::slice::from_ref(content))?;
             }
@@ -133,7 +135,7 @@ impl Receiver {
         let (pages, _) = data.as_chunks::<PAGE_SIZE>();
         for (lost, content) in view.entries().zip(pages) {
             let reference = ReferenceId { seq: lost.seq, index: lost.index };
-            let Some(digest) = self.asked.remove(&reference) else { continue };
+            let Some(digest) = self.open.get(&reference).copied() else { continue };
             if self.rack.hasher.digest(content) != digest {
                 return Err(ReceiveError::Digest { seq: lost.seq });
             }
@@ -174,7 +176,6 @@ impl Receiver {
 
     fn ask_source(&mut self, digest: Digest) {
         if let Some(reference) = self.wanted.lost(&digest) {
-            self.asked.insert(reference, digest);
             self.lost.push(Lost { seq: reference.seq, index: reference.index });
         }
     }
