@@ -28,6 +28,10 @@ const PARENT: u8 = 1 << 2;
 const ROOT: u8 = 1 << 3;
 const KEYED_HASH: u8 = 1 << 4;
 
+/// Bytes of one block of BLAKE3.
+const BLOCK_LEN: usize = 64;
+
+const TOKEN_CONTEXT: &str = "rackferry 2026 dedup-index claim token v1";
 const DIGEST_LIST_CONTEXT: &str = "rackferry 2026 dedup-index digest of digests v1";
 
 /// Computes digests under the key of one dedup domain.
@@ -37,6 +41,7 @@ pub struct PageHasher {
     key: [u8; 32],
     key_words: [u32; 8],
     list_key: [u8; 32],
+    token_key_words: [u32; 8],
 }
 
 impl std::fmt::Debug for PageHasher {
@@ -55,8 +60,9 @@ impl PageHasher {
         Self {
             platform,
             key: key.0,
-            key_words: blake3::platform::words_from_le_bytes_32(&key.0),
+            key_words: words(&key.0),
             list_key: blake3::derive_key(DIGEST_LIST_CONTEXT, &key.0),
+            token_key_words: words(&blake3::derive_key(TOKEN_CONTEXT, &key.0)),
         }
     }
 
@@ -91,6 +97,36 @@ impl PageHasher {
             hasher.update(&bytes[..some.len() * Digest::LEN]);
         }
         truncate(hasher.finalize().as_bytes())
+    }
+
+    /// The names under which `digests` are claimed, in order: keyed BLAKE3 of each, filled up to a block with zeros.
+    ///
+    /// One-way: contents are fetched by digest, so a shard of the index learns no name that it could fetch. One block
+    /// a digest, many side by side: next to hashing the page it costs little.
+    pub fn tokens(&self, digests: &[Digest]) -> Vec<Digest> {
+        let mut tokens = Vec::with_capacity(digests.len());
+        for group in digests.chunks(LANES) {
+            let mut blocks = [[0u8; BLOCK_LEN]; LANES];
+            for (block, digest) in blocks.iter_mut().zip(group) {
+                block[..Digest::LEN].copy_from_slice(&digest.0);
+            }
+            // Idle lanes are filled, as with pages.
+            let lanes = group.len().next_power_of_two();
+            let inputs: [&[u8; BLOCK_LEN]; LANES] = std::array::from_fn(|lane| &blocks[lane]);
+            let mut hashes = [[0; CV_LEN]; LANES];
+            self.platform.hash_many(
+                &inputs[..lanes],
+                &self.token_key_words,
+                0,
+                IncrementCounter::No,
+                KEYED_HASH,
+                CHUNK_START,
+                CHUNK_END | ROOT,
+                hashes.as_flattened_mut(),
+            );
+            tokens.extend(hashes[..group.len()].iter().map(truncate));
+        }
+        tokens
     }
 
     /// Up to `LANES` pages: their chunks, then the parents level by level.
@@ -151,6 +187,10 @@ impl PageHasher {
             cvs,
         );
     }
+}
+
+fn words(key: &[u8; 32]) -> [u32; 8] {
+    blake3::platform::words_from_le_bytes_32(key)
 }
 
 fn truncate(hash: &[u8; CV_LEN]) -> Digest {
@@ -237,6 +277,26 @@ mod tests {
         let mut digests = Vec::new();
         let info = allocation_counter::measure(|| hasher.digest_batch(&pages, &mut digests));
         assert_eq!(info.count_total, 1);
+    }
+
+    #[test]
+    fn a_token_is_the_keyed_hash_of_its_digest_on_every_platform() {
+        let digests: Vec<Digest> = (0..40u8).map(|i| Digest([i; 16])).collect();
+        let key = blake3::derive_key(TOKEN_CONTEXT, &KEY.0);
+        let wanted = digests.iter().map(|digest| {
+            let mut block = [0; BLOCK_LEN];
+            block[..16].copy_from_slice(&digest.0);
+            truncate(blake3::keyed_hash(&key, &block).as_bytes())
+        });
+        let wanted: Vec<Digest> = wanted.collect();
+        for platform in platforms() {
+            let hasher = PageHasher::with_platform(&KEY, platform);
+            for size in 0..=digests.len() {
+                let tokens = hasher.tokens(&digests[..size]);
+                assert_eq!(tokens, wanted[..size], "{size} digests on {platform:?}");
+            }
+        }
+        assert!(wanted.iter().all(|token| !digests.contains(token)));
     }
 
     #[test]

@@ -163,7 +163,7 @@ fn source(criterion: &mut Criterion<CpuTime>) {
     let pages = random_pages();
     let stream = stream(&pages);
     let rack = rack();
-    rack.claim_here(CROSSING, FIRST, &digests(&rack, &pages));
+    rack.claim_here(CROSSING, FIRST, &rack.hasher.tokens(&digests(&rack, &pages)));
     let claiming = |crossing| {
         let rack = rack.clone();
         Some(Claiming { rack, scope: Scope::Rack, crossing, claimant: SECOND })
@@ -247,7 +247,7 @@ fn target(criterion: &mut Criterion<CpuTime>) {
     let stream = stream(&pages);
     let rack = rack();
     let digests = digests(&rack, &pages);
-    rack.claim_here(CROSSING, FIRST, &digests);
+    rack.claim_here(CROSSING, FIRST, &rack.hasher.tokens(&digests));
     let other = new_memory();
     for (number, page) in (0..).zip(&pages) {
         other.write_page(number, page).expect("inside");

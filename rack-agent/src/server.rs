@@ -78,7 +78,7 @@ async fn connection(agent: Agent, stream: TcpStream) -> Result<(), ConnError> {
                 return Err(ConnError::Stranger(peer));
             }
             conn::accept(&mut writer, rack.own_host).await?;
-            Neighbour::new(rack, (reader, writer)).run().await
+            Neighbour::new(rack, hello.host_id, (reader, writer)).run().await
         }
         Role::Accepted => Err(FrameError::Unexpected { got: Kind::Hello }.into()),
     }
@@ -99,14 +99,16 @@ async fn is_member(rack: &Rack, host_id: u32, peer: &Identity) -> bool {
 /// One neighbour's connection; its requests are answered in order.
 struct Neighbour {
     rack: Arc<Rack>,
+    /// Its host's number; over TLS its certificate said so.
+    host_id: u32,
     reader: FrameReader<PageRead>,
     writer: FrameWriter<PageWrite>,
     store_reader: StoreReader,
 }
 
 impl Neighbour {
-    fn new(rack: Arc<Rack>, (reader, writer): Framed) -> Self {
-        Self { rack, reader, writer, store_reader: StoreReader::default() }
+    fn new(rack: Arc<Rack>, host_id: u32, (reader, writer): Framed) -> Self {
+        Self { rack, host_id, reader, writer, store_reader: StoreReader::default() }
     }
 
     async fn run(mut self) -> Result<(), ConnError> {
@@ -124,7 +126,7 @@ impl Neighbour {
         match kind {
             Kind::Claim => {
                 let claim = ClaimRequest::decode(payload)?;
-                let answers = self.rack.claim_here(claim.crossing, claim.claimant, &claim.digests);
+                let answers = self.rack.claim_here(claim.crossing, claim.claimant, &claim.tokens);
                 let mut out = Vec::new();
                 ClaimReply { request: claim.request, answers }.encode(&mut out);
                 self.writer.send(Kind::ClaimReply, &[&out]).await?;
@@ -139,8 +141,15 @@ impl Neighbour {
         Ok(())
     }
 
-    /// Sends the contents that are here; says of the others whether a session still brings them.
+    /// Sends the contents that are here, to a member of the rack; says of the others whether a session still brings them.
     async fn fetch(&mut self, request: &FetchRequest) -> Result<(), ConnError> {
+        if !self.rack.may_fetch(self.host_id) {
+            let states = vec![FETCH_ABSENT; request.wanted.len()];
+            let mut head = Vec::new();
+            FetchReplyHead { request: request.request, states }.encode(&mut head);
+            self.writer.send(Kind::FetchReply, &[&head]).await?;
+            return Ok(());
+        }
         let digests: Vec<Digest> = request.wanted.iter().map(|w| w.0).collect();
         let mut states: Vec<u8> = request
             .wanted
@@ -166,3 +175,7 @@ impl Neighbour {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;

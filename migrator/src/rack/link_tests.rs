@@ -1,6 +1,6 @@
 //! A neighbour that is silent costs one deadline, whatever is asked of it. Time is virtual.
 
-use rackferry_dedup_index::{Digest, DomainKey};
+use rackferry_dedup_index::{ClaimAnswer, Digest, DomainKey};
 use rackferry_migrator_protocol::frame::{ClaimRequest, Holder};
 
 use super::super::silent::{self, HOST, Neighbour};
@@ -16,9 +16,9 @@ fn link(neighbour: &Neighbour) -> Link {
 }
 
 async fn claim(link: &Link, number: u64) -> Pending {
-    let digests = vec![Digest([7; 16])];
+    let tokens = vec![Digest([7; 16])];
     let mut payload = Vec::new();
-    let claim = ClaimRequest { request: number, crossing: 1, claimant: CLAIMANT, digests };
+    let claim = ClaimRequest { request: number, crossing: 1, claimant: CLAIMANT, tokens };
     claim.encode(&mut payload);
     link.ask(Kind::Claim, number, payload, LIMIT).await
 }
@@ -96,7 +96,8 @@ async fn claims_at_a_silent_shard_are_granted_after_one_deadline_together() {
     let rack = Rack::new(1, &DomainKey([7; 32]), 1 << 20, 1 << 20, None);
     let _neighbour = silent::of(&rack).await;
     let digests: Vec<Digest> = (0..64).map(|n| Digest([n; 16])).collect();
-    let theirs = rack.by_owner(Scope::Rack, &digests).iter().any(|(host, _)| *host == HOST);
+    let tokens = rack.hasher.tokens(&digests);
+    let theirs = rack.by_owner(Scope::Rack, &tokens).iter().any(|(host, _)| *host == HOST);
     assert!(theirs, "the neighbour has a part of the index");
     let start = Instant::now();
     let mut batches = Vec::new();
@@ -109,4 +110,28 @@ async fn claims_at_a_silent_shard_are_granted_after_one_deadline_together() {
     }
     let taken = start.elapsed();
     assert!(taken < CLAIM_TIMEOUT * 3 / 2, "deadlines run from the claim: {taken:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_shard_and_no_link_sees_a_digest() {
+    let rack = Rack::new(1, &DomainKey([7; 32]), 1 << 20, 1 << 20, None);
+    let neighbour = silent::start().await;
+    rack.set_members(std::slice::from_ref(&neighbour.member));
+    let digests: Vec<Digest> = (0..64).map(|n| Digest([n; 16])).collect();
+    let answers = rack.claim(Scope::Rack, 1, CLAIMANT, &digests).await.finish().await;
+    rack.forget(Scope::Rack, 1, &[(digests[0], CLAIMANT)]);
+    let there = neighbour.claimed();
+    let here = |names: &[Digest]| {
+        let mut out = Vec::new();
+        rack.shard.claim(1, Holder { host: 12, session: 4 }, names, &mut out);
+        out.iter()
+            .filter(|answer| matches!(answer, ClaimAnswer::Taken(h) if *h == CLAIMANT))
+            .count()
+    };
+    assert!(!there.is_empty() && answers.iter().any(Option::is_some), "the neighbour was asked");
+    assert!(!there.iter().any(|name| digests.contains(name)), "by no digest");
+    assert_eq!(here(&digests), 0, "the own shard knows no digest");
+    let tokens = rack.hasher.tokens(&digests);
+    let known = here(&tokens);
+    assert!(known > 0 && known + there.len() >= digests.len() - 1, "it knows tokens: {known}");
 }

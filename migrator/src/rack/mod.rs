@@ -126,6 +126,12 @@ impl Rack {
         view.owners = Rendezvous::new(hosts);
     }
 
+    /// Is `host` a member of the rack now? Only members get contents.
+    pub fn may_fetch(&self, host: u32) -> bool {
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        view.members.contains_key(&host)
+    }
+
     /// A session from another rack brings content to this host from now on.
     pub fn session_opened(&self, session: u64) {
         self.incoming.insert(session);
@@ -174,22 +180,24 @@ impl Rack {
         digests: &[Digest],
     ) -> PendingClaims {
         let mut pending = PendingClaims { answers: vec![None; digests.len()], remote: Vec::new() };
-        let mut groups = self.by_owner(scope, digests);
+        // From here on no shard, the own one included, sees a name that content can be fetched by.
+        let tokens = self.hasher.tokens(digests);
+        let mut groups = self.by_owner(scope, &tokens);
         let own = groups.pop_if(|(host, _)| *host == self.own_host);
         // All at the same time: the queue to one silent shard must not keep the requests to the others.
         let asked = groups.into_iter().filter_map(|(host, positions)| {
             let link = self.link(host)?;
             let request = self.next_request.fetch_add(1, Ordering::Relaxed);
-            let digests = positions.iter().map(|i| digests[*i as usize]).collect();
+            let tokens = positions.iter().map(|i| tokens[*i as usize]).collect();
             let mut payload = Vec::with_capacity(40 + positions.len() * 16);
-            ClaimRequest { request, crossing, claimant, digests }.encode(&mut payload);
+            ClaimRequest { request, crossing, claimant, tokens }.encode(&mut payload);
             Some(async move {
                 (positions, link.ask(Kind::Claim, request, payload, CLAIM_TIMEOUT).await)
             })
         });
         pending.remote = join_all(asked).await;
         if let Some((_, positions)) = own {
-            let theirs: Vec<Digest> = positions.iter().map(|i| digests[*i as usize]).collect();
+            let theirs: Vec<Digest> = positions.iter().map(|i| tokens[*i as usize]).collect();
             let answers = self.claim_here(crossing, claimant, &theirs);
             for (i, answer) in positions.iter().zip(answers) {
                 pending.answers[*i as usize] = answer;
@@ -198,27 +206,27 @@ impl Rack {
         pending
     }
 
-    /// Positions in `digests` by the host whose shard keeps them, the own host last: its part is done at once, while
+    /// Positions in `tokens` by the host whose shard keeps them, the own host last: its part is done at once, while
     /// the requests to the others are under way.
-    fn by_owner(&self, scope: Scope, digests: &[Digest]) -> Vec<(u32, Vec<u32>)> {
+    fn by_owner(&self, scope: Scope, tokens: &[Digest]) -> Vec<(u32, Vec<u32>)> {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
         let hosts = match scope {
             Scope::Host => 1,
             Scope::Rack => view.members.len() + 1,
         };
         if hosts == 1 {
-            return vec![(self.own_host, (0..digests.len() as u32).collect())];
+            return vec![(self.own_host, (0..tokens.len() as u32).collect())];
         }
         // A rack is few hosts: looking through them beats hashing.
-        let expected = 2 * digests.len() / hosts;
+        let expected = 2 * tokens.len() / hosts;
         let mut groups: Vec<(u32, Vec<u32>)> = view
             .members
             .keys()
             .chain([&self.own_host])
             .map(|h| (*h, Vec::with_capacity(expected)))
             .collect();
-        for (i, digest) in digests.iter().enumerate() {
-            let owner = view.owners.owner(digest).unwrap_or(self.own_host);
+        for (i, token) in tokens.iter().enumerate() {
+            let owner = view.owners.owner(token).unwrap_or(self.own_host);
             if let Some((_, positions)) = groups.iter_mut().find(|(host, _)| *host == owner) {
                 positions.push(i as u32);
             }
@@ -227,15 +235,15 @@ impl Rack {
         groups
     }
 
-    /// Claims at this host's shard. `None` = the claimant's to send.
+    /// Claims at this host's shard, by the [tokens](PageHasher::tokens) of contents. `None` = the claimant's to send.
     pub fn claim_here(
         &self,
         crossing: u64,
         claimant: Holder,
-        digests: &[Digest],
+        tokens: &[Digest],
     ) -> Vec<Option<Holder>> {
-        let mut answers = Vec::with_capacity(digests.len());
-        self.shard.claim(crossing, claimant, digests, &mut answers);
+        let mut answers = Vec::with_capacity(tokens.len());
+        self.shard.claim(crossing, claimant, tokens, &mut answers);
         answers
             .into_iter()
             .map(|answer| match answer {
@@ -248,8 +256,9 @@ impl Rack {
     /// A holder does not have what the index says it has.
     pub fn forget(&self, scope: Scope, crossing: u64, claims: &[(Digest, Holder)]) {
         let digests: Vec<Digest> = claims.iter().map(|(digest, _)| *digest).collect();
-        for (host, positions) in self.by_owner(scope, &digests) {
-            let claims = positions.iter().map(|i| claims[*i as usize]);
+        let tokens = self.hasher.tokens(&digests);
+        for (host, positions) in self.by_owner(scope, &tokens) {
+            let claims = positions.iter().map(|i| (tokens[*i as usize], claims[*i as usize].1));
             let forget = Forget { crossing, claims: claims.collect() };
             if host == self.own_host {
                 self.forget_here(&forget);
@@ -263,8 +272,8 @@ impl Rack {
 
     /// Forgets at this host's shard.
     pub fn forget_here(&self, forget: &Forget) {
-        for (digest, holder) in &forget.claims {
-            self.shard.forget(forget.crossing, digest, *holder);
+        for (token, holder) in &forget.claims {
+            self.shard.forget(forget.crossing, token, *holder);
         }
     }
 

@@ -1,5 +1,8 @@
 //! A neighbour for tests that can fall silent like a frozen process: its kernel goes on to take connections and bytes.
 
+use std::sync::{Arc, Mutex};
+
+use rackferry_dedup_index::Digest;
 use rackferry_migrator_protocol::frame::{
     ClaimReply, ClaimRequest, FETCH_ABSENT, FetchReplyHead, FetchRequest, Kind,
 };
@@ -18,6 +21,14 @@ pub(crate) struct Neighbour {
     pub(crate) member: Member,
     /// Whether it answers, and greets.
     pub(crate) awake: watch::Sender<bool>,
+    claimed: Arc<Mutex<Vec<Digest>>>,
+}
+
+impl Neighbour {
+    /// The names of all contents that were claimed at its shard.
+    pub(crate) fn claimed(&self) -> Vec<Digest> {
+        self.claimed.lock().unwrap().clone()
+    }
 }
 
 /// The only neighbour of `rack`, which has a connection to it and hears nothing more.
@@ -34,17 +45,23 @@ pub(crate) async fn start() -> Neighbour {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let page_addr = listener.local_addr().unwrap().to_string();
     let awake = watch::Sender::new(true);
-    let state = awake.subscribe();
+    let (state, claimed) = (awake.subscribe(), Arc::<Mutex<Vec<Digest>>>::default());
+    let names = claimed.clone();
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
-            tokio::spawn(serve(stream, state.clone()));
+            tokio::spawn(serve(stream, state.clone(), names.clone()));
         }
     });
-    Neighbour { member: Member { host_id: HOST, host: "neighbour".into(), page_addr }, awake }
+    let member = Member { host_id: HOST, host: "neighbour".into(), page_addr };
+    Neighbour { member, awake, claimed }
 }
 
-async fn serve(stream: TcpStream, mut awake: watch::Receiver<bool>) -> Result<(), ConnError> {
+async fn serve(
+    stream: TcpStream,
+    mut awake: watch::Receiver<bool>,
+    claimed: Arc<Mutex<Vec<Digest>>>,
+) -> Result<(), ConnError> {
     let _ = awake.wait_for(|awake| *awake).await;
     let (_, _, (mut reader, mut writer)) = conn::greeting(stream, None).await?;
     conn::accept(&mut writer, HOST).await?;
@@ -55,9 +72,10 @@ async fn serve(stream: TcpStream, mut awake: watch::Receiver<bool>) -> Result<()
         let _ = awake.wait_for(|awake| *awake).await;
         match kind {
             Kind::Claim => {
-                let ClaimRequest { request, claimant, digests, .. } =
+                let ClaimRequest { request, claimant, tokens, .. } =
                     ClaimRequest::decode(&payload)?;
-                let answers = vec![Some(claimant); digests.len()];
+                claimed.lock().unwrap().extend(&tokens);
+                let answers = vec![Some(claimant); tokens.len()];
                 ClaimReply { request, answers }.encode(&mut out);
                 writer.send(Kind::ClaimReply, &[&out]).await?;
             }

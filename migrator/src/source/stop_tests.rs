@@ -115,7 +115,7 @@ async fn end_of_memory(stops: bool) -> Duration {
     let _holder = silent::of(&target).await;
     let pages: Vec<_> = (0..PAGES).map(page).collect();
     let digests: Vec<Digest> = pages.iter().map(|page| source.hasher.digest(page)).collect();
-    source.claim_here(CROSSING, HOLDER, &digests);
+    source.claim_here(CROSSING, HOLDER, &source.hasher.tokens(&digests));
 
     let (near, far) = connection().await;
     let memory = Arc::new(GuestMemory::create("rackferry-test", BYTES, None).unwrap());

@@ -4,7 +4,7 @@
 
 use super::{Digest, FrameError, Holder, MAX_BATCH_PAGES, Put, Reader};
 
-/// Most digests in one claim: the pages of one batch.
+/// Most tokens in one claim: the pages of one batch.
 pub const MAX_CLAIM_DIGESTS: usize = MAX_BATCH_PAGES;
 
 /// Most digests in one fetch; the answer is at most that many pages, 512 KiB.
@@ -17,7 +17,8 @@ pub const FETCH_PENDING: u8 = 1;
 /// State of a fetched digest: not here, and no session brings it.
 pub const FETCH_ABSENT: u8 = 2;
 
-/// Claim digests of a crossing for a session.
+/// Claim contents of a crossing for a session, by tokens: one-way functions of their digests, which no content can be
+/// fetched by ([`PageHasher::tokens`](rackferry_dedup_index::PageHasher::tokens)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimRequest {
     /// The caller's number.
@@ -27,10 +28,10 @@ pub struct ClaimRequest {
     /// The host and session that would bring the contents.
     pub claimant: Holder,
     /// At most [`MAX_CLAIM_DIGESTS`].
-    pub digests: Vec<Digest>,
+    pub tokens: Vec<Digest>,
 }
 
-/// One answer a digest, in order: `None` = yours to send, `Some` = another session's.
+/// One answer a token, in order: `None` = yours to send, `Some` = another session's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimReply {
     /// The caller's number.
@@ -73,7 +74,7 @@ pub struct FetchReplyView<'a> {
 pub struct Forget {
     /// Crossing of the claims.
     pub crossing: u64,
-    /// Digest and the holder that does not have it; at most [`MAX_CLAIM_DIGESTS`].
+    /// Token and the holder that does not have its content; at most [`MAX_CLAIM_DIGESTS`].
     pub claims: Vec<(Digest, Holder)>,
 }
 
@@ -95,8 +96,8 @@ impl ClaimRequest {
         out.put_u64(self.request);
         out.put_u64(self.crossing);
         out.put_holder(self.claimant);
-        out.put_u32(self.digests.len() as u32);
-        self.digests.iter().for_each(|d| out.extend_from_slice(&d.0));
+        out.put_u32(self.tokens.len() as u32);
+        self.tokens.iter().for_each(|d| out.extend_from_slice(&d.0));
     }
 
     /// Decodes and checks the count.
@@ -104,9 +105,9 @@ impl ClaimRequest {
         let mut r = Reader::new(payload);
         let (request, crossing, claimant) = (r.u64()?, r.u64()?, r.holder()?);
         let n = count(&mut r, 16, MAX_CLAIM_DIGESTS)?;
-        let digests = (0..n).map(|_| r.digest()).collect::<Result<_, _>>()?;
+        let tokens = (0..n).map(|_| r.digest()).collect::<Result<_, _>>()?;
         r.finish()?;
-        Ok(Self { request, crossing, claimant, digests })
+        Ok(Self { request, crossing, claimant, tokens })
     }
 }
 

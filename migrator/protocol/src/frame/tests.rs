@@ -108,7 +108,7 @@ proptest! {
         answers in prop::collection::vec(prop::option::of(any_holder()), 0..MAX_CLAIM_DIGESTS),
     ) {
         let mut out = Vec::new();
-        let claim = ClaimRequest { request, crossing, claimant, digests: digests.clone() };
+        let claim = ClaimRequest { request, crossing, claimant, tokens: digests.clone() };
         claim.encode(&mut out);
         prop_assert_eq!(ClaimRequest::decode(&out), Ok(claim));
         out.clear();
@@ -196,7 +196,7 @@ fn lengths_that_no_payload_can_hold_are_refused_before_allocation() {
         request: 1,
         crossing: 2,
         claimant: Holder { host: 1, session: 1 },
-        digests: vec![],
+        tokens: vec![],
     }
     .encode(&mut claim);
     let n = claim.len();

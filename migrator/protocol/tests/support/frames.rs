@@ -41,7 +41,7 @@ pub fn payload(kind: Kind, payload: &[u8]) {
         Kind::Supply => supply(payload),
         Kind::Claim => {
             same_again!(ClaimRequest::decode, payload);
-            let claimed = ClaimRequest::decode(payload).map_or(0, |claim| claim.digests.len());
+            let claimed = ClaimRequest::decode(payload).map_or(0, |claim| claim.tokens.len());
             assert!(claimed <= MAX_CLAIM_DIGESTS);
         }
         Kind::ClaimReply => same_again!(ClaimReply::decode, payload),
@@ -161,7 +161,8 @@ fn good_batch(holder: Holder) -> Vec<u8> {
 fn neighbours(holder: Holder, add: &mut impl FnMut(&'static str, Kind, &[u8])) {
     let mut payload = Vec::new();
     let digests = vec![Digest([1; 16]), Digest([2; 16])];
-    ClaimRequest { request: 1, crossing: 2, claimant: holder, digests }.encode(&mut payload);
+    ClaimRequest { request: 1, crossing: 2, claimant: holder, tokens: digests }
+        .encode(&mut payload);
     add("claim", Kind::Claim, &payload);
     payload.clear();
     ClaimReply { request: 1, answers: vec![None, Some(holder)] }.encode(&mut payload);
