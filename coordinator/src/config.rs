@@ -38,11 +38,13 @@ pub struct Config {
 pub struct Server {
     /// Address and port for agents and clients.
     pub listen: SocketAddr,
+    /// Where `/metrics` is served; nowhere if absent.
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 impl Default for Server {
     fn default() -> Self {
-        Self { listen: (Ipv4Addr::UNSPECIFIED, 7400).into() }
+        Self { listen: (Ipv4Addr::UNSPECIFIED, 7400).into(), metrics_listen: None }
     }
 }
 

@@ -166,9 +166,24 @@ impl Handle {
         self.reads.changes()
     }
 
+    /// What waits for the driver, and for the task that confirms reads.
+    pub fn waiting(&self) -> Waiting {
+        let inputs = self.inputs.max_capacity() - self.inputs.capacity();
+        Waiting { inputs, reads: self.reads.waiting() }
+    }
+
     async fn put(&self, input: Input) -> Result<(), Away> {
         self.inputs.send(input).await.map_err(|_| self.away())
     }
+}
+
+/// How many wait in each queue.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Waiting {
+    /// Inputs of agents, clients and the clock.
+    pub inputs: usize,
+    /// Reads.
+    pub reads: usize,
 }
 
 /// What the driver needs to start.

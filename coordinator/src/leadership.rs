@@ -23,7 +23,7 @@
 //! coordinator's orders can be: an agent's new stream makes its old one void, and the fleet of the next leader
 //! believes nothing of an agent but what comes on the new one.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Instant};
 
 use anyhow::Context;
 use rackferry_fleet::{Change, Connection, Decision, Fleet, Gate, Hello, Leader, Order, Outputs};
@@ -36,6 +36,7 @@ use crate::{
     driver::{Answer, Driver, Input, Link, Orders, now},
     gate::leader_elsewhere,
     key::{self, DomainKey},
+    metrics,
     questions::Questions,
     raft::{Command, Metrics},
     term::{Term, Vacated},
@@ -153,6 +154,7 @@ impl<'a> Leadership<'a> {
         inputs: &mut impl Iterator<Item = Input>,
         log: &mut Term,
     ) -> Result<(), Vacated> {
+        let begun = Instant::now();
         for connection in std::mem::take(&mut self.stuck) {
             self.leader.disconnect(connection, now());
         }
@@ -164,7 +166,16 @@ impl<'a> Leadership<'a> {
         let Decision { gate, at_once } = self.leader.decide(now());
         self.let_out(at_once);
         match gate {
-            Gate::Write(changes) => log.change(changes).await?,
+            Gate::Write(changes) => {
+                let begun = Instant::now();
+                log.change(changes).await?;
+                metrics::committed(begun.elapsed());
+                self.leader
+                    .fleet_mut()
+                    .take_ended()
+                    .into_iter()
+                    .for_each(metrics::migrations_ended);
+            }
             Gate::Barrier => log.confirm().await?,
             Gate::Open => {}
         }
@@ -172,6 +183,7 @@ impl<'a> Leadership<'a> {
         // Before a client hears of its change, so that it finds it when it reads.
         self.publish(outputs.publish);
         self.let_out(outputs);
+        metrics::turned(begun.elapsed());
         Ok(())
     }
 

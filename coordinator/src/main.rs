@@ -6,6 +6,7 @@
 //! |---|---|---|---|
 //! | [`driver`] | the fleet and all links, while it leads ([`leadership`]) | `INPUTS` | told to stop, or the log fails |
 //! | openraft's own ([`raft`]) | the log, the state, replication | its own | the driver has ended |
+//! | [`metrics`] | the links it has shown | - | the program ends |
 //! | ticker | nothing | - | the driver is gone |
 //! | one reader per agent ([`service`]) | the agent's stream | gRPC flow control | the stream or the link ends |
 //! | one per watching client | its last snapshot | `SNAPSHOTS` | the evacuation or the client ends |
@@ -16,6 +17,7 @@ mod driver;
 mod gate;
 mod key;
 mod leadership;
+mod metrics;
 mod preflight;
 mod questions;
 mod raft;
@@ -80,12 +82,15 @@ async fn run(config: Config) -> anyhow::Result<()> {
         .context("starting the log")?;
     tracing::info!(%listen, id = members.id, addr = members.addr, "coordinator starts");
 
+    if let Some(addr) = config.server.metrics_listen {
+        metrics::serve(addr).with_context(|| format!("metrics on {addr}"))?;
+    }
     let shutdown = CancellationToken::new();
     let doors = service::Doors {
         id: node.id,
         identity: node.identity.clone(),
         raft: node.raft.clone(),
-        tls,
+        tls: tls.clone(),
         shutdown: shutdown.clone(),
     };
     let raft = node.raft.clone();
@@ -93,6 +98,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let (handle, driver) =
         Driver::start(Setup { limits: config.limits.into(), node, key_path }, &shutdown);
     tokio::spawn(stop_on_signal(shutdown.clone())?);
+    tokio::spawn(metrics::sample(handle.clone(), raft.clone(), tls));
     service::serve(handle, doors, listener).await.context("serving gRPC")?;
     shutdown.cancel();
     driver.await.context("the driver panicked")??;

@@ -42,6 +42,11 @@ impl Reads {
         published.await.ok()
     }
 
+    /// Reads that wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.max_capacity() - self.waiting.capacity()
+    }
+
     /// Changes whenever something visible has changed.
     pub fn changes(&self) -> watch::Receiver<Shown> {
         self.shown.clone()

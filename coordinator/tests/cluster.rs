@@ -335,6 +335,35 @@ async fn without_a_quorum_nobody_leads() {
 }
 
 #[tokio::test]
+async fn two_of_three_gone_is_not_serving() {
+    const ANSWERED_BY_THE_LEADER: [&str; 2] = ["", "rackferry.v1.MigrationService"];
+    const ANSWERED_BY_ALL: &str = "rackferry.v1.ClusterService";
+    let mut site = Site::start(3, "").await;
+    for n in 0..3 {
+        for service in ANSWERED_BY_THE_LEADER.into_iter().chain([ANSWERED_BY_ALL]) {
+            common::health_becomes(site.ports[n], service, true).await;
+        }
+    }
+    // A follower is left.
+    let leader = site.leader().await;
+    let [left, other] = [(leader + 1) % 3, (leader + 2) % 3];
+    site.kill(leader);
+    site.kill(other);
+    for service in ANSWERED_BY_THE_LEADER {
+        common::health_becomes(site.ports[left], service, false).await;
+    }
+    common::health_becomes(site.ports[left], ANSWERED_BY_ALL, true).await;
+    site.up(other).await;
+    for n in [left, other] {
+        common::health_becomes(site.ports[n], "", true).await;
+    }
+    // A leader is left.
+    let leader = site.leader().await;
+    site.kill(if leader == left { other } else { left });
+    common::health_becomes(site.ports[leader], "", false).await;
+}
+
+#[tokio::test]
 async fn members_come_and_go() {
     let mut site = Site::grow(3).await;
     site.write("a").await;

@@ -17,7 +17,6 @@ use rackferry_proto::{
         inventory_service_client::InventoryServiceClient,
     },
 };
-use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 async fn move_ends(source: &Agent, target: &Agent, migration_id: &str) {
     let running = TargetRunning { migration_id: migration_id.to_owned() };
@@ -171,16 +170,6 @@ async fn refusals_carry_reasons() {
     let request = WatchEvacuationRequest { id: "evac-9".to_owned(), ..Default::default() };
     let refused = client.watch_evacuation(request).await.unwrap_err();
     assert_eq!(reason_of(&refused), Some(Reason::UnknownEvacuation));
-}
-
-#[tokio::test]
-async fn it_says_that_it_is_healthy() {
-    let dir = tempfile::tempdir().unwrap();
-    let coordinator = Coordinator::start(dir.path(), free_port()).await;
-    let mut health = HealthClient::new(coordinator.channel().await);
-    let service = "rackferry.v1.AgentService".to_owned();
-    let answer = health.check(HealthCheckRequest { service }).await.unwrap().into_inner();
-    assert_eq!(answer.status(), tonic_health::pb::health_check_response::ServingStatus::Serving);
 }
 
 #[tokio::test]

@@ -4,9 +4,11 @@
 //! Sessions are metered while they last, so that a rate is true at any moment. Where no `metrics_listen` is set
 //! nothing here costs anything.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rackferry_migrator::stats::Totals;
+use rackferry_model::{Metric, MetricKind};
 
 use crate::agent::Agent;
 use crate::vm::Side;
@@ -24,38 +26,32 @@ const INDEX_BYTES: &str = "rackferry_dedup_index_bytes";
 const CONTENT_ENTRIES: &str = "rackferry_dedup_content_entries";
 const CONNECTED: &str = "rackferry_coordinator_connected";
 const CERTIFICATE_EXPIRY: &str = "rackferry_tls_certificate_expiry_timestamp_seconds";
+const CA_EXPIRY: &str = "rackferry_tls_ca_expiry_timestamp_seconds";
 const BUILD_INFO: &str = "rackferry_build_info";
 
-/// A metric's type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A metric that only rises, in whole numbers.
-    Counter,
-    /// A metric that may be any number.
-    Gauge,
-}
-
-/// Name, type and meaning of every metric.
-pub const METRICS: [(&str, Kind, &str); 11] = [
-    (BYTES, Kind::Counter, "Bytes of guest memory and of the core link, by kind"),
-    (STAGE_SECONDS, Kind::Gauge, "CPU time of sessions, by side and stage; only rises"),
-    (MIGRATIONS, Kind::Counter, "Sessions that ended, by side and outcome"),
-    (VERIFY_FAILURES, Kind::Counter, "Pages from rack neighbours that did not match their digest"),
-    (ACTIVE_STREAMS, Kind::Gauge, "Sessions under way, by side"),
-    (INDEX_ENTRIES, Kind::Gauge, "Claims in this host's shard of the content index"),
-    (INDEX_BYTES, Kind::Gauge, "Bytes this host's shard of the content index takes"),
-    (CONTENT_ENTRIES, Kind::Gauge, "Pages of this host's guests that neighbours may fetch"),
-    (CONNECTED, Kind::Gauge, "1 while the coordinator's stream is up"),
-    (CERTIFICATE_EXPIRY, Kind::Gauge, "When this host's certificate expires"),
-    (BUILD_INFO, Kind::Gauge, "Always 1; the version is a label"),
+/// Every metric.
+pub const METRICS: [Metric; 12] = [
+    Metric::counter(BYTES, "Bytes of guest memory and of the core link, by kind"),
+    Metric::counter(STAGE_SECONDS, "CPU time of sessions in whole seconds, by side and stage"),
+    Metric::counter(MIGRATIONS, "Sessions that ended, by side and outcome"),
+    Metric::counter(VERIFY_FAILURES, "Pages from rack neighbours that did not match their digest"),
+    Metric::gauge(ACTIVE_STREAMS, "Sessions under way, by side"),
+    Metric::gauge(INDEX_ENTRIES, "Claims in this host's shard of the content index"),
+    Metric::gauge(INDEX_BYTES, "Bytes this host's shard of the content index takes"),
+    Metric::gauge(CONTENT_ENTRIES, "Pages of this host's guests that neighbours may fetch"),
+    Metric::gauge(CONNECTED, "1 while the coordinator's stream is up"),
+    Metric::gauge(CERTIFICATE_EXPIRY, "When this host's certificate expires"),
+    Metric::gauge(CA_EXPIRY, "When the first CA of the site expires"),
+    Metric::gauge(BUILD_INFO, "Always 1; the version is a label"),
 ];
 
 /// Tells the recorder what the metrics mean.
 pub fn describe() {
-    for (name, kind, help) in METRICS {
+    for Metric { name, kind, help } in METRICS {
         match kind {
-            Kind::Counter => ::metrics::describe_counter!(name, help),
-            Kind::Gauge => ::metrics::describe_gauge!(name, help),
+            MetricKind::Counter => ::metrics::describe_counter!(name, help),
+            MetricKind::Gauge => ::metrics::describe_gauge!(name, help),
+            MetricKind::Histogram => ::metrics::describe_histogram!(name, help),
         }
     }
     ::metrics::gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
@@ -66,7 +62,7 @@ pub async fn sample(agent: Agent) {
     loop {
         ::metrics::gauge!(CONNECTED).set(if agent.is_connected() { 1.0 } else { 0.0 });
         if let Some(tls) = agent.tls() {
-            certificate(tls.expires());
+            certificates(tls.expires(), tls.ca_expires());
         }
         if let Some(rack) = agent.rack() {
             sizes(rack.shard.len(), rack.shard.bytes(), rack.store.len());
@@ -81,8 +77,9 @@ fn sizes(index_entries: usize, index_bytes: usize, content_entries: usize) {
     ::metrics::gauge!(CONTENT_ENTRIES).set(content_entries as f64);
 }
 
-fn certificate(expires: i64) {
-    ::metrics::gauge!(CERTIFICATE_EXPIRY).set(expires as f64);
+fn certificates(own: i64, ca: i64) {
+    ::metrics::gauge!(CERTIFICATE_EXPIRY).set(own as f64);
+    ::metrics::gauge!(CA_EXPIRY).set(ca as f64);
 }
 
 /// Counts a migration that ended on this side.
@@ -95,6 +92,19 @@ fn word(side: Side) -> &'static str {
         Side::Source => "source",
         Side::Target => "target",
     }
+}
+
+/// CPU time of all sessions, in nanoseconds, by side and stage: what is less than a second is kept for later.
+static STAGES: [[AtomicU64; STAGE_COUNT]; 2] =
+    [const { [const { AtomicU64::new(0) }; STAGE_COUNT] }; 2];
+/// Stages of a session.
+const STAGE_COUNT: usize = 9;
+
+/// Adds CPU time to a stage; the stage's whole seconds since the agent began.
+fn stage_seconds(side: Side, stage: usize, nanoseconds: u64) -> u64 {
+    let sum = &STAGES[side as usize][stage];
+    let before = sum.fetch_add(nanoseconds, Ordering::Relaxed);
+    Duration::from_nanos(before + nanoseconds).as_secs()
 }
 
 /// Feeds the figures of one session to the metrics; counts as an active stream until it is dropped.
@@ -118,10 +128,11 @@ impl Meter {
         for ((kind, now), (_, was)) in now.bytes().into_iter().zip(was.bytes()) {
             ::metrics::counter!(BYTES, "kind" => kind).increment(now.saturating_sub(was));
         }
-        for ((stage, now), (_, was)) in now.stages().into_iter().zip(was.stages()) {
-            let seconds = Duration::from_nanos(now.saturating_sub(was)).as_secs_f64();
+        let stages = now.stages().into_iter().zip(was.stages());
+        for (at, ((stage, now), (_, was))) in stages.enumerate() {
             let labels = [("side", word(self.side)), ("stage", stage)];
-            ::metrics::gauge!(STAGE_SECONDS, &labels).increment(seconds);
+            let seconds = stage_seconds(self.side, at, now.saturating_sub(was));
+            ::metrics::counter!(STAGE_SECONDS, &labels).absolute(seconds);
         }
         let failures = now.verify_failures.saturating_sub(was.verify_failures);
         ::metrics::counter!(VERIFY_FAILURES).increment(failures);
@@ -150,20 +161,16 @@ mod tests {
         handle.render()
     }
 
-    fn names() -> BTreeSet<&'static str> {
-        METRICS.iter().map(|(name, ..)| *name).collect()
-    }
-
     #[test]
     fn every_metric_is_in_the_manual_and_no_other() {
         let manual = include_str!("../../docs/operations.md");
         let (_, section) =
-            manual.split_once("## Metrics").expect("the manual has a section on metrics");
+            manual.split_once("\n## Metrics\n").expect("the manual has a section on metrics");
         let section = section.split("\n## ").next().expect("split gives at least one part");
         let word = |c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
         let found: BTreeSet<_> =
             section.split(word).filter(|name| name.starts_with("rackferry_")).collect();
-        assert_eq!(found, names());
+        assert_eq!(found, METRICS.iter().map(|metric| metric.name).collect());
     }
 
     #[test]
@@ -180,21 +187,40 @@ mod tests {
         }
     }
 
-    #[test]
-    fn every_metric_is_shown_with_its_type() {
-        let text = shown(|| {
+    /// What an agent shows when there is something of everything.
+    fn all() -> String {
+        shown(|| {
             describe();
             ::metrics::gauge!(CONNECTED).set(1.0);
             sizes(1, 2, 3);
-            certificate(4);
+            certificates(4, 5);
             let mut meter = Meter::new(Side::Source);
             meter.read(&Totals { verify_failures: 1, ..Totals::default() });
             migration_ended(Side::Source, "moved");
-        });
-        for (name, kind, _) in METRICS {
-            let kind = if kind == Kind::Counter { "counter" } else { "gauge" };
+        })
+    }
+
+    #[test]
+    fn every_metric_is_shown_with_its_type() {
+        let text = all();
+        for Metric { name, kind, .. } in METRICS {
             assert!(text.contains(&format!("# TYPE {name} {kind}\n")), "{name}:\n{text}");
         }
+    }
+
+    #[test]
+    fn promtool_has_no_objections() {
+        let Some(promtool) = std::env::var_os("RACKFERRY_PROMTOOL") else {
+            eprintln!("skipped: RACKFERRY_PROMTOOL is not set; `cargo xtask test` sets it");
+            return;
+        };
+        let mut check = std::process::Command::new(promtool)
+            .args(["check", "metrics"])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::io::Write::write_all(&mut check.stdin.take().unwrap(), all().as_bytes()).unwrap();
+        assert!(check.wait().unwrap().success());
     }
 
     #[test]
@@ -210,7 +236,12 @@ mod tests {
             }
         });
         assert!(text.contains("rackferry_bytes_total{kind=\"wire\"} 30\n"), "{text}");
-        assert!(text.contains("stage=\"hash\"} 1.5\n"), "{text}");
         assert!(text.contains("rackferry_active_streams{side=\"target\"} 0\n"), "{text}");
+        // Half a second is kept for later; whichever session it is then.
+        assert!(text.contains("side=\"target\",stage=\"hash\"} 1\n"), "{text}");
+        let text = shown(|| {
+            Meter::new(Side::Target).read(&Totals { hash_ns: 500_000_000, ..Totals::default() });
+        });
+        assert!(text.contains("side=\"target\",stage=\"hash\"} 2\n"), "{text}");
     }
 }

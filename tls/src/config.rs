@@ -6,7 +6,7 @@ use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     client::{Resumption, WebPkiServerVerifier, danger::ServerCertVerifier},
     crypto::{CryptoProvider, ring},
-    pki_types::UnixTime,
+    pki_types::{CertificateDer, UnixTime},
     server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
     version::TLS13,
 };
@@ -26,6 +26,8 @@ pub struct Loaded {
     pub holder: Identity,
     /// When its certificate expires, in seconds of Unix.
     pub expires: i64,
+    /// When the first of its CAs expires, in seconds of Unix.
+    pub ca_expires: i64,
     control: Ends,
     pages: Ends,
     joining: Arc<ServerConfig>,
@@ -70,7 +72,8 @@ impl Loaded {
         };
         Ok(Self {
             holder: parsed.holder.clone(),
-            expires: expires(&parsed),
+            expires: expires(&parsed.chain[..1]),
+            ca_expires: expires(&parsed.authorities),
             control: ends(Purpose::Control)?,
             pages: ends(Purpose::Pages)?,
             joining: Arc::new(joining(&parsed, dir)?),
@@ -198,10 +201,10 @@ fn mismatch(error: &rustls::Error, dir: &Path) -> FileError {
     }
 }
 
-/// Seconds of Unix; a certificate that was verified can be read.
-fn expires(parsed: &Parsed) -> i64 {
-    X509Certificate::from_der(&parsed.chain[0])
-        .map_or(0, |(_, certificate)| certificate.validity().not_after.timestamp())
+/// When the first of some certificates expires, in seconds of Unix; those that were verified can be read.
+fn expires(certificates: &[CertificateDer<'_>]) -> i64 {
+    let read = certificates.iter().filter_map(|one| X509Certificate::from_der(one).ok());
+    read.map(|(_, one)| one.validity().not_after.timestamp()).min().unwrap_or_default()
 }
 
 /// What a verifier has against a certificate, for people.

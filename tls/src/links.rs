@@ -143,6 +143,11 @@ impl Tls {
         self.loaded().expires
     }
 
+    /// When the first of the site's CAs that this program knows expires, in seconds of Unix.
+    pub fn ca_expires(&self) -> i64 {
+        self.loaded().ca_expires
+    }
+
     /// The folder with this program's certificate.
     pub fn dir(&self) -> &Path {
         &self.inner.dir

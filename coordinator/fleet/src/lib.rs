@@ -41,12 +41,13 @@ use ownership::agents;
 use planning::{candidate, evacuate, left_out, planned, remains, restore, topology};
 use records::{index, name, record, store, tokens};
 use scheduling::{links, queue, slots};
-use view::{problems, published, shown};
+use view::{figures, problems, published, shown};
 
 pub use planning::placement;
 
 pub use candidate::Candidate;
 pub use evacuate::{EvacuationRequest, MigrationRequest, Move};
+pub use figures::{Figures, HostState, LinkFigures};
 pub use fleet::{Fleet, Limits};
 pub use leader::{Admission, Decision, Gate, Leader, Outputs};
 pub use left_out::{Plan, StayingVm};

@@ -6,6 +6,7 @@ mod check;
 mod cluster;
 mod enrolment;
 mod evacuation;
+mod health;
 mod inventory;
 mod migration;
 mod page;
@@ -70,7 +71,9 @@ pub struct Doors {
 /// If the listener fails.
 pub async fn serve(handle: Handle, doors: Doors, listener: TcpListener) -> anyhow::Result<()> {
     let Doors { id, identity, raft, tls, shutdown } = doors;
-    let (health, health_service) = tonic_health::server::health_reporter();
+    let (reporter, health_service) = tonic_health::server::health_reporter();
+    let health = health::Health::of(&raft, reporter).await;
+    tokio::spawn(health.keep(shutdown.clone()));
     let agents = AgentServiceServer::new(agent::Agents::new(handle.clone(), shutdown.clone()));
     let evacuations = EvacuationServiceServer::new(evacuation::Evacuations::new(
         handle.clone(),
@@ -87,14 +90,6 @@ pub async fn serve(handle: Handle, doors: Doors, listener: TcpListener) -> anyho
     let cluster = ClusterServiceServer::new(cluster::Clusters::new(handle, raft.clone()));
     let log = RaftServiceServer::new(raft::Log::new(id, identity, raft))
         .max_decoding_message_size(MESSAGE_LIMIT);
-    health.set_serving::<AgentServiceServer<agent::Agents>>().await;
-    health.set_serving::<EvacuationServiceServer<evacuation::Evacuations>>().await;
-    health.set_serving::<MigrationServiceServer<migration::Migrations>>().await;
-    health.set_serving::<InventoryServiceServer<inventory::Inventory>>().await;
-    health.set_serving::<CheckServiceServer<check::Checks>>().await;
-    health.set_serving::<ClusterServiceServer<cluster::Clusters>>().await;
-    health.set_serving::<RaftServiceServer<raft::Log>>().await;
-    health.set_serving::<EnrolmentServiceServer<enrolment::Enrolments>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)

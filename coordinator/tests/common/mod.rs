@@ -25,6 +25,9 @@ use tonic::{
     Status, Streaming,
     transport::{Channel, Endpoint},
 };
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 
 /// Nothing takes longer, on a slow machine either.
 pub const LIMIT: Duration = Duration::from_secs(30);
@@ -86,6 +89,22 @@ impl Drop for Coordinator {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Waits until a coordinator says of a service (of none: of itself) that it serves, or that it does not.
+pub async fn health_becomes(port: u16, service: &str, serves: bool) {
+    let mut health = HealthClient::new(channel(port).await);
+    let becomes = async {
+        loop {
+            let request = HealthCheckRequest { service: service.to_owned() };
+            let answer = health.check(request).await.unwrap().into_inner();
+            if (answer.status() == ServingStatus::Serving) == serves {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(LIMIT, becomes).await.expect("its health becomes so");
 }
 
 /// A connection to the port, as soon as a coordinator listens there.

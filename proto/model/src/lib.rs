@@ -11,6 +11,7 @@
 //! * [`counters`]: bytes by kind.
 //! * [`reason`]: why requests are refused; [`result`]: what programs return.
 //! * [`view`]: what clients see; its serde form is the JSON of the command line.
+//! * [`metric`]: the rows of the programs' lists of metrics.
 //! * [`finding`]: what keeps VMs from moving, and what is wrong at a site.
 
 mod word;
@@ -18,6 +19,7 @@ mod word;
 pub mod counters;
 pub mod finding;
 pub mod id;
+pub mod metric;
 pub mod name;
 pub mod options;
 pub mod outcome;
@@ -29,6 +31,7 @@ pub mod view;
 pub use counters::{ByteKind, Counters};
 pub use finding::{FindingCode, ProblemCode, Severity};
 pub use id::{Connection, Crossing, EvacuationId, Generation, HostId, MigrationId, NotAnId};
+pub use metric::{Metric, MetricKind};
 pub use name::{BootId, HostName, Installation, LinkName, RackName, VmName};
 pub use options::{Compress, DEFAULT_MAX_DOWNTIME_MS, Dedup, Disruption, MoveOptions};
 pub use outcome::{End, Outcome};

@@ -21,7 +21,12 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<()> {
     setup::run()?;
     build_daemons()?;
-    run_command(cargo(["test", "--workspace", "--no-fail-fast"]).args(&arguments.rest))?;
+    let promtool = setup::promtool::ready()?;
+    run_command(
+        cargo(["test", "--workspace", "--no-fail-fast"])
+            .args(&arguments.rest)
+            .env(setup::promtool::VARIABLE, promtool),
+    )?;
     if arguments.rest.is_empty() {
         simulate::prove()?;
     }

@@ -255,6 +255,7 @@ impl Fleet {
             }
             record.stage = Stage::Ended { end, reason, at };
         });
+        self.count_end(end);
         let Some(record) = self.store.migrations().get(&id).cloned() else { return };
         self.free_ends(&record.source, &record.target);
         self.planning.may_close(record.evacuation);

@@ -55,6 +55,8 @@ pub struct LaneView {
     pub moves: u32,
     /// What their sources were told that they may send over it, bytes per second; those without a limit are not in it.
     pub allotted: u64,
+    /// What their sources last said that they send over it, bytes per second.
+    pub sent: u64,
 }
 
 impl Fleet {
@@ -146,12 +148,15 @@ impl Fleet {
             .collect();
         let crossing = self.crossing_links();
         for migration in crossing.iter().filter_map(|id| self.store.migrations().get(id)) {
-            let told = self.live.get(&migration.id).and_then(|live| live.told?.rate).unwrap_or(0);
+            let live = self.live.get(&migration.id);
+            let told = live.and_then(|live| live.told?.rate).unwrap_or(0);
+            let sent = live.map_or(0, |live| live.progress.send_bytes_per_second);
             for (lane, part) in self.known_route(&migration.source, &migration.target) {
                 if let Some(view) = views.iter_mut().find(|view| view.name == lane.link) {
                     let view = &mut view.lanes[usize::from(!lane.forward)];
                     view.moves += 1;
                     view.allotted += (told as f64 * part) as u64;
+                    view.sent += (sent as f64 * part) as u64;
                 }
             }
         }

@@ -1,14 +1,15 @@
 //! What clients see. Nothing here changes what is decided.
 
 mod advice;
+pub(crate) mod figures;
 pub(crate) mod problems;
 pub(crate) mod published;
 mod rows;
 pub(crate) mod shown;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use crate::{HostName, MigrationId, VmName};
+use crate::{End, HostName, MigrationId, VmName};
 use published::{Published, Unpublished};
 
 /// What readers see.
@@ -17,6 +18,8 @@ pub(crate) struct View {
     published: Arc<Published>,
     /// What of it is older than this turn.
     unpublished: Unpublished,
+    /// Migrations that have ended and were not counted yet.
+    ended: BTreeMap<End, u64>,
 }
 
 impl View {

@@ -64,7 +64,8 @@ pub fn enable_backports() -> Result<()> {
     update()
 }
 
-fn update() -> Result<()> {
+/// Makes apt's lists fresh.
+pub fn update() -> Result<()> {
     quiet(Command::new("apt-get").args(["update", "--quiet=2"])).map(drop)
 }
 

@@ -7,6 +7,7 @@ mod guest;
 mod initrd;
 mod kernel;
 mod lab_b;
+pub mod promtool;
 mod qemu;
 mod stamp;
 
@@ -35,6 +36,7 @@ pub fn run() -> Result<()> {
     std::fs::create_dir_all(&cache)
         .with_context(|| format!("cannot create {}", cache.display()))?;
     apt::install(&PACKAGES)?;
+    promtool::ready()?;
     qemu::fetch(&Stamp::new("qemu-10.0"))?;
     kernel::fetch(&Stamp::new("kernel"))?;
     guest::build(&Stamp::new("guest"))?;

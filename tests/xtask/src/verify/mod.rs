@@ -4,13 +4,16 @@ mod diagram;
 mod limits;
 mod metadata;
 mod unused;
+mod watching;
 
 use std::fs;
+use std::process::Command;
 
 use anyhow::{Result, ensure};
 use clap::Args;
 
-use crate::run::{cargo, root, run as run_command};
+use crate::run::{cargo, quiet, root, run as run_command};
+use crate::setup::promtool;
 
 #[derive(Args)]
 pub struct Arguments {
@@ -25,6 +28,8 @@ pub struct Arguments {
 /// Docs against code, format, lints, documentation and, if asked for, dependencies.
 pub fn run(arguments: &Arguments) -> Result<()> {
     consistency()?;
+    let promtool = promtool::ready()?;
+    quiet(Command::new(promtool).args(["check", "rules"]).arg(root().join(watching::RULES)))?;
     if arguments.docs {
         return Ok(());
     }
@@ -39,13 +44,16 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// What the docs say of crates and limits, and what crates depend on.
+/// What the docs say of crates, limits and metrics, and what crates depend on.
 fn consistency() -> Result<()> {
     let packages = metadata::packages()?;
     let page = |name: &str| fs::read_to_string(root().join("docs").join(name));
     let mut found = diagram::differences(&page("ARCHITECTURE.md")?, &packages);
     found.extend(unused::found(&packages)?);
     found.extend(limits::differences(&page("operations.md")?, root()));
+    let read = |path: &str| fs::read_to_string(root().join(path));
+    let (dashboard, rules) = (read(watching::DASHBOARD)?, read(watching::RULES)?);
+    found.extend(watching::differences(&page("operations.md")?, &dashboard, &rules));
     ensure!(found.is_empty(), "docs and code differ:\n  {}", found.join("\n  "));
     Ok(())
 }
