@@ -36,6 +36,11 @@ pub enum VmCommand {
     },
     /// List the VMs of this host.
     List,
+    /// Let a VM run on that is paused: by its user, or by QEMU after an I/O error.
+    Resume {
+        /// The name of the VM.
+        name: String,
+    },
     /// End a VM for good.
     Destroy {
         /// The name of the VM.

@@ -161,6 +161,7 @@ pub fn vm_state(vm: VmSummary) -> v1::VmState {
         machine_type: vm.machine,
         spec_toml: vm.spec_toml,
         may_have_run: vm.may_have_run,
+        destroyed: vm.standing.destroyed,
     }
 }
 

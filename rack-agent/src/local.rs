@@ -1,6 +1,6 @@
 //! The operator's local orders, over a unix socket in the state directory: one JSON object a line in, one out.
 //!
-//! `rackferry-agent vm start|list|destroy` is its client. Only root can reach the socket.
+//! `rackferry-agent vm start|list|resume|destroy` is its client. Only root can reach the socket.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tracing::{info, warn};
 
 use crate::agent::Agent;
-use crate::vm::{VmError, VmSpec};
+use crate::vm::{VmError, VmSpec, VmSummary};
 
 /// Longest order: a VM spec with room to spare.
 const MAX_ORDER: u64 = 256 << 10;
@@ -27,6 +27,11 @@ pub enum Order {
     },
     /// List the VMs of this host.
     List,
+    /// Let a paused VM run on.
+    Resume {
+        /// The name of the VM.
+        name: String,
+    },
     /// End a VM for good.
     Destroy {
         /// The name of the VM.
@@ -106,8 +111,16 @@ async fn obey(agent: &Agent, order: Order) -> Result<Answer, String> {
             Ok(Answer::Done)
         }
         Order::List => {
-            let vms = agent.vms().list().await;
-            Ok(Answer::Vms(vms.into_iter().map(|vm| (vm.name, vm.run_state.to_string())).collect()))
+            let state = |vm: &VmSummary| match vm.standing.destroyed {
+                true => "destroyed".to_owned(),
+                false => vm.run_state.to_string(),
+            };
+            let vms = agent.vms().list().await.into_iter();
+            Ok(Answer::Vms(vms.map(|vm| (vm.name.clone(), state(&vm))).collect()))
+        }
+        Order::Resume { name } => {
+            agent.vms().resume(&name).await.map_err(|e| format!("{:#}", anyhow::Error::from(e)))?;
+            Ok(Answer::Done)
         }
         Order::Destroy { name, force } => {
             let ended = agent.vms().destroy(&name, force).await;

@@ -19,6 +19,7 @@ pub async fn give(config: &Config, command: VmCommand) -> Result<()> {
                 .with_context(|| format!("spec {}", spec.display()))?,
         },
         VmCommand::List => Order::List,
+        VmCommand::Resume { name } => Order::Resume { name },
         VmCommand::Destroy { name, yes, force } => {
             if !yes {
                 confirm(&name)?;

@@ -61,6 +61,15 @@ fn without_a_terminal_a_vm_ends_only_with_yes() {
 }
 
 #[test]
+fn a_paused_vm_is_resumed_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = settings(dir.path());
+    let got = played(dir.path(), r#""done""#);
+    assert_eq!(agent(&["--config", &config, "vm", "resume", "web"]).status.code(), Some(0));
+    assert_eq!(got.join().unwrap(), r#"{"resume":{"name":"web"}}"#);
+}
+
+#[test]
 fn what_the_agent_refuses_is_said() {
     let dir = tempfile::tempdir().unwrap();
     let config = settings(dir.path());

@@ -59,6 +59,8 @@ pub struct VmReport {
     pub spec_toml: String,
     /// Its guest may have run on this host, so that other copies may be older. Agents before this was known say false.
     pub may_have_run: bool,
+    /// The operator of its host has ended it. It is dead, and listed until the host is told to forget it.
+    pub destroyed: bool,
 }
 
 /// What an agent says after it introduced itself.

@@ -89,6 +89,43 @@ fn a_copy_that_never_ran_gives_the_vm_back() {
     assert_eq!(desk.vm("web").owner.as_str(), "a1");
 }
 
+/// The operator of the target's host ends the VM before a word was heard of that it ran there.
+#[test]
+fn a_copy_that_its_operator_ended_does_not_either() {
+    let (mut desk, a, _) = stopped();
+    let ended = VmReport { may_have_run: true, destroyed: true, ..vm("web", RunState::Dead) };
+    let b = desk.connect("b1", "b", "boot-b", vec![ended.clone()]);
+    assert_eq!(desk.phase(1), Phase::Failed);
+    // Its host keeps the word until it is told to forget it.
+    desk.report(b, vec![ended]);
+    let told = orders(&mut desk);
+    assert!(told.contains(&Order::ForgetVm("web".into())), "{told:?}");
+    assert!(!told.iter().any(runs_the_source), "{told:?}");
+    assert!(desk.fleet.vm(&"web".into()).is_none(), "it has ended");
+
+    // The copy that stopped is older: a person removes it, or starts it.
+    desk.report(b, vec![]);
+    desk.report(a, vec![moving("web", RunState::MovedOut, 1)]);
+    assert_eq!(orders(&mut desk), []);
+    assert!(problems(&desk).contains(&(ProblemCode::Leftover, "a1".to_owned())));
+}
+
+/// It had been let run, and its end is told before it is known that it belongs there.
+#[test]
+fn a_copy_that_its_operator_ended_by_force_is_kept_first() {
+    let (mut desk, _, _) = stopped();
+    let ended = VmReport { destroyed: true, ..died(true).remove(0) };
+    let b = desk.connect("b1", "b", "boot-b", vec![ended]);
+    assert_eq!(desk.phase(1), Phase::Failed);
+    let told = orders(&mut desk);
+    assert!(matches!(told[..], [Order::KeepDead(M1, _)]), "{told:?}");
+    desk.report(
+        b,
+        vec![VmReport { may_have_run: true, destroyed: true, ..vm("web", RunState::Dead) }],
+    );
+    assert!(orders(&mut desk).contains(&Order::ForgetVm("web".into())));
+}
+
 /// The host of the target loses its power after the VM ran there, before a word of that was heard.
 #[test]
 fn a_copy_that_may_have_run_does_not() {

@@ -2,9 +2,10 @@
 
 mod common;
 
-use common::{Desk, moving, vm};
+use common::{Desk, ended, moving, vm};
 use rackferry_fleet::{
-    Event, MigrationId, Order, Phase, Problem, ProblemCode, RunState, Said, Topology, VmReport,
+    Event, MigrationId, Order, Outcome, Phase, Problem, ProblemCode, RunState, Said, Topology,
+    VmReport,
 };
 
 const VERSION: &str = "0.1.0";
@@ -256,4 +257,54 @@ fn repairing_takes_no_old_list_for_news() {
     assert_eq!(repair(&mut desk), []);
     assert_eq!(desk.log, before);
     assert_eq!(desk.vm("web").owner.as_str(), "b1");
+}
+
+/// The migration ended while its source was cut off; the source comes back and says that it runs, too.
+#[test]
+fn a_source_that_runs_after_its_vm_has_settled_is_astray_until_it_does_not() {
+    let mut desk = Desk::new();
+    let running = vm("web", RunState::Running);
+    let a = desk.connect("a1", "a", "boot-a", vec![running.clone()]);
+    let b = desk.connect("b1", "b", "boot-b", vec![]);
+    desk.evacuate("a", "b");
+    let id = MigrationId(1);
+    desk.say(b, Said::TargetReady(id));
+    let generation = desk.fleet.migration(id).expect("known").record.generation;
+    desk.say(a, Said::CommitRequest(id, generation));
+    desk.handle(Event::Disconnected(a));
+    desk.say(b, Said::TargetRunning(id));
+    desk.report(b, vec![running]);
+    assert_eq!(desk.phase(1), Phase::Done);
+
+    let marked = moving("web", RunState::Running, 1);
+    let a = desk.connect("a1", "a", "boot-a", vec![marked.clone()]);
+    let astray = [(ProblemCode::Astray, "web on a1".to_owned())];
+    assert_eq!(found(&desk), astray);
+    desk.report(a, vec![marked]);
+    assert_eq!(found(&desk), astray, "it still runs");
+    assert!(advice(&desk).contains("rackferry-agent vm destroy web"), "{}", advice(&desk));
+    desk.report(a, vec![]);
+    assert_eq!(found(&desk), []);
+}
+
+/// Its session says only after the end that it undid the switchover.
+#[test]
+fn a_source_that_runs_after_all_is_astray() {
+    let mut desk = Desk::new();
+    let running = vm("web", RunState::Running);
+    let a = desk.connect("a1", "a", "boot-a", vec![running.clone()]);
+    let b = desk.connect("b1", "b", "boot-b", vec![]);
+    desk.evacuate("a", "b");
+    let id = MigrationId(1);
+    desk.say(b, Said::TargetReady(id));
+    let generation = desk.fleet.migration(id).expect("known").record.generation;
+    desk.say(a, Said::CommitRequest(id, generation));
+    desk.say(b, Said::TargetRunning(id));
+    desk.report(b, vec![running]);
+    desk.say(a, Said::Ended(id, ended(Outcome::RolledBack)));
+    let marked = moving("web", RunState::Running, 1);
+    for _ in 0..2 {
+        desk.report(a, vec![marked.clone()]);
+        assert_eq!(found(&desk), [(ProblemCode::Astray, "web on a1".to_owned())]);
+    }
 }

@@ -104,6 +104,7 @@ fn vm(state: v1::VmState) -> Result<VmReport, Invalid> {
         machine_type: state.machine_type,
         spec_toml: state.spec_toml,
         may_have_run: state.may_have_run,
+        destroyed: state.destroyed,
     })
 }
 

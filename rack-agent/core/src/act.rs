@@ -65,6 +65,8 @@ pub enum Writing {
     AboutToRun,
     /// It belongs here with this generation and takes part in no migration.
     Owned(u64),
+    /// The operator of this host has ended it.
+    Destroyed,
 }
 
 impl Writing {
@@ -81,8 +83,10 @@ impl Writing {
             Self::Unmarked => standing.mark = None,
             Self::AboutToRun => standing.about_to_run = standing.role == Role::Incoming,
             Self::Owned(generation) => {
-                *standing = Standing::owned(generation);
+                let destroyed = standing.destroyed;
+                *standing = Standing { destroyed, ..Standing::owned(generation) };
             }
+            Self::Destroyed => standing.destroyed = true,
         }
     }
 }
@@ -227,6 +231,31 @@ pub fn preparation(found: Option<&Facts>, migration: MigrationId) -> Preparation
         (VmState::Unknown, _) => Preparation::Taken,
         (_, Role::Incoming) if ours => Preparation::Ready,
         _ => Preparation::Taken,
+    }
+}
+
+/// What stays of a VM that the operator of its host ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remains {
+    /// Nothing: no copy that another host has can be older.
+    Nothing,
+    /// The word that it was here, until the coordinator has heard it: it may have run here since it came, and where it came
+    /// from it must not go on.
+    Word,
+}
+
+/// What stays of a VM that the operator of its host ends. By force not even the word that stayed before.
+pub fn remains(vm: &Facts, may_have_run: bool, force: bool) -> Remains {
+    let Standing { generation, mark, destroyed, .. } = vm.standing;
+    let came = generation > 0 || mark.is_some();
+    let never_ran = matches!(vm.state, VmState::Incoming | VmState::Loaded);
+    // The other host goes on as soon as a source is gone.
+    let leaves = mark.is_some_and(|mark| mark.side == Side::Source);
+    let wanted_gone = (destroyed && force) || leaves;
+    if came && may_have_run && !never_ran && !wanted_gone && !planted!(DestroyedUnsaid) {
+        Remains::Word
+    } else {
+        Remains::Nothing
     }
 }
 

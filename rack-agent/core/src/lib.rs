@@ -37,7 +37,9 @@ mod vm;
 mod word;
 
 pub use crate::core::Core;
-pub use act::{Act, Preparation, Refusal, Step, What, Writing, preparation, start};
+pub use act::{
+    Act, Preparation, Refusal, Remains, Step, What, Writing, preparation, remains, start,
+};
 pub use event::{Effect, Event, Order, SourceWord, TargetCommand, TargetEnd};
 pub use name::{Carried, Moment};
 #[cfg(feature = "planted-bugs")]

@@ -39,19 +39,24 @@ pub struct Standing {
     /// It arrived, and was about to be let run: written down before it is.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub about_to_run: bool,
+    /// The operator of this host has ended it. The coordinator must hear of that: a copy elsewhere is older.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub destroyed: bool,
 }
 
 impl Standing {
     /// Of a VM that belongs here and takes part in no migration.
     #[must_use]
     pub const fn owned(generation: u64) -> Self {
-        Self { role: Role::Run, generation, mark: None, about_to_run: false }
+        let (about_to_run, destroyed) = (false, false);
+        Self { role: Role::Run, generation, mark: None, about_to_run, destroyed }
     }
 
     /// Of a VM that arrives.
     #[must_use]
     pub fn incoming(mark: Mark) -> Self {
-        Self { role: Role::Incoming, generation: 0, mark: Some(mark), about_to_run: false }
+        let (about_to_run, destroyed) = (false, false);
+        Self { role: Role::Incoming, generation: 0, mark: Some(mark), about_to_run, destroyed }
     }
 
     /// Its guest may have run on this host: whatever another host has of it may be older. `let_run`: this agent has let it

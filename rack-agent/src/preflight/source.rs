@@ -18,7 +18,10 @@ pub async fn findings(agent: &Agent, name: &str) -> (Vec<v1::Finding>, Vec<Strin
     let mut findings = Vec::new();
     if state != VmState::Running {
         let fix = match state {
-            VmState::Paused => "resume it, or stop it and start it elsewhere".to_owned(),
+            VmState::Paused => {
+                let host = &agent.config().host;
+                format!("let it run on, on {host}: rackferry-agent vm resume {}", vm.name())
+            }
             VmState::Dead => format!("remove it: rackferry-agent vm destroy {}", vm.name()),
             _ => "wait until it runs".to_owned(),
         };

@@ -1,7 +1,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use rackferry_agent_core::{MigrationId, Refusal};
+use rackferry_agent_core::{MigrationId, Refusal, VmState};
 use rackferry_migrator::memory::MemoryError;
 use rackferry_migrator::qmp::QmpError;
 
@@ -32,6 +32,14 @@ pub enum VmError {
         /// Name of the VM.
         name: String,
     },
+    /// Only a paused VM is resumed.
+    #[error("VM {name} is {state}, not paused")]
+    NotPaused {
+        /// Name of the VM.
+        name: String,
+        /// What it does.
+        state: VmState,
+    },
     /// The state directory was made on another machine.
     #[error(
         "{} was made on another machine: is this host a clone? If it is a host of its own, give it its own name and \
@@ -54,7 +62,8 @@ pub enum VmError {
     },
     /// An operator would end the VM in the middle of a migration.
     #[error(
-        "VM {name} takes part in {migration}: cancel that (rackferry cancel {migration}), or end the VM by --force"
+        "VM {name} takes part in {migration}: cancel that first (rackferry cancel {migration}); vm destroy --force ends \
+         the VM all the same"
     )]
     InMigration {
         /// Name of the VM.

@@ -167,7 +167,8 @@ impl Vm {
         self.let_run.clone()
     }
 
-    fn may_have_run(&self) -> bool {
+    /// Its guest may have run on this host.
+    pub(super) fn may_have_run(&self) -> bool {
         self.status().standing.may_have_run(self.let_run.load(Ordering::SeqCst))
     }
 

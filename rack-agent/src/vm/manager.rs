@@ -4,6 +4,7 @@ mod act;
 mod begin;
 mod end;
 mod left;
+mod resume;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -194,15 +195,26 @@ impl VmManager {
             // With the name taken: a migration cannot begin meanwhile.
             match inner.take(&name).await? {
                 None => Ok(()),
-                Some((_busy, Taken::Dead(left))) => {
-                    end::may_destroy(&name, &left.standing, force)?;
-                    inner.forget(&name).await
-                }
-                Some((_busy, Taken::Vm(vm))) => {
-                    end::may_destroy(&name, &vm.status().standing, force)?;
-                    inner.end(&vm, vm.status().attached).await
-                }
+                Some((_busy, taken)) => inner.destroy(&taken, force).await,
             }
+        })
+        .await
+    }
+
+    /// Lets a VM run on that is paused: the wish of its operator, never part of a migration. One that runs is left so.
+    ///
+    /// Cancel safe: once polled it is carried out.
+    ///
+    /// # Errors
+    /// [`VmError::InMigration`], [`VmError::NotPaused`], [`VmError::Unknown`], or QEMU refuses.
+    pub async fn resume(&self, name: &str) -> Result<(), VmError> {
+        let name = name.to_owned();
+        self.detached(async move |inner| {
+            let taken = inner.take(&name).await?;
+            let Some((_busy, Taken::Vm(vm))) = &taken else {
+                return Err(VmError::Unknown { name });
+            };
+            resume::resume(vm).await
         })
         .await
     }

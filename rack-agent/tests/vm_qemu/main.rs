@@ -166,7 +166,16 @@ async fn vms_survive_the_agent_and_are_adopted() {
         assert_eq!(restarted.run_state().await, VmState::Running);
         drop(restarted);
         host.vms.destroy("doomed", false).await.unwrap();
-        assert!(host.vms.get("doomed").is_err());
+        // The coordinator is to hear of it, also from the next agent.
+        host.vms.destroy("doomed", false).await.unwrap();
+        host.close().await;
+        host.reopen().await;
+        let list = host.vms.list().await;
+        let dead = (list[1].name.as_str(), list[1].run_state, list[1].standing.destroyed);
+        assert_eq!(dead, ("doomed", VmState::Dead, true));
+        assert!(list[1].may_have_run);
+        host.vms.forget("doomed").await.unwrap();
+        assert_eq!(host.vms.list().await.len(), 2);
 
         assert!(!host.vms.act(&discard(0)).await.unwrap());
         let again = host.vms.prepare_incoming(spec("arriving", ""), MigrationId(1), 9).await;

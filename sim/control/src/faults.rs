@@ -272,6 +272,9 @@ impl World {
         }
         let qemu = copy.qemu;
         self.watch.killed(vm, qemu);
+        if self.dice.chance(500) && self.destroy(host, vm) {
+            return;
+        }
         self.qemu_dies(host, vm);
     }
 

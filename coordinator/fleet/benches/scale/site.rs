@@ -308,6 +308,7 @@ fn report(name: VmName, memory_bytes: u64) -> VmReport {
     VmReport {
         spec_toml: format!("name = '{name}'\nmemory_mib = 1024\nvcpus = 2\n").repeat(4),
         may_have_run: false,
+        destroyed: false,
         name,
         memory_bytes,
         run_state: RunState::Running,

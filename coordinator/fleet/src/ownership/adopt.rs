@@ -19,7 +19,9 @@ impl Fleet {
             .collect();
         self.ownership.astray.retain(|_, at| at != host);
         for vm in listed.values() {
-            self.sweep_vm(host, vm, hello);
+            // What runs astray is no word that came late.
+            let is_news = hello || strays_before.contains(&vm.name);
+            self.sweep_vm(host, vm, hello, is_news);
         }
         for vm in self.ownership.astray.keys().filter(|vm| !strays_before.contains(vm)) {
             let text = format!("VM {vm} runs on {host}, which does not own it");
@@ -28,10 +30,13 @@ impl Fleet {
         self.forget_gone(host);
     }
 
-    fn sweep_vm(&mut self, host: &HostName, vm: &VmReport, hello: bool) {
+    fn sweep_vm(&mut self, host: &HostName, vm: &VmReport, hello: bool, is_news: bool) {
         let moved_by = self.migration_of(host, vm);
         match vm.run_state {
             RunState::Unknown => {}
+            RunState::Dead if vm.destroyed && vm.migration.is_none() => {
+                self.sweep_destroyed(host, vm);
+            }
             RunState::Dead => match moved_by.filter(|_| vm.migration.is_some()) {
                 Some(migration) => self.sweep_dead(host, vm, &migration),
                 None => self.sweep_forgotten(host, vm),
@@ -46,7 +51,10 @@ impl Fleet {
                 None => self.sweep_forgotten(host, vm),
             },
             RunState::Running | RunState::Paused => {
-                self.sweep_running(host, vm, moved_by, hello);
+                if hello {
+                    self.cancel_what_is_over(host, vm, moved_by.as_ref());
+                }
+                self.sweep_running(host, vm, moved_by, is_news);
             }
         }
     }
@@ -117,6 +125,28 @@ impl Fleet {
         }
     }
 
+    /// The host's operator has ended it. A migration of it is settled by that first; then neither its record nor the
+    /// host's word that it was there is needed any more.
+    fn sweep_destroyed(&mut self, host: &HostName, vm: &VmReport) {
+        if self.expected(host, &vm.name) || self.leaves(host, &vm.name) {
+            return;
+        }
+        let record = self.store.vms().get(&vm.name);
+        if record.is_some_and(|vm| vm.owner == *host && vm.standing == Standing::Stable) {
+            self.store.remove_vm(&vm.name);
+            self.look_at_vm(&vm.name);
+            self.free_room(host);
+            self.note(false, format!("VM {} was ended on {host} by its operator", vm.name));
+        }
+        self.tell(host, Order::ForgetVm(vm.name.clone()));
+    }
+
+    fn leaves(&self, host: &HostName, vm: &VmName) -> bool {
+        let active = self.active_on(host).into_iter();
+        let mut active = active.filter_map(|id| self.store.migrations().get(&id));
+        active.any(|one| one.source == *host && one.vm == *vm)
+    }
+
     /// A copy that cannot run by itself any more.
     fn sweep_moved_out(&mut self, host: &HostName, migration: &MigrationRecord) {
         if migration.source != *host || migration.is_ordered() {
@@ -143,21 +173,17 @@ impl Fleet {
         host: &HostName,
         vm: &VmReport,
         moved_by: Option<MigrationRecord>,
-        hello: bool,
+        is_news: bool,
     ) {
         let Some(record) = self.store.vms().get(&vm.name).cloned() else {
             return self.adopt(host, vm);
         };
-        if let Some(migration) = &moved_by
-            && vm.migration == Some(migration.id)
-        {
-            if !migration.is_active() && migration.source == *host && hello {
-                self.tell(host, Order::Cancel(migration.id, "it is over".to_owned()));
-            }
-            // A word from before the switchover, late.
-            if migration.target == record.owner && !hello {
-                return;
-            }
+        // A word from before the switchover, late.
+        let late = |one: &MigrationRecord| {
+            vm.migration == Some(one.id) && one.target == record.owner && !is_news
+        };
+        if moved_by.as_ref().is_some_and(late) {
+            return;
         }
         if record.owner == *host {
             if record.memory_bytes != vm.memory_bytes {
@@ -168,6 +194,21 @@ impl Fleet {
         let takes_part = self.active_on(host).into_iter().any(|id| self.moves(id, &vm.name));
         if !takes_part {
             self.running_elsewhere(host, &record);
+        }
+    }
+
+    /// A new stream's source that counts its VM to a migration which is over.
+    fn cancel_what_is_over(
+        &mut self,
+        host: &HostName,
+        vm: &VmReport,
+        moved_by: Option<&MigrationRecord>,
+    ) {
+        let ours = moved_by.filter(|one| vm.migration == Some(one.id) && one.source == *host);
+        if let Some(migration) = ours.filter(|one| !one.is_active())
+            && self.store.vms().contains_key(&vm.name)
+        {
+            self.tell(host, Order::Cancel(migration.id, "it is over".to_owned()));
         }
     }
 

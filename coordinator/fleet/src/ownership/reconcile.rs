@@ -170,6 +170,7 @@ impl Fleet {
                     true,
                     format!("{id}: {source} says it runs VM {vm}, which {target} owns"),
                 );
+                self.ownership.astray.insert(vm.clone(), source.clone());
                 self.end(id, End::Moved, String::new());
             }
             Source::Unknown | Source::Gone | Source::Died => {

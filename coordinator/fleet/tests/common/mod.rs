@@ -193,6 +193,7 @@ pub fn vm(name: &str, run_state: RunState) -> VmReport {
         machine_type: "q35".to_owned(),
         spec_toml: format!("name = '{name}'"),
         may_have_run: false,
+        destroyed: false,
     }
 }
 

@@ -2,8 +2,8 @@
 
 use rackferry_agent_core::adopt::{Adoption, Guest, Migration, Seen, adoption};
 use rackferry_agent_core::{
-    Act, Facts, Mark, MigrationId, Preparation, Role, Side, Standing, Step, VmState, What, Writing,
-    preparation, start,
+    Act, Facts, Mark, MigrationId, Preparation, Remains, Role, Side, Standing, Step, VmState, What,
+    Writing, preparation, remains, start,
 };
 
 const ID: MigrationId = MigrationId(7);
@@ -36,6 +36,7 @@ fn verdicts(what: What, role: Role, side: Side) -> Vec<String> {
             Step::Write(Writing::Unmarked) => "unmark",
             Step::Write(Writing::AboutToRun) => "about",
             Step::Write(Writing::Owned(_)) => "own",
+            Step::Write(Writing::Destroyed) => "destroyed",
             Step::Announce => "announce",
             Step::Quit => "quit",
             Step::Kill => "kill",
@@ -133,6 +134,36 @@ fn a_copy_that_died_after_it_may_have_run_stays() {
     // Written late, it changes nothing.
     Writing::AboutToRun.apply(&mut copy.standing);
     assert_eq!(copy.standing, Standing::owned(4));
+}
+
+/// The coordinator may not know yet that it ran here: without a word it would take the copy for one that never ran, and
+/// its source would go on with older memory.
+#[test]
+fn of_a_vm_that_came_and_that_its_operator_ends_a_word_stays() {
+    use Remains::{Nothing, Word};
+    let stays = |standing, state, force| {
+        let facts = Facts { name: "a".to_owned(), standing, state };
+        remains(&facts, standing.may_have_run(true), force)
+    };
+    let by_state = |standing| STATES.map(|state| stays(standing, state, false));
+    // It came, or was taken back; it runs, is paused, or is dead.
+    let came = [Word, Word, Nothing, Nothing, Word, Word, Word];
+    assert_eq!(by_state(Standing::owned(4)), came);
+    // It was started here and never moved.
+    assert_eq!(by_state(Standing::owned(0)), [Nothing; 7]);
+    // It arrives, and was let run, or not yet.
+    let arrives = standing(Role::Incoming, Side::Target);
+    assert_eq!(by_state(arrives), [Nothing; 7]);
+    assert_eq!(by_state(Standing { about_to_run: true, ..arrives }), came);
+    // Its target goes on once it is gone here.
+    assert_eq!(by_state(standing(Role::Run, Side::Source)), [Nothing; 7]);
+
+    let mut destroyed = Standing::owned(4);
+    Writing::Destroyed.apply(&mut destroyed);
+    Writing::Owned(5).apply(&mut destroyed);
+    assert_eq!(destroyed, Standing { destroyed: true, ..Standing::owned(5) });
+    assert_eq!(stays(destroyed, VmState::Dead, false), Word);
+    assert_eq!(stays(destroyed, VmState::Dead, true), Nothing, "by force");
 }
 
 #[test]

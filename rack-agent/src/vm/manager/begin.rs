@@ -34,7 +34,7 @@ impl Inner {
     }
 
     /// A VM comes to this host, in place of what is left of one of its name that may be replaced.
-    pub(super) async fn add(&self, spec: VmSpec, status: Status) -> Result<Arc<Vm>, VmError> {
+    pub(super) async fn add(&self, spec: VmSpec, mut status: Status) -> Result<Arc<Vm>, VmError> {
         let name = spec.name().to_owned();
         let bytes = spec.memory_bytes();
         let mut busy = self.busy(&name).await;
@@ -43,6 +43,11 @@ impl Inner {
             Some(vm) => Some(vm.facts().await),
             None => self.left(&name).as_ref().map(super::left::facts),
         };
+        // It is its owner's still: what another host has of it stays older.
+        if let (Some(facts), None) = (&facts, status.standing.mark) {
+            let owned = &mut status.standing.generation;
+            *owned = facts.standing.generation.max(*owned);
+        }
         let preparation = match status.standing.mark {
             Some(mark) => preparation(facts.as_ref(), mark.migration),
             None => start(facts.as_ref()),

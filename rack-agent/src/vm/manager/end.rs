@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rackferry_agent_core::{Remains, Step, remains};
 use tokio::time::timeout;
 use tracing::info;
 
-use super::Inner;
-use crate::vm::{Standing, Vm, VmError};
+use super::{Inner, Taken};
+use crate::vm::{Standing, Vm, VmError, Writing};
 
 /// A QEMU that was asked to quit ends within this, or is killed.
 const QUIT_LIMIT: Duration = Duration::from_secs(3);
@@ -27,19 +28,47 @@ pub(super) fn may_destroy(name: &str, standing: &Standing, force: bool) -> Resul
 }
 
 impl Inner {
+    /// Ends a VM at its operator's wish. If the coordinator must hear that it was here, that is written down, and the VM is
+    /// dead until the coordinator has it forgotten. Called with the name taken.
+    pub(super) async fn destroy(&self, taken: &Taken, force: bool) -> Result<(), VmError> {
+        let (facts, may_have_run) = match taken {
+            Taken::Vm(vm) => (vm.facts().await, vm.may_have_run()),
+            Taken::Dead(left) => (super::left::facts(left), left.may_have_run),
+        };
+        may_destroy(&facts.name, &facts.standing, force)?;
+        match (taken, remains(&facts, may_have_run, force)) {
+            (Taken::Vm(vm), Remains::Nothing) => self.end(vm, vm.status().attached).await,
+            (Taken::Vm(vm), Remains::Word) => {
+                self.end_process(vm, vm.status().attached).await?;
+                // Its watcher sees that a little later.
+                let _ = timeout(QUIT_LIMIT, vm.died()).await;
+                vm.write(Writing::Destroyed).await
+            }
+            (Taken::Dead(_), Remains::Nothing) => self.forget(&facts.name).await,
+            (Taken::Dead(_), Remains::Word) => {
+                self.step_of_dead(&facts.name, Step::Write(Writing::Destroyed)).await
+            }
+        }
+    }
+
     /// Ends QEMU and removes every trace. Called with the name taken.
     pub(super) async fn end(&self, vm: &Arc<Vm>, gently: bool) -> Result<(), VmError> {
-        if gently && !vm.is_dead() {
-            self.quit(vm).await?;
-        }
-        if let Some(process) = vm.process().filter(|_| !vm.status().attached) {
-            process.kill().await?;
-        }
+        self.end_process(vm, gently).await?;
         self.remove_dir(vm.name()).await?;
         self.table().remove(vm.name());
         self.changed();
         info!(vm = vm.name(), "VM removed");
         Ok(())
+    }
+
+    async fn end_process(&self, vm: &Arc<Vm>, gently: bool) -> Result<(), VmError> {
+        if gently && !vm.is_dead() {
+            self.quit(vm).await?;
+        }
+        match vm.process().filter(|_| !vm.status().attached) {
+            Some(process) => process.kill().await,
+            None => Ok(()),
+        }
     }
 
     async fn quit(&self, vm: &Arc<Vm>) -> Result<(), VmError> {

@@ -2,7 +2,8 @@
 //! taken nothing else is done to it; what may be done is asked of the production rules.
 
 use rackferry_agent_core::{
-    Act, Event, Mark, MigrationId, Preparation, Side, Standing, Step, preparation,
+    Act, Event, Mark, MigrationId, Preparation, Remains, Side, Standing, Step, VmState, Writing,
+    preparation, remains,
 };
 
 use super::Chore;
@@ -62,6 +63,28 @@ impl World {
         self.agent_event(host, Event::Changed);
         self.agent_event(host, Event::Prepared(id, Ok(())));
         self.step_of_session(host, "prepared");
+    }
+
+    /// The operator of a host ends a VM that takes part in no migration there; false if its agent does not.
+    pub fn destroy(&mut self, host: usize, vm: usize) -> bool {
+        let Some(facts) = self.hosts[host].facts(vm).filter(|_| !self.is_busy(host, vm)) else {
+            return false;
+        };
+        let unreachable = facts.state == VmState::Unknown;
+        if unreachable || facts.standing.mark.is_some() {
+            return false;
+        }
+        self.trace.say(self.clock.now, || format!("operator: destroys v{vm} on host {host}"));
+        self.qemu_dies(host, vm);
+        let full = self.hosts[host].full;
+        let copy = &mut self.hosts[host].copies[vm];
+        let let_run = copy.as_ref().is_some_and(|copy| copy.let_run);
+        match (remains(&facts, facts.standing.may_have_run(let_run), false), copy) {
+            (Remains::Word, Some(copy)) => drop(copy.write(Writing::Destroyed, full)),
+            (_, copy) => *copy = None,
+        }
+        self.agent_event(host, Event::Changed);
+        true
     }
 
     fn is_busy(&self, host: usize, vm: usize) -> bool {

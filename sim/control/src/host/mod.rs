@@ -139,6 +139,7 @@ impl Host {
                 machine_type: String::new(),
                 spec_toml: "x".to_owned(),
                 may_have_run: facts.standing.may_have_run(let_run),
+                destroyed: facts.standing.destroyed,
             })
             .collect()
     }
