@@ -29,7 +29,8 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<()> {
     consistency()?;
     let promtool = promtool::ready()?;
-    quiet(Command::new(promtool).args(["check", "rules"]).arg(root().join(watching::RULES)))?;
+    quiet(Command::new(&promtool).args(["check", "rules"]).arg(root().join(watching::RULES)))?;
+    quiet(Command::new(&promtool).args(["test", "rules"]).arg(root().join(watching::TESTS)))?;
     if arguments.docs {
         return Ok(());
     }

@@ -9,6 +9,8 @@ use serde_json::Value;
 pub const DASHBOARD: &str = "docs/grafana/rackferry.json";
 /// Where the alert rules are, below the root.
 pub const RULES: &str = "docs/alerts/rackferry.rules.yaml";
+/// Where their tests are, below the root.
+pub const TESTS: &str = "docs/alerts/rackferry.rules.test.yaml";
 /// Ends of the names of a histogram's series.
 const OF_HISTOGRAMS: [&str; 3] = ["_bucket", "_sum", "_count"];
 
