@@ -3,7 +3,7 @@
 
 use proptest::{prelude::*, sample::select};
 use rackferry_model::{
-    Compress, Condition, Counters, DEFAULT_MAX_DOWNTIME_MS, Dedup, Disruption, End,
+    Compress, Condition, CopyRole, Counters, DEFAULT_MAX_DOWNTIME_MS, Dedup, Disruption, End,
     EvacuationState, FindingCode, Listed, MoveOptions, NodeRole, Outcome, Ownership, Phase,
     ProblemCode, RunState, Severity, WaitCode, Word,
 };
@@ -39,6 +39,7 @@ fn words_cross_both_ways() {
     crosses::<Ownership, _>(v1::Ownership::as_str_name);
     crosses::<Condition, _>(v1::VmCondition::as_str_name);
     crosses::<Listed, _>(v1::Listed::as_str_name);
+    crosses::<CopyRole, _>(v1::CopyRole::as_str_name);
     crosses::<NodeRole, _>(v1::NodeRole::as_str_name);
     crosses::<Severity, _>(v1::Severity::as_str_name);
     crosses::<FindingCode, _>(v1::FindingCode::as_str_name);

@@ -405,6 +405,11 @@ pub enum Vm {
         #[arg(long, default_value = "")]
         host: String,
     },
+    /// Show one VM: every copy of it, its migration and its problems.
+    Show {
+        /// The VM.
+        vm: String,
+    },
     /// Forget a VM whose QEMU is gone; its host removes what is left of it.
     Forget {
         /// The VM.

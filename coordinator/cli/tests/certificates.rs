@@ -47,6 +47,13 @@ impl InventoryService for Played {
         Err(older())
     }
 
+    async fn get_vm(
+        &self,
+        _: Request<v1::GetVmRequest>,
+    ) -> Result<Response<v1::GetVmResponse>, Status> {
+        Err(older())
+    }
+
     async fn forget_vm(
         &self,
         _: Request<v1::ForgetVmRequest>,

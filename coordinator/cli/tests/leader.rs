@@ -112,6 +112,16 @@ impl InventoryService for Fake {
         Ok(Response::new(v1::ForgetHostResponse {}))
     }
 
+    async fn get_vm(
+        &self,
+        request: Request<v1::GetVmRequest>,
+    ) -> Result<Response<v1::GetVmResponse>, Status> {
+        self.admit()?;
+        let vm = v1::Vm { name: request.into_inner().vm, ..v1::Vm::default() };
+        let problems = self.problems.clone();
+        Ok(Response::new(v1::GetVmResponse { vm: Some(vm), problems, ..Default::default() }))
+    }
+
     async fn forget_vm(
         &self,
         _: Request<v1::ForgetVmRequest>,
@@ -298,5 +308,9 @@ async fn the_doctor_ends_with_the_worst_it_has_found() {
         let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(value["result_code"], code);
         assert_eq!(value["repaired"][0]["vm"], "web");
+        let output = rackferry(&follower, &["vm", "show", "web", "--output", "json"]).await;
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&value["name"], &value["result_code"]), (&"web".into(), &code.into()));
     }
 }

@@ -41,7 +41,7 @@ use ownership::agents;
 use planning::{candidate, evacuate, left_out, planned, remains, restore, topology};
 use records::{index, name, record, store, tokens};
 use scheduling::{links, queue, slots};
-use view::{figures, problems, published, shown};
+use view::{figures, problems, published, shown, vm};
 
 pub use planning::placement;
 
@@ -71,10 +71,11 @@ pub use restore::{Restore, RestoreRequest};
 pub use shown::{EvacuationView, HostView, Listed, MigrationView, Totals, VmView, Wait};
 pub use tokens::TOKENS;
 pub use topology::{Lane, Link, LinkLimit, Route, Topology};
+pub use vm::{CopyView, VmDetail};
 
 /// The vocabulary of [`rackferry_model`] that the fleet speaks.
 pub use rackferry_model::{
-    BootId, Compress, Condition, Connection, Counters, Crossing, Dedup, Disruption, End,
+    BootId, Compress, Condition, Connection, CopyRole, Counters, Crossing, Dedup, Disruption, End,
     EvacuationId, EvacuationState, Generation, HostId, HostName, Installation, LinkName,
     MigrationId, MoveOptions, Outcome, Phase, ProblemCode, RackName, RunState, VmName, WaitCode,
 };

@@ -14,4 +14,4 @@ pub use request::{
     REASON_LIMIT, check_request, evacuation_request, link_limits, migration_request, places,
     refusal, restore_request,
 };
-pub use view::{evacuation, host, migration, plan, problem, restore_plan, staying, vm};
+pub use view::{evacuation, host, migration, plan, problem, restore_plan, staying, vm, vm_detail};

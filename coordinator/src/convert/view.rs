@@ -1,8 +1,9 @@
 //! What clients see.
 
 use rackferry_fleet::{
-    EvacuationId, EvacuationRequest, EvacuationView, Fleet, HostView, Listed, MigrationView, Move,
-    MoveOptions, Phase, Plan, Problem, Stage, Standing, StayingVm, Totals, VmView, Wait,
+    CopyView, EvacuationId, EvacuationRequest, EvacuationView, Fleet, HostView, Listed,
+    MigrationView, Move, MoveOptions, Phase, Plan, Problem, Stage, Standing, StayingVm, Totals,
+    VmDetail, VmView, Wait,
 };
 use rackferry_model::ResultCode;
 use rackferry_proto::v1;
@@ -198,6 +199,39 @@ pub fn problem(problem: Problem) -> v1::Problem {
     let code = v1::ProblemCode::from(kind);
     let vm = vm.map(|vm| vm.to_string()).unwrap_or_default();
     v1::Problem { code: code.into(), host: host.to_string(), vm, cause, fix, repairable }
+}
+
+/// A VM with every copy of it as its message.
+pub fn vm_detail(detail: VmDetail<'_>) -> v1::GetVmResponse {
+    let VmDetail { vm: view, copies, migration: moves, problems } = detail;
+    v1::GetVmResponse {
+        vm: Some(vm(view)),
+        copies: copies.into_iter().map(copy).collect(),
+        migration: moves.as_ref().map(migration),
+        problems: problems.into_iter().map(problem).collect(),
+    }
+}
+
+fn copy(view: CopyView) -> v1::VmCopy {
+    let here = v1::VmCopy {
+        host: view.host.to_string(),
+        rack: view.rack.to_string(),
+        role: v1::CopyRole::from(view.role).into(),
+        connected: view.connected,
+        since_unix_ms: view.since.unix_ms(),
+        generation: view.generation.map_or(0, |generation| generation.0),
+        ..v1::VmCopy::default()
+    };
+    let Some(listed) = view.listed else { return here };
+    v1::VmCopy {
+        run_state: v1::RunState::from(listed.run_state).into(),
+        migration_id: listed.migration.map(|id| id.to_string()).unwrap_or_default(),
+        memory_bytes: listed.memory_bytes,
+        qemu_version: listed.qemu_version,
+        machine_type: listed.machine_type,
+        may_have_run: listed.may_have_run,
+        ..here
+    }
 }
 
 /// A VM as its message.

@@ -38,7 +38,7 @@ fn allowed(path: &str) -> Option<&'static [Role]> {
         ("RaftService", "AppendEntries" | "Vote" | "InstallSnapshot") => COORDINATORS,
         (
             "InventoryService",
-            "ListHosts" | "ListVms" | "GetInventory" | "ListLinks" | "ListProblems",
+            "ListHosts" | "ListVms" | "GetVm" | "GetInventory" | "ListLinks" | "ListProblems",
         )
         | ("CheckService", "CheckVms")
         | ("EvacuationService", "GetEvacuation" | "ListEvacuations" | "WatchEvacuation")

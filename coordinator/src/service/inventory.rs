@@ -1,14 +1,14 @@
 //! Hosts, VMs, links.
 
-use rackferry_fleet::{Fleet, HostName, Installation, VmName};
+use rackferry_fleet::{Fleet, HostName, Installation, Refusal, VmName};
 use rackferry_proto::v1::{
     CordonHostsRequest, CordonHostsResponse, DeclareHostDeadRequest, DeclareHostDeadResponse,
     ForgetHostRequest, ForgetHostResponse, ForgetVmRequest, ForgetVmResponse, GetInventoryRequest,
-    GetInventoryResponse, Host, ImportInventoryRequest, ImportInventoryResponse, ListHostsRequest,
-    ListHostsResponse, ListLinksRequest, ListLinksResponse, ListProblemsRequest,
-    ListProblemsResponse, ListVmsRequest, ListVmsResponse, RepairProblemsRequest,
-    RepairProblemsResponse, SetLinkLimitsRequest, SetLinkLimitsResponse, UncordonHostsRequest,
-    UncordonHostsResponse, inventory_service_server::InventoryService,
+    GetInventoryResponse, GetVmRequest, GetVmResponse, Host, ImportInventoryRequest,
+    ImportInventoryResponse, ListHostsRequest, ListHostsResponse, ListLinksRequest,
+    ListLinksResponse, ListProblemsRequest, ListProblemsResponse, ListVmsRequest, ListVmsResponse,
+    RepairProblemsRequest, RepairProblemsResponse, SetLinkLimitsRequest, SetLinkLimitsResponse,
+    UncordonHostsRequest, UncordonHostsResponse, inventory_service_server::InventoryService,
 };
 use rackferry_tls::Tls;
 use tonic::{Request, Response, Status};
@@ -69,6 +69,18 @@ impl InventoryService for Inventory {
         let (vms, next_page_token) = page.cut(vms, |vm| vm.name.clone(), |_| 1);
         let vms = vms.into_iter().cloned().map(convert::vm).collect();
         Ok(Response::new(ListVmsResponse { vms, next_page_token }))
+    }
+
+    async fn get_vm(
+        &self,
+        request: Request<GetVmRequest>,
+    ) -> Result<Response<GetVmResponse>, Status> {
+        let name = VmName::new(request.into_inner().vm);
+        let turn = move |fleet: &mut Fleet, _, _: &mut _| {
+            let detail = fleet.vm_detail(&name, env!("CARGO_PKG_VERSION"));
+            detail.map(convert::vm_detail).ok_or(Refusal::UnknownVm(name))
+        };
+        Ok(Response::new(answer(self.handle.ask(turn).await?)?))
     }
 
     async fn import_inventory(

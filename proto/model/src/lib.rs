@@ -38,6 +38,7 @@ pub use outcome::{End, Outcome};
 pub use reason::Reason;
 pub use result::ResultCode;
 pub use state::{
-    Condition, EvacuationState, Listed, NodeRole, Ownership, Phase, RunState, Side, WaitCode,
+    Condition, CopyRole, EvacuationState, Listed, NodeRole, Ownership, Phase, RunState, Side,
+    WaitCode,
 };
 pub use word::{UnknownWord, Word};

@@ -147,6 +147,19 @@ words! {
         Elsewhere = "elsewhere",
     }
 
+    /// The part of a copy of a VM.
+    #[serde(rename_all = "snake_case")]
+    CopyRole {
+        /// The copy is that of the owner, and the VM does not move.
+        Owner = "owner",
+        /// The copy leaves.
+        Source = "source",
+        /// The copy arrives.
+        Target = "target",
+        /// No migration takes care of the copy.
+        Other = "other",
+    }
+
     /// The part of a coordinator in its cluster.
     #[serde(rename_all = "snake_case")]
     NodeRole {

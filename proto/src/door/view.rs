@@ -267,6 +267,37 @@ impl From<v1::Cluster> for view::Cluster {
     }
 }
 
+impl From<v1::VmCopy> for view::VmCopy {
+    fn from(copy: v1::VmCopy) -> Self {
+        Self {
+            host: copy.host,
+            rack: copy.rack,
+            role: received(copy.role),
+            connected: copy.connected,
+            run_state: word(copy.run_state),
+            since_unix_ms: copy.since_unix_ms,
+            generation: Some(copy.generation).filter(|&generation| generation > 0),
+            migration_id: text(copy.migration_id),
+            memory_bytes: copy.memory_bytes,
+            qemu_version: copy.qemu_version,
+            machine_type: copy.machine_type,
+            may_have_run: copy.may_have_run,
+        }
+    }
+}
+
+impl From<v1::GetVmResponse> for view::VmDetail {
+    fn from(answer: v1::GetVmResponse) -> Self {
+        let v1::GetVmResponse { vm, copies, migration, problems } = answer;
+        Self {
+            vm: vm.unwrap_or_default().into(),
+            copies: copies.into_iter().map(Into::into).collect(),
+            migration: migration.map(Into::into),
+            problems: problems.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
 impl From<v1::Problem> for view::Problem {
     fn from(one: v1::Problem) -> Self {
         let v1::Problem { code, host, vm, cause, fix, repairable } = one;

@@ -21,6 +21,7 @@ mod plan;
 mod restore;
 mod status;
 mod token;
+mod vm;
 mod watch;
 mod watch_one;
 
@@ -85,6 +86,7 @@ pub async fn run(args: Args) -> Result<Code, Failure> {
         Command::Uncordon(args) => hold::cordon(&context, args.places, false).await,
         Command::Limit(limit) => limit::run(&context, limit).await,
         Command::Inventory(inventory) => inventory::run(&context, inventory).await,
+        Command::Vm(Vm::Show { vm }) => vm::show(&context, vm).await,
         Command::Vm(Vm::Forget { vm }) => gone::forget_vm(&context, vm).await,
         Command::Host(Host::DeclareDead { host, yes }) => {
             gone::declare_dead(&context, host, yes).await

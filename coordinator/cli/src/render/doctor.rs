@@ -14,16 +14,23 @@ pub fn problems(problems: &[Problem], repaired: &[Problem]) -> String {
     if problems.is_empty() {
         return text + "No problems.";
     }
+    text += &list(problems);
+    let repairable = problems.iter().filter(|one| one.repairable).count();
+    text += &format!("\n{} problems", problems.len());
+    if repairable > 0 {
+        text += &format!("; --repair removes {repairable} of them");
+    }
+    text
+}
+
+/// A paragraph for each problem.
+pub fn list(problems: &[Problem]) -> String {
+    let mut text = String::new();
     for one in problems {
         let urgent = if needs_operator(one) { "OPERATOR NEEDED: " } else { "" };
         let Problem { cause, fix, .. } = one;
         let code = word::problem(one.code());
         text += &format!("{urgent}{code}: {}: {cause}\n  fix: {fix}\n", place(one));
-    }
-    let repairable = problems.iter().filter(|one| one.repairable).count();
-    text += &format!("\n{} problems", problems.len());
-    if repairable > 0 {
-        text += &format!("; --repair removes {repairable} of them");
     }
     text
 }

@@ -111,6 +111,11 @@ pub fn vms(all: &[v1::Vm]) -> String {
     resulting(Code::Done, list::<_, view::Vm>("vms", all))
 }
 
+/// One VM with every copy of it.
+pub fn vm(detail: &v1::GetVmResponse) -> String {
+    resulting(exit::of_problems(&detail.problems), view::VmDetail::from(detail.clone()))
+}
+
 /// Hosts.
 pub fn hosts(all: &[v1::Host]) -> String {
     resulting(Code::Done, list::<_, view::Host>("hosts", all))

@@ -11,6 +11,7 @@ mod left;
 pub mod migration;
 pub mod plan;
 pub mod site;
+pub mod vm;
 pub mod word;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};

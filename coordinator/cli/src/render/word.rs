@@ -5,7 +5,9 @@ use std::fmt::Display;
 use rackferry_model as model;
 use rackferry_proto::{
     door::{self, FromNumber},
-    v1::{EvacuationState, NodeRole, Ownership, Phase, ProblemCode, VmCondition},
+    v1::{
+        CopyRole, EvacuationState, NodeRole, Ownership, Phase, ProblemCode, RunState, VmCondition,
+    },
 };
 
 fn word<T: FromNumber + Display>(number: impl Into<i32>) -> String {
@@ -26,6 +28,14 @@ pub fn ownership(ownership: Ownership) -> String {
 
 pub fn role(role: NodeRole) -> String {
     word::<model::NodeRole>(role)
+}
+
+pub fn run_state(state: RunState) -> String {
+    word::<model::RunState>(state)
+}
+
+pub fn copy_role(role: CopyRole) -> String {
+    word::<model::CopyRole>(role)
 }
 
 pub fn problem(code: ProblemCode) -> String {

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    BootId, Connection, Fleet, Hello, HostName, HostRecord, Member, MigrationId, Order, Progress,
-    RackName, Record, RunState, Stage, VmName, VmReport,
+    BootId, Connection, Fleet, Hello, HostName, HostRecord, Member, MigrationId, Moment, Order,
+    Progress, RackName, Record, RunState, Stage, VmName, VmReport,
     ownership::{Source, Target},
 };
 
@@ -18,6 +18,16 @@ pub(crate) struct Agent {
     /// None until it says so.
     pub(crate) memory_free_bytes: Option<u64>,
     pub(crate) vms: Arc<BTreeMap<VmName, VmReport>>,
+    connected: Moment,
+    /// When VMs came to do what they do, as far as that was later.
+    changed: BTreeMap<VmName, Moment>,
+}
+
+impl Agent {
+    /// A VM does what it does at least since then.
+    pub(crate) fn state_since(&self, vm: &VmName) -> Moment {
+        self.changed.get(vm).copied().unwrap_or(self.connected)
+    }
 }
 
 /// Connected agents, by host and by connection.
@@ -63,7 +73,13 @@ impl Agents {
     }
 
     /// The copy that a migration brought to a host runs; the host's list says so with its next report only.
-    pub(crate) fn copy_runs(&mut self, host: &HostName, vm: &VmName, migration: MigrationId) {
+    pub(crate) fn copy_runs(
+        &mut self,
+        host: &HostName,
+        vm: &VmName,
+        migration: MigrationId,
+        now: Moment,
+    ) {
         let waits = |copy: &VmReport| {
             copy.migration == Some(migration)
                 && matches!(copy.run_state, RunState::Incoming | RunState::Loaded)
@@ -73,6 +89,7 @@ impl Agents {
             && let Some(copy) = Arc::make_mut(&mut agent.vms).get_mut(vm)
         {
             copy.run_state = RunState::Running;
+            agent.changed.insert(vm.clone(), now);
         }
     }
 
@@ -110,6 +127,8 @@ impl Fleet {
             version: agent_version,
             memory_free_bytes: None,
             vms: by_name(vms),
+            connected: self.now,
+            changed: BTreeMap::new(),
         };
         self.ownership.agents.insert(host.clone(), agent);
         self.tell(&host, Order::Welcome(id));
@@ -161,7 +180,15 @@ impl Fleet {
         let differ = |(name, vm): &(&VmName, &VmReport)| before.get(*name) != Some(*vm);
         let changed = agent.vms.iter().filter(differ).map(|(name, _)| name);
         let gone = before.keys().filter(|vm| !agent.vms.contains_key(*vm));
-        changed.chain(gone).for_each(|vm| self.view.touch_vm(vm));
+        for vm in changed.chain(gone) {
+            self.view.touch_vm(vm);
+            let state = |vms: &BTreeMap<VmName, VmReport>| vms.get(vm).map(|vm| vm.run_state);
+            if state(&before) != state(&agent.vms) {
+                agent.changed.insert(vm.clone(), self.now);
+            }
+        }
+        let vms = self.store.vms();
+        agent.changed.retain(|vm, _| agent.vms.contains_key(vm) || vms.contains_key(vm));
         self.listed(host, false);
         if fewer || more {
             self.free_room(host);

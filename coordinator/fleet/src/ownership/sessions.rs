@@ -151,7 +151,7 @@ impl Fleet {
         let Some(migration) = self.as_target(host, id) else { return };
         if let Some(live) = self.live.get_mut(&id) {
             live.target = Target::Runs;
-            self.ownership.agents.copy_runs(host, &migration.vm, id);
+            self.ownership.agents.copy_runs(host, &migration.vm, id, self.now);
             return self.reconcile(id);
         }
         let vm = self.store.vms().get(&migration.vm);

@@ -6,6 +6,7 @@ pub(crate) mod problems;
 pub(crate) mod published;
 mod rows;
 pub(crate) mod shown;
+pub(crate) mod vm;
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -10,7 +10,9 @@ use serde::{Serialize, Serializer};
 
 pub use check::{Finding, PlannedMove, TargetCheck, VmCheck};
 pub use migration::{Evacuation, Migration, Staying, Totals, WaitReason};
-pub use site::{Cluster, Host, Inventory, Lane, Limit, Link, Node, Problem, Rack, Summary, Vm};
+pub use site::{
+    Cluster, Host, Inventory, Lane, Limit, Link, Node, Problem, Rack, Summary, Vm, VmCopy, VmDetail,
+};
 
 /// A word as it was received: none if it is of a later version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Received;
-use crate::{Condition, Listed, NodeRole, Ownership, ProblemCode};
+use super::{Migration, Received};
+use crate::{Condition, CopyRole, Listed, NodeRole, Ownership, ProblemCode, RunState};
 
 /// A VM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -28,6 +28,49 @@ pub struct Vm {
     pub qemu_version: String,
     /// Its machine type.
     pub machine_type: String,
+}
+
+/// A copy of a VM, or the place where one should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct VmCopy {
+    /// Its host.
+    pub host: String,
+    /// The rack of that.
+    pub rack: String,
+    /// Its part.
+    pub role: Received<CopyRole>,
+    /// The agent of its host is connected.
+    pub connected: bool,
+    /// What its QEMU does; none if that is not known, or its host has no copy.
+    pub run_state: Option<RunState>,
+    /// It is so at least since then.
+    pub since_unix_ms: u64,
+    /// Of the ownership that it has or would get; none: no ownership.
+    pub generation: Option<u64>,
+    /// The migration that its agent counts it to.
+    pub migration_id: Option<String>,
+    /// Guest memory.
+    pub memory_bytes: u64,
+    /// Its QEMU.
+    pub qemu_version: String,
+    /// Its machine type.
+    pub machine_type: String,
+    /// Its guest may have run on this host.
+    pub may_have_run: bool,
+}
+
+/// A VM with every copy of it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct VmDetail {
+    /// What is on record of it.
+    #[serde(flatten)]
+    pub vm: Vm,
+    /// Its copies, the owner's first.
+    pub copies: Vec<VmCopy>,
+    /// The migration under way.
+    pub migration: Option<Migration>,
+    /// Its problems.
+    pub problems: Vec<Problem>,
 }
 
 /// A host.
