@@ -252,7 +252,7 @@ pub fn remains(vm: &Facts, may_have_run: bool, force: bool) -> Remains {
     // The other host goes on as soon as a source is gone.
     let leaves = mark.is_some_and(|mark| mark.side == Side::Source);
     let wanted_gone = (destroyed && force) || leaves;
-    if came && may_have_run && !never_ran && !wanted_gone && !planted!(DestroyedUnsaid) {
+    if came && may_have_run && !never_ran && !wanted_gone {
         Remains::Word
     } else {
         Remains::Nothing

@@ -11,8 +11,6 @@ pub enum PlantedBug {
     RunsUnwritten,
     /// A target told twice to prepare expects a source that has called already.
     ExpectsTheCalled,
-    /// Of a VM that the operator of its host ends, no word stays that it was there.
-    DestroyedUnsaid,
 }
 
 thread_local! {

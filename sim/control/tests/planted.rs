@@ -48,7 +48,6 @@ fn every_bug_planted_in_agents_is_found() {
         Bug::InAgent(Agent::LossUnnoticed),
         Bug::InAgent(Agent::RunsUnwritten),
         Bug::InAgent(Agent::ExpectsTheCalled),
-        Bug::InAgent(Agent::DestroyedUnsaid),
     ];
     all_found(bugs);
 }
