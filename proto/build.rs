@@ -3,12 +3,13 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "rackferry/v1/agent.proto",
     "rackferry/v1/check.proto",
     "rackferry/v1/cluster.proto",
     "rackferry/v1/enrolment.proto",
     "rackferry/v1/evacuation.proto",
+    "rackferry/v1/event.proto",
     "rackferry/v1/inventory.proto",
     "rackferry/v1/migration.proto",
     "rackferry/v1/raft.proto",

@@ -143,6 +143,10 @@ pub struct LimitSettings {
     pub host_silence_timeout_seconds: u64,
     /// Finished evacuations kept for asking.
     pub history: usize,
+    /// Events kept for asking; a quarter of them may be refusals.
+    pub events: usize,
+    /// Days for which an event is kept.
+    pub events_days: u64,
     /// What a move should have at least on a link with a limit, Mbit/s.
     pub link_share_min_mbit: u64,
 }
@@ -156,6 +160,8 @@ const RENAMED: [(&str, &str); 2] = [
 /// Bytes per second.
 const MBIT: u64 = 125_000;
 const NANOSECONDS: u64 = 1_000_000_000;
+/// A day, in nanoseconds.
+const DAY: u64 = 24 * 3600 * NANOSECONDS;
 
 impl Default for LimitSettings {
     fn default() -> Self {
@@ -171,6 +177,8 @@ impl Default for LimitSettings {
             non_converged_retry_seconds: limits.non_converged_retry_ns / NANOSECONDS,
             host_silence_timeout_seconds: limits.host_silence_timeout_ns / NANOSECONDS,
             history: limits.history,
+            events: limits.events,
+            events_days: limits.events_age_ns / DAY,
             link_share_min_mbit: limits.link_share_min / MBIT,
         }
     }
@@ -194,6 +202,8 @@ impl From<LimitSettings> for Limits {
                 .host_silence_timeout_seconds
                 .saturating_mul(NANOSECONDS),
             history: settings.history,
+            events: settings.events.max(4),
+            events_age_ns: settings.events_days.max(1).saturating_mul(DAY),
             link_share_min: settings.link_share_min_mbit.max(1).saturating_mul(MBIT),
         }
     }

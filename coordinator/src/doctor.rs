@@ -20,7 +20,7 @@ const CERTIFICATE_LEFT: Duration = Duration::from_secs(20 * 24 * 3600);
 /// # Errors
 /// If this coordinator leads no more.
 pub async fn problems(handle: &Handle, tls: Option<&Tls>) -> Result<Vec<Problem>, Status> {
-    let look = |fleet: &mut rackferry_fleet::Fleet, _, _: &mut _| {
+    let look = |fleet: &rackferry_fleet::Fleet, _| {
         (fleet.problems(env!("CARGO_PKG_VERSION")), fleet.hosts())
     };
     let (found, hosts) = handle.ask(look).await?;

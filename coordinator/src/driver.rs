@@ -8,7 +8,9 @@ use std::{
 };
 
 use anyhow::Context;
-use rackferry_fleet::{Connection, Effect, Fleet, Hello, Limits, Moment, Published, Said};
+use rackferry_fleet::{
+    Act, Connection, Done, Effect, Fleet, Hello, Limits, Moment, Published, Refusal, Refused, Said,
+};
 use rackferry_proto::v1::{CheckReport, ConnectResponse};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +22,7 @@ use crate::{
     questions::Question,
     raft::{Metrics, Node},
     reads::{Reads, Shown},
+    refusals::Refusals,
     term::Vacated,
 };
 
@@ -72,6 +75,7 @@ pub struct Handle {
     inputs: mpsc::Sender<Input>,
     reads: Reads,
     gate: LeaderGate,
+    refusals: Refusals,
 }
 
 impl Handle {
@@ -129,12 +133,49 @@ impl Handle {
         self.put(Input::Answer(from, report)).await
     }
 
-    /// Runs a turn on the fleet and returns its value after its effects are committed and out. Cancel
-    /// safe: the turn runs or it does not.
+    /// Looks at the fleet in a turn of it; what is seen is confirmed by a quorum. Cancel safe.
+    ///
+    /// # Errors
+    /// [`Away`].
+    pub async fn ask<T, F>(&self, look: F) -> Result<T, Away>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Fleet, Moment) -> T + Send + 'static,
+    {
+        self.turn(move |fleet, now, _| look(fleet, now)).await
+    }
+
+    /// Changes the fleet for a caller, and returns once the change and the event that names the caller are committed,
+    /// in one write. There is no other way for a request to change the fleet. Cancel safe: the turn runs or it does not.
     ///
     /// # Errors
     /// [`Away`]; the turn may have been committed all the same.
-    pub async fn ask<T, F>(&self, turn: F) -> Result<T, Away>
+    pub async fn act<T, F>(&self, act: Act, turn: F) -> Result<Result<T, Refusal>, Away>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Fleet, Moment, &mut Vec<Effect>) -> Result<Done<T>, Refusal>
+            + Send
+            + 'static,
+    {
+        self.turn(move |fleet, now, out| fleet.act(act, now, out, turn)).await
+    }
+
+    /// Has refusals written down; `others` are only counted. Cancel safe: written or not written.
+    ///
+    /// # Errors
+    /// [`Away`].
+    pub async fn write_refusals(&self, refused: Vec<Refused>, others: u64) -> Result<(), Away> {
+        self.turn(move |fleet, now, out| fleet.refused(refused, others, now, out)).await
+    }
+
+    /// Where refusals are put.
+    pub const fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
+
+    /// Runs a turn on the fleet and returns its value after its effects are committed and out. Cancel
+    /// safe: the turn runs or it does not.
+    async fn turn<T, F>(&self, turn: F) -> Result<T, Away>
     where
         T: Send + 'static,
         F: FnOnce(&mut Fleet, Moment, &mut Vec<Effect>) -> T + Send + 'static,
@@ -226,7 +267,10 @@ impl Driver {
                 tracing::error!(error = format!("{error:#}"), "the log failed");
             })
         });
-        (Handle { inputs, reads, gate: look }, running)
+        let (refusals, waiting) = Refusals::new();
+        let handle = Handle { inputs, reads, gate: look, refusals };
+        tokio::spawn(waiting.serve(handle.clone(), shutdown.clone()));
+        (handle, running)
     }
 
     async fn run(mut self, mut inputs: mpsc::Receiver<Input>) -> anyhow::Result<()> {

@@ -158,6 +158,7 @@ impl<'a> Leadership<'a> {
         for connection in std::mem::take(&mut self.stuck) {
             self.leader.disconnect(connection, now());
         }
+        self.leader.fleet_mut().keep_events(log.reads_events());
         while self.leader.takes_more()
             && let Some(input) = inputs.next()
         {

@@ -22,6 +22,7 @@ mod preflight;
 mod questions;
 mod raft;
 mod reads;
+mod refusals;
 mod service;
 mod term;
 

@@ -60,7 +60,7 @@ pub async fn before(handle: &Handle, moves: Vec<Move>) -> Result<(), Status> {
 /// # Errors
 /// If this coordinator leads no more.
 pub async fn blocking(handle: &Handle, moves: Vec<Move>) -> Result<Vec<VmCheck>, Status> {
-    let wishes = move |fleet: &mut rackferry_fleet::Fleet| {
+    let wishes = move |fleet: &rackferry_fleet::Fleet| {
         let wish = |step: &Move| {
             let candidate = fleet.candidate(&step.vm)?;
             let target = (step.target.clone(), fleet.connection_of(&step.target));
@@ -68,7 +68,7 @@ pub async fn blocking(handle: &Handle, moves: Vec<Move>) -> Result<Vec<VmCheck>,
         };
         moves.iter().filter_map(wish).collect::<Vec<_>>()
     };
-    let wishes = handle.ask(move |fleet, _, _| wishes(fleet)).await?;
+    let wishes = handle.ask(move |fleet, _| wishes(fleet)).await?;
     let mut checks = all(handle, wishes).await;
     checks.retain(|check| blocked(check).is_some());
     Ok(checks)
@@ -93,11 +93,11 @@ pub async fn sift(handle: &Handle, plan: Plan) -> Result<Plan, Status> {
 /// # Errors
 /// If this coordinator leads no more.
 pub async fn stuck(handle: &Handle, vms: Vec<VmName>) -> Result<Vec<VmCheck>, Status> {
-    let wishes = move |fleet: &mut rackferry_fleet::Fleet| {
+    let wishes = move |fleet: &rackferry_fleet::Fleet| {
         let all = vms.iter().filter_map(|vm| fleet.candidate(vm));
         all.map(|candidate| Wish { candidate, targets: Vec::new() }).collect::<Vec<_>>()
     };
-    let wishes = handle.ask(move |fleet, _, _| wishes(fleet)).await?;
+    let wishes = handle.ask(move |fleet, _| wishes(fleet)).await?;
     Ok(all(handle, wishes).await)
 }
 

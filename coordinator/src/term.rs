@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::{
     gate::leads,
-    raft::{Command, Metrics, Network, Node, NodeId, Raft, state::Verdict},
+    raft::{Command, Metrics, Network, Node, NodeId, Raft, command::EVENTS, state::Verdict},
 };
 
 /// The reason for which a leadership ended.
@@ -87,6 +87,11 @@ impl Term {
             self.write(write).await?;
         }
         Ok(())
+    }
+
+    /// Whether every member has said that it reads records of events.
+    pub fn reads_events(&self) -> bool {
+        self.read_by_all() >= EVENTS
     }
 
     /// The latest version of an entry that every member reads.

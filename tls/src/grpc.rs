@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -37,6 +37,15 @@ pub enum Caller {
     Anonymous,
 }
 
+/// The peer of a connection, in the extensions of each of its requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The caller.
+    pub caller: Caller,
+    /// The address the connection came from.
+    pub from: Option<IpAddr>,
+}
+
 /// A connection to a coordinator.
 pub enum Connection {
     /// A connection without TLS.
@@ -46,13 +55,15 @@ pub enum Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = Caller;
+    type ConnectInfo = Peer;
 
-    fn connect_info(&self) -> Caller {
-        match self {
-            Self::Plain(_) => Caller::Anonymous,
-            Self::Secured(_, caller) => caller.clone(),
-        }
+    fn connect_info(&self) -> Peer {
+        let (stream, caller) = match self {
+            Self::Plain(stream) => (stream, Caller::Anonymous),
+            Self::Secured(stream, caller) => (stream.get_ref().0, caller.clone()),
+        };
+        // One that is closed already has none.
+        Peer { caller, from: stream.peer_addr().ok().map(|addr| addr.ip()) }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The command line as it is written.
 
+mod events;
 mod migration;
 
 use std::{path::PathBuf, time::Duration};
@@ -8,6 +9,7 @@ use clap::{
     ArgAction, Parser, Subcommand, ValueEnum,
     builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
 };
+pub use events::{Events, Since};
 pub use migration::Migration;
 use rackferry_model::{Compress, DEFAULT_MAX_DOWNTIME_MS, Dedup, Disruption, MoveOptions, Word};
 use rackferry_proto::v1;
@@ -102,6 +104,8 @@ pub enum Command {
     /// List hosts, declare them dead, or forget them.
     #[command(subcommand)]
     Host(Host),
+    /// Show who did what, what became of it, and what has happened without a request.
+    Events(Events),
     /// Show or change the cluster of coordinators.
     #[command(subcommand)]
     Cluster(Cluster),

@@ -6,7 +6,7 @@ use rackferry_proto::reason_of;
 use rackferry_proto::v1::{
     self, GetClusterRequest, check_service_client::CheckServiceClient,
     cluster_service_client::ClusterServiceClient, enrolment_service_client::EnrolmentServiceClient,
-    evacuation_service_client::EvacuationServiceClient,
+    evacuation_service_client::EvacuationServiceClient, event_service_client::EventServiceClient,
     inventory_service_client::InventoryServiceClient,
     migration_service_client::MigrationServiceClient,
 };
@@ -148,6 +148,10 @@ impl Client {
 
     pub fn checks(&self) -> CheckServiceClient<Channel> {
         CheckServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_LIMIT)
+    }
+
+    pub fn events(&self) -> EventServiceClient<Channel> {
+        EventServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_LIMIT)
     }
 
     pub fn enrolment(&self) -> EnrolmentServiceClient<Channel> {

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    Connection, Effect, Event, HostName, MigrationId, Moment, Notice, Order, Record, live::Live,
-    ownership::Ownership, placement::Placer, planning::Planning, scheduling::Scheduling,
-    store::Store, view::View,
+    Connection, Effect, Event, HostName, MigrationId, Moment, Notice, Order, Record, audit::Audit,
+    live::Live, ownership::Ownership, placement::Placer, planning::Planning,
+    scheduling::Scheduling, store::Store, view::View,
 };
 
 /// How much may happen at once.
@@ -32,6 +32,10 @@ pub struct Limits {
     pub host_silence_timeout_ns: u64,
     /// Finished evacuations, and finished single moves, kept for asking.
     pub history: usize,
+    /// Events kept for asking; a quarter of them may be refusals.
+    pub events: usize,
+    /// Nanoseconds for which an event is kept.
+    pub events_age_ns: u64,
     /// Bytes per second that a move should have at least on a link with a limit; more moves wait. One always may.
     pub link_share_min: u64,
 }
@@ -49,6 +53,8 @@ impl Default for Limits {
             non_converged_retry_ns: 30_000_000_000,
             host_silence_timeout_ns: 30_000_000_000,
             history: 100,
+            events: 10_000,
+            events_age_ns: 90 * 24 * 3600 * 1_000_000_000,
             link_share_min: 4_000_000,
         }
     }
@@ -63,6 +69,7 @@ pub struct Fleet {
     pub(crate) scheduling: Scheduling,
     pub(crate) planning: Planning,
     pub(crate) view: View,
+    pub(crate) audit: Audit,
     pub(crate) now: Moment,
     /// A batch of events is open: it is looked at what they come to at its end.
     in_batch: bool,
@@ -95,6 +102,7 @@ impl Fleet {
             scheduling: Scheduling::new(&store),
             planning: Planning::new(&store),
             view: View::default(),
+            audit: Audit::default(),
             store,
             live,
             now,
@@ -143,6 +151,11 @@ impl Fleet {
 
     pub(crate) fn begin(&mut self, now: Moment) {
         self.now = self.now.max(now);
+    }
+
+    /// A batch is open.
+    pub(crate) const fn in_batch(&self) -> bool {
+        self.in_batch
     }
 
     /// From here on events and requests are one turn, until it is closed.

@@ -24,6 +24,7 @@ macro_rules! planted {
     };
 }
 
+mod audit;
 mod fleet;
 mod leader;
 mod live;
@@ -39,14 +40,16 @@ mod view;
 
 use ownership::agents;
 use planning::{candidate, evacuate, left_out, planned, remains, restore, topology};
-use records::{index, name, record, store, tokens};
+use records::{event, index, name, record, store, tokens};
 use scheduling::{links, queue, slots};
 use view::{figures, problems, published, shown, vm};
 
 pub use planning::placement;
 
+pub use audit::{Done, Refused};
 pub use candidate::Candidate;
 pub use evacuate::{EvacuationRequest, MigrationRequest, Move};
+pub use event::{Act, Caller, DETAIL_LIMIT, EventRecord, SUBJECT_LIMIT};
 pub use figures::{Figures, HostState, LinkFigures};
 pub use fleet::{Fleet, Limits};
 pub use leader::{Admission, Decision, Gate, Leader, Outputs};
@@ -76,6 +79,7 @@ pub use vm::{CopyView, VmDetail};
 /// The vocabulary of [`rackferry_model`] that the fleet speaks.
 pub use rackferry_model::{
     BootId, Compress, Condition, Connection, CopyRole, Counters, Crossing, Dedup, Disruption, End,
-    EvacuationId, EvacuationState, Generation, HostId, HostName, Installation, LinkName,
-    MigrationId, MoveOptions, Outcome, Phase, ProblemCode, RackName, RunState, VmName, WaitCode,
+    EvacuationId, EvacuationState, EventId, EventOutcome, Generation, HostId, HostName,
+    Installation, LinkName, MigrationId, MoveOptions, Outcome, Phase, ProblemCode, RackName,
+    RunState, VmName, WaitCode,
 };

@@ -1,5 +1,6 @@
 //! Protobuf stops here: messages become the fleet's values, checked once, and its values messages.
 
+mod event;
 mod incoming;
 mod inventory;
 mod limit;
@@ -7,6 +8,7 @@ mod outgoing;
 mod request;
 mod view;
 
+pub use event::event;
 pub use incoming::{check_report, hello, said};
 pub use inventory::{import, inventory, links, summary_of};
 pub use outgoing::order;

@@ -32,7 +32,7 @@ pub async fn sample(handle: Handle, raft: Raft, tls: Option<Tls>) {
             shown.certificates(tls.expires(), tls.ca_expires());
         }
         let figures = match leads(&seen) {
-            true => handle.ask(|fleet, _, _| fleet.figures(VERSION)).await.unwrap_or_default(),
+            true => handle.ask(|fleet, _| fleet.figures(VERSION)).await.unwrap_or_default(),
             false => Figures::default(),
         };
         shown.fleet(&figures);

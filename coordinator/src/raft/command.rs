@@ -10,8 +10,10 @@ use super::{
 };
 use crate::key::DomainKey;
 
-/// The latest version of an entry that this coordinator reads.
-pub const LATEST: u32 = PACKED;
+/// What this coordinator says that it reads.
+pub const LATEST: u32 = EVENTS;
+/// Records may be events, in entries of the versions below. No entry has this version.
+pub const EVENTS: u32 = 3;
 /// Changes are JSON, and one entry has them all.
 const PLAIN: u32 = 1;
 /// Changes are packed, and may be in parts.
@@ -137,7 +139,7 @@ impl<'de> Deserialize<'de> for Command {
             PLAIN => plain(body.get()),
             PACKED => packed(body.get()),
             later => Err(de::Error::custom(format!(
-                "an entry of version {later}, written by a later coordinator; this one reads versions up to {LATEST}"
+                "an entry of version {later}, written by a later coordinator; this one reads versions up to {PACKED}"
             ))),
         }
         .map_err(de::Error::custom)

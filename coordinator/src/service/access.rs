@@ -7,14 +7,18 @@ use std::{
     task::{Context, Poll},
 };
 
+use rackferry_fleet::Act;
 use rackferry_proto::{Reason, refuse};
 use rackferry_tls::{
     Role::{self, Admin, Agent, Coordinator, Operator, Viewer},
-    grpc::Caller,
+    grpc::{Caller, Peer},
 };
 use tokio_util::either::Either;
 use tonic::{Status, body::Body, codegen::http};
 use tower::{Layer, Service};
+
+use super::audit;
+use crate::refusals::Refusals;
 
 const ALL: &[Role] = &Role::ALL;
 const AGENTS: &[Role] = &[Agent];
@@ -43,7 +47,8 @@ fn allowed(path: &str) -> Option<&'static [Role]> {
         | ("CheckService", "CheckVms")
         | ("EvacuationService", "GetEvacuation" | "ListEvacuations" | "WatchEvacuation")
         | ("MigrationService", "GetMigration" | "ListMigrations" | "WatchMigrations")
-        | ("ClusterService", "GetCluster") => LOOK,
+        | ("ClusterService", "GetCluster")
+        | ("EventService", "ListEvents" | "WatchEvents") => LOOK,
         (
             "EvacuationService",
             "CreateEvacuation" | "CancelEvacuation" | "PauseEvacuation" | "ResumeEvacuation"
@@ -71,7 +76,6 @@ fn check(caller: Option<&Caller>, path: &str) -> Result<(), Status> {
     if allowed.contains(&identity.role) {
         return Ok(());
     }
-    tracing::info!(caller = %identity, path, "not permitted");
     let needed: Vec<_> = allowed.iter().map(|role| role.as_str()).collect();
     let text = match &needed[..] {
         [] => format!("{identity} may not call {path}"),
@@ -82,15 +86,29 @@ fn check(caller: Option<&Caller>, path: &str) -> Result<(), Status> {
     Err(refuse(Reason::NotPermitted, text))
 }
 
+/// What a caller wanted that its role does not allow. A method that is none has no name of the caller's choice.
+fn denied(path: &str) -> &str {
+    let ours = allowed(path).and_then(|_| path.strip_prefix("/rackferry.v1."));
+    ours.unwrap_or("unknown method")
+}
+
 /// Puts the table before services.
-#[derive(Clone, Copy)]
-pub struct Guarded;
+#[derive(Clone)]
+pub struct Guarded {
+    refusals: Refusals,
+}
+
+impl Guarded {
+    pub const fn new(refusals: Refusals) -> Self {
+        Self { refusals }
+    }
+}
 
 impl<S> Layer<S> for Guarded {
     type Service = Guard<S>;
 
     fn layer(&self, inner: S) -> Guard<S> {
-        Guard { inner }
+        Guard { inner, refusals: self.refusals.clone() }
     }
 }
 
@@ -98,6 +116,7 @@ impl<S> Layer<S> for Guarded {
 #[derive(Clone)]
 pub struct Guard<S> {
     inner: S,
+    refusals: Refusals,
 }
 
 type Answer<S> = Result<http::Response<Body>, <S as Service<http::Request<Body>>>::Error>;
@@ -114,10 +133,20 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        match check(request.extensions().get::<Caller>(), request.uri().path()) {
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        // Services ask for the caller; only the record of who did what says where it was.
+        let caller = request.extensions().get::<Peer>().map(|peer| peer.caller.clone());
+        let checked = check(caller.as_ref(), request.uri().path());
+        if let Some(caller) = caller {
+            request.extensions_mut().insert(caller);
+        }
+        match checked {
             Ok(()) => Either::Right(self.inner.call(request)),
-            Err(status) => Either::Left(ready(Ok(status.into_http()))),
+            Err(status) => {
+                let by = audit::caller(request.extensions());
+                self.refusals.put(Act::new(by, "call", denied(request.uri().path())), &status);
+                Either::Left(ready(Ok(status.into_http())))
+            }
         }
     }
 }
@@ -172,6 +201,8 @@ mod tests {
     fn each_role_may_what_it_needs() {
         for (path, roles) in [
             ("InventoryService/ListVms", LOOK),
+            ("EventService/ListEvents", LOOK),
+            ("EventService/WatchEvents", LOOK),
             ("EvacuationService/CreateEvacuation", MOVE),
             ("MigrationService/CancelMigration", MOVE),
             ("MigrationService/ForceSwitchover", MOVE),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rackferry_fleet::Act;
 use rackferry_proto::{
     Reason, refuse,
     v1::{
@@ -15,6 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::audit;
 use crate::{
     convert,
     driver::{Handle, Link, ORDERS},
@@ -44,6 +46,7 @@ impl AgentService for Agents {
         request: Request<Streaming<ConnectRequest>>,
     ) -> Result<Response<Self::ConnectStream>, Status> {
         let caller = request.extensions().get::<Caller>().cloned();
+        let by = audit::caller(request.extensions());
         // Led to the leader at once, before anything is read.
         self.handle.admit().await?;
         let mut stream = request.into_inner();
@@ -54,7 +57,10 @@ impl AgentService for Agents {
             return Err(refuse(Reason::InvalidArgument, "the first message must be hello"));
         };
         let hello = convert::hello(hello)?;
-        speaks_for(caller.as_ref(), hello.host.as_str())?;
+        if let Err(status) = speaks_for(caller.as_ref(), hello.host.as_str()) {
+            self.handle.refusals().put(Act::new(by, "connect", ""), &status);
+            return Err(status);
+        }
         let host = hello.host.clone();
         let (orders, to_agent) = mpsc::channel(ORDERS);
         let handle = self.handle.clone();

@@ -42,7 +42,7 @@ impl CheckService for Checks {
     ) -> Result<Response<CheckVmsResponse>, Status> {
         let (places, targets) = convert::check_request(request.into_inner())?;
         agents_back(&self.handle).await?;
-        let wishes = self.handle.ask(move |fleet, _, _| {
+        let wishes = self.handle.ask(move |fleet, _| {
             let targets = fleet.places(&targets)?;
             let names = fleet.candidate_names(&places)?;
             if names.len().saturating_mul(targets.len().max(1)) > QUESTIONS {

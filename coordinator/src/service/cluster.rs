@@ -6,6 +6,7 @@ use openraft::{
     BasicNode, ChangeMembers,
     error::{ChangeMembershipError, ClientWriteError, RaftError},
 };
+use rackferry_fleet::{Act, Done};
 use rackferry_proto::{
     Reason, refuse,
     v1::{
@@ -17,6 +18,7 @@ use rackferry_proto::{
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
+use super::{answer, audit::recorded};
 use crate::{
     driver::Handle,
     gate::leader_elsewhere,
@@ -29,6 +31,11 @@ const CHANGE_WITHIN: Duration = Duration::from_secs(20);
 const CLOSE: u64 = 100;
 /// The longest address of a coordinator, in bytes.
 const ADDR_LIMIT: usize = 255;
+
+/// What events say of a change that has begun.
+const BEGUN: &str = "begun";
+/// The same of one that is complete.
+const DONE: &str = "done";
 
 /// The service for the members of the cluster.
 pub struct Clusters {
@@ -45,7 +52,13 @@ impl Clusters {
         view(&self.raft.metrics().borrow())
     }
 
-    async fn add(&self, id: NodeId, addr: String) -> Result<(), Status> {
+    /// Writes down what is about to begin, and later that it is done: members are no records of the fleet, so no write has
+    /// both. The coordinator that is removed may not be there to write the second.
+    async fn tell(&self, act: &Act, detail: &'static str) -> Result<(), Status> {
+        answer(self.handle.act(act.clone(), move |_, _, _| Ok(Done::new((), detail))).await?)
+    }
+
+    async fn add(&self, id: NodeId, addr: String, act: &Act) -> Result<(), Status> {
         let members = self.raft.metrics().borrow().membership_config.membership().clone();
         let clash = members.nodes().find(|(known, node)| (**known == id) != (node.addr == addr));
         if let Some((known, node)) = clash {
@@ -63,6 +76,7 @@ impl Clusters {
             );
             return Err(refuse(Reason::InvalidArgument, text));
         }
+        self.tell(act, BEGUN).await?;
         self.raft.add_learner(id, BasicNode::new(addr), false).await.map_err(refused)?;
         let mut metrics = self.raft.metrics();
         let close = metrics.wait_for(|seen| matched(seen, id).is_some_and(|at| is_close(seen, at)));
@@ -72,7 +86,7 @@ impl Clusters {
         Ok(())
     }
 
-    async fn remove(&self, id: NodeId) -> Result<(), Status> {
+    async fn remove(&self, id: NodeId, act: &Act) -> Result<(), Status> {
         let members = self.raft.metrics().borrow().membership_config.membership().clone();
         if members.get_node(&id).is_none() {
             return Err(refuse(Reason::UnknownNode, format!("there is no coordinator {id}")));
@@ -83,6 +97,7 @@ impl Clusters {
         } else {
             ChangeMembers::RemoveNodes(ids)
         };
+        self.tell(act, BEGUN).await?;
         self.raft.change_membership(change, false).await.map_err(refused)?;
         Ok(())
     }
@@ -171,16 +186,20 @@ impl ClusterService for Clusters {
         request: Request<AddNodeRequest>,
     ) -> Result<Response<AddNodeResponse>, Status> {
         self.handle.admit().await?;
-        let AddNodeRequest { id, addr } = request.into_inner();
-        let host_and_port = addr.rsplit_once(':').is_some_and(|(host, port)| {
-            !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok()
-        });
-        if id == 0 || addr.len() > ADDR_LIMIT || !host_and_port {
-            let text = "a coordinator has a number above 0 and an address host:port";
-            return Err(refuse(Reason::InvalidArgument, text));
-        }
-        timeout(CHANGE_WITHIN, self.add(id, addr)).await.map_err(late)??;
-        Ok(Response::new(AddNodeResponse { cluster: Some(self.view()) }))
+        recorded(&self.handle, request, |message, act| async move {
+            let AddNodeRequest { id, addr } = message;
+            let host_and_port = addr.rsplit_once(':').is_some_and(|(host, port)| {
+                !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok()
+            });
+            if id == 0 || addr.len() > ADDR_LIMIT || !host_and_port {
+                let text = "a coordinator has a number above 0 and an address host:port";
+                return Err(refuse(Reason::InvalidArgument, text));
+            }
+            timeout(CHANGE_WITHIN, self.add(id, addr, &act)).await.map_err(late)??;
+            self.tell(&act, DONE).await?;
+            Ok(AddNodeResponse { cluster: Some(self.view()) })
+        })
+        .await
     }
 
     async fn remove_node(
@@ -188,9 +207,13 @@ impl ClusterService for Clusters {
         request: Request<RemoveNodeRequest>,
     ) -> Result<Response<RemoveNodeResponse>, Status> {
         self.handle.admit().await?;
-        let id = request.into_inner().id;
-        timeout(CHANGE_WITHIN, self.remove(id)).await.map_err(late)??;
-        Ok(Response::new(RemoveNodeResponse { cluster: Some(self.view()) }))
+        recorded(&self.handle, request, |message, act| async move {
+            timeout(CHANGE_WITHIN, self.remove(message.id, &act)).await.map_err(late)??;
+            // It may have removed itself.
+            let _ = self.tell(&act, DONE).await;
+            Ok(RemoveNodeResponse { cluster: Some(self.view()) })
+        })
+        .await
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rackferry_fleet::{HostName, Moment, TokenRecord};
+use rackferry_fleet::{Act, Caller as By, Done, HostName, Moment, TokenRecord};
 use rackferry_proto::{
     Reason, refuse,
     v1::{
@@ -20,7 +20,10 @@ use rackferry_tls::{
 };
 use tonic::{Request, Response, Status};
 
-use super::answer;
+use super::{
+    answer,
+    audit::{self, recorded},
+};
 use crate::{convert, driver::Handle};
 
 /// How long a token lasts, unless the admin says otherwise.
@@ -53,6 +56,69 @@ impl Enrolments {
     }
 }
 
+impl Enrolments {
+    async fn token(
+        &self,
+        message: CreateTokenRequest,
+        act: Act,
+    ) -> Result<CreateTokenResponse, Status> {
+        let CreateTokenRequest { host, ttl_seconds } = message;
+        let length = host.chars().count();
+        if length == 0 || length > NAME_LIMIT || host.chars().any(char::is_control) {
+            let text = format!("a host has a name of 1 to {NAME_LIMIT} characters");
+            return Err(refuse(Reason::InvalidArgument, text));
+        }
+        let life = match ttl_seconds {
+            0 => TOKEN_LIFE,
+            seconds => Duration::from_secs(seconds.into()),
+        };
+        if life > TOKEN_LIFE_MAX {
+            return Err(refuse(Reason::InvalidArgument, "a token lasts 7 days at most"));
+        }
+        let token = Token::new(&self.authority()?.pem)
+            .map_err(|error| Status::internal(error.to_string()))?;
+        let digest = digest_of_secret(&token.secret());
+        let lasts = format!("good for {} s", life.as_secs());
+        let life = u64::try_from(life.as_nanos()).unwrap_or(u64::MAX);
+        let name = host.clone();
+        let expires = self.handle.act(act, move |fleet, now, out| {
+            let expires = Moment(now.0.saturating_add(life));
+            let token = TokenRecord { host: HostName::new(name), digest, expires };
+            fleet.create_token(token, now, out)?;
+            Ok(Done::new(expires, lasts))
+        });
+        let expires_unix_ms = answer(expires.await?)?.unix_ms();
+        tracing::info!(%host, "a token was made");
+        Ok(CreateTokenResponse { token: token.expose(), expires_unix_ms })
+    }
+
+    /// `by` is the caller as far as its connection says.
+    async fn admit(&self, message: JoinRequest, by: By) -> Result<JoinResponse, Status> {
+        let JoinRequest { secret, host, request_pem } = message;
+        let (name, digest) = (HostName::new(host.clone()), digest_of_secret(&secret));
+        let refused = |refusal| {
+            tracing::warn!(%host, "a token was refused");
+            convert::refusal(&refusal)
+        };
+        // For any caller that reaches the port: no key is read and nothing is signed for one without a token.
+        let (of, its) = (name.clone(), digest.clone());
+        let held = self.handle.ask(move |fleet, now| fleet.check_token(&of, &its, now)).await?;
+        held.map_err(refused)?;
+        // Made before the token is used up: what can fail has failed by then.
+        let authority = self.authority()?;
+        let certificate_pem = sign(&authority, &request_pem, &host)?;
+        let by = By { role: "token".to_owned(), name: host.clone(), ..by };
+        let act = Act::new(by, "join", host.clone());
+        let used = self.handle.act(act, move |fleet, now, out| {
+            fleet.use_token(&name, &digest, now, out)?;
+            Ok(Done::new((), "a certificate was issued"))
+        });
+        used.await?.map_err(refused)?;
+        tracing::info!(%host, "joined the site");
+        Ok(JoinResponse { certificate_pem, ca_pem: authority.pem })
+    }
+}
+
 fn sign(authority: &Authority, request: &str, host: &str) -> Result<String, Status> {
     let holder = Identity::new(Role::Agent, host);
     authority.sign(request, &holder, LIFE).map_err(|error| match error {
@@ -70,35 +136,7 @@ impl EnrolmentService for Enrolments {
         request: Request<CreateTokenRequest>,
     ) -> Result<Response<CreateTokenResponse>, Status> {
         self.handle.admit().await?;
-        let CreateTokenRequest { host, ttl_seconds } = request.into_inner();
-        let length = host.chars().count();
-        if length == 0 || length > NAME_LIMIT || host.chars().any(char::is_control) {
-            let text = format!("a host has a name of 1 to {NAME_LIMIT} characters");
-            return Err(refuse(Reason::InvalidArgument, text));
-        }
-        let life = match ttl_seconds {
-            0 => TOKEN_LIFE,
-            seconds => Duration::from_secs(seconds.into()),
-        };
-        if life > TOKEN_LIFE_MAX {
-            return Err(refuse(Reason::InvalidArgument, "a token lasts 7 days at most"));
-        }
-        let token = Token::new(&self.authority()?.pem)
-            .map_err(|error| Status::internal(error.to_string()))?;
-        let digest = digest_of_secret(&token.secret());
-        let life = u64::try_from(life.as_nanos()).unwrap_or(u64::MAX);
-        let name = host.clone();
-        let expires = self
-            .handle
-            .ask(move |fleet, now, out| {
-                let expires = Moment(now.0.saturating_add(life));
-                let token = TokenRecord { host: HostName::new(name), digest, expires };
-                fleet.create_token(token, now, out).map(|()| expires)
-            })
-            .await?;
-        let expires_unix_ms = answer(expires)?.unix_ms();
-        tracing::info!(%host, "a token was made");
-        Ok(Response::new(CreateTokenResponse { token: token.expose(), expires_unix_ms }))
+        recorded(&self.handle, request, |message, act| self.token(message, act)).await
     }
 
     async fn renew(
@@ -106,13 +144,17 @@ impl EnrolmentService for Enrolments {
         request: Request<RenewRequest>,
     ) -> Result<Response<RenewResponse>, Status> {
         let caller = request.extensions().get::<Caller>().cloned();
-        let Some(Caller::Known(identity)) = caller else {
-            return Err(refuse(Reason::NotPermitted, "there is no certificate to renew"));
-        };
-        let authority = self.authority()?;
-        let certificate_pem = sign(&authority, &request.into_inner().request_pem, &identity.name)?;
-        tracing::info!(host = identity.name, "its certificate was renewed");
-        Ok(Response::new(RenewResponse { certificate_pem, ca_pem: authority.pem }))
+        recorded(&self.handle, request, |RenewRequest { request_pem }, act| async move {
+            let Some(Caller::Known(identity)) = caller else {
+                return Err(refuse(Reason::NotPermitted, "there is no certificate to renew"));
+            };
+            let authority = self.authority()?;
+            let certificate_pem = sign(&authority, &request_pem, &identity.name)?;
+            answer(self.handle.act(act, |_, _, _| Ok(Done::new((), ""))).await?)?;
+            tracing::info!(host = identity.name, "its certificate was renewed");
+            Ok(RenewResponse { certificate_pem, ca_pem: authority.pem })
+        })
+        .await
     }
 }
 
@@ -120,25 +162,7 @@ impl EnrolmentService for Enrolments {
 impl JoinService for Enrolments {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
         self.handle.admit().await?;
-        let JoinRequest { secret, host, request_pem } = request.into_inner();
-        let (name, digest) = (HostName::new(host.clone()), digest_of_secret(&secret));
-        let refused = |refusal| {
-            tracing::warn!(%host, "a token was refused");
-            convert::refusal(&refusal)
-        };
-        // For any caller that reaches the port: no key is read and nothing is signed for one without a token.
-        let (of, its) = (name.clone(), digest.clone());
-        let held = self.handle.ask(move |fleet, now, _| fleet.check_token(&of, &its, now)).await?;
-        held.map_err(refused)?;
-        // Made before the token is used up: what can fail has failed by then.
-        let authority = self.authority()?;
-        let certificate_pem = sign(&authority, &request_pem, &host)?;
-        let used = self
-            .handle
-            .ask(move |fleet, now, out| fleet.use_token(&name, &digest, now, out))
-            .await?;
-        used.map_err(refused)?;
-        tracing::info!(%host, "joined the site");
-        Ok(Response::new(JoinResponse { certificate_pem, ca_pem: authority.pem }))
+        let by = audit::caller(request.extensions());
+        recorded(&self.handle, request, |message, _| self.admit(message, by)).await
     }
 }

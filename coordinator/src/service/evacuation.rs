@@ -4,7 +4,7 @@ mod plan;
 
 use std::collections::BTreeSet;
 
-use rackferry_fleet::{EvacuationId, Fleet, Published, Refusal, Revision};
+use rackferry_fleet::{Act, Done, EvacuationId, Fleet, Published, Refusal, Revision};
 use rackferry_proto::{
     Reason, refuse,
     v1::{
@@ -22,6 +22,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     agents_back, answer,
+    audit::recorded,
     page::Page,
     planned_anew,
     watch::{Answers, Client, Looks, known_revision, serve},
@@ -56,13 +57,63 @@ fn is_over(evacuation: &Evacuation) -> bool {
 }
 
 impl Evacuations {
-    async fn pause(&self, text: &str, paused: bool) -> Result<Evacuation, Status> {
+    async fn pause(&self, text: &str, paused: bool, act: Act) -> Result<Evacuation, Status> {
         let id = id(text)?;
         let turn = move |fleet: &mut Fleet, now, out: &mut _| {
             fleet.pause_evacuation(id, paused, now, out)?;
-            view(fleet, id)
+            Ok(Done::new(view(fleet, id)?, ""))
         };
-        answer(self.handle.ask(turn).await?)
+        answer(self.handle.act(act, turn).await?)
+    }
+
+    async fn create(
+        &self,
+        message: CreateEvacuationRequest,
+        act: Act,
+    ) -> Result<CreateEvacuationResponse, Status> {
+        let validate_only = message.validate_only;
+        let (request, planned) = convert::evacuation_request(message)?;
+        agents_back(&self.handle).await?;
+        if validate_only {
+            return self.plan(request, planned).await;
+        }
+        let evacuation = if planned.moves.is_empty() {
+            planned_anew(|| self.begin(request.clone(), act.clone())).await?
+        } else {
+            self.apply(request, planned, act).await?
+        };
+        let evacuation = Some(evacuation);
+        Ok(CreateEvacuationResponse { evacuation, blocked: Vec::new() })
+    }
+
+    async fn restore(
+        &self,
+        message: RestoreEvacuationRequest,
+        act: Act,
+    ) -> Result<RestoreEvacuationResponse, Status> {
+        let RestoreEvacuationRequest { id: text, options, request_id, validate_only } = message;
+        let request = convert::restore_request(id(&text)?, options, request_id)?;
+        agents_back(&self.handle).await?;
+        if validate_only {
+            let wanted = request.clone();
+            let restore = self.handle.ask(move |fleet, _| fleet.new_restore(&wanted)).await?;
+            let restore = answer(restore)?;
+            let blocked = preflight::blocking(&self.handle, restore.moves.clone()).await?;
+            let moves = restore.moves;
+            let plan = move |fleet: &Fleet, _| {
+                convert::restore_plan(fleet, request.evacuation, request.options, &moves)
+            };
+            let evacuation = Some(self.handle.ask(plan).await?);
+            let staying = restore.staying.into_iter().map(convert::staying).collect();
+            return Ok(RestoreEvacuationResponse { evacuation, staying, blocked });
+        }
+        let begin = || self.begin_restore(request.clone(), act.clone());
+        let (evacuation, staying) = planned_anew(begin).await?;
+        Ok(RestoreEvacuationResponse {
+            evacuation: Some(evacuation),
+            staying: staying.into_iter().map(convert::staying).collect(),
+            blocked: Vec::new(),
+        })
     }
 }
 
@@ -74,49 +125,14 @@ impl EvacuationService for Evacuations {
         &self,
         request: Request<CreateEvacuationRequest>,
     ) -> Result<Response<CreateEvacuationResponse>, Status> {
-        let message = request.into_inner();
-        let validate_only = message.validate_only;
-        let (request, planned) = convert::evacuation_request(message)?;
-        agents_back(&self.handle).await?;
-        if validate_only {
-            return Ok(Response::new(self.plan(request, planned).await?));
-        }
-        let evacuation = if planned.moves.is_empty() {
-            planned_anew(|| self.begin(request.clone())).await?
-        } else {
-            self.apply(request, planned).await?
-        };
-        let evacuation = Some(evacuation);
-        Ok(Response::new(CreateEvacuationResponse { evacuation, blocked: Vec::new() }))
+        recorded(&self.handle, request, |message, act| self.create(message, act)).await
     }
 
     async fn restore_evacuation(
         &self,
         request: Request<RestoreEvacuationRequest>,
     ) -> Result<Response<RestoreEvacuationResponse>, Status> {
-        let message = request.into_inner();
-        let RestoreEvacuationRequest { id: text, options, request_id, validate_only } = message;
-        let request = convert::restore_request(id(&text)?, options, request_id)?;
-        agents_back(&self.handle).await?;
-        if validate_only {
-            let wanted = request.clone();
-            let restore = self.handle.ask(move |fleet, _, _| fleet.new_restore(&wanted)).await?;
-            let restore = answer(restore)?;
-            let blocked = preflight::blocking(&self.handle, restore.moves.clone()).await?;
-            let moves = restore.moves;
-            let plan = move |fleet: &mut Fleet, _, _: &mut _| {
-                convert::restore_plan(fleet, request.evacuation, request.options, &moves)
-            };
-            let evacuation = Some(self.handle.ask(plan).await?);
-            let staying = restore.staying.into_iter().map(convert::staying).collect();
-            return Ok(Response::new(RestoreEvacuationResponse { evacuation, staying, blocked }));
-        }
-        let (evacuation, staying) = planned_anew(|| self.begin_restore(request.clone())).await?;
-        Ok(Response::new(RestoreEvacuationResponse {
-            evacuation: Some(evacuation),
-            staying: staying.into_iter().map(convert::staying).collect(),
-            blocked: Vec::new(),
-        }))
+        recorded(&self.handle, request, |message, act| self.restore(message, act)).await
     }
 
     async fn get_evacuation(
@@ -166,31 +182,38 @@ impl EvacuationService for Evacuations {
         &self,
         request: Request<CancelEvacuationRequest>,
     ) -> Result<Response<CancelEvacuationResponse>, Status> {
-        let id = id(&request.into_inner().id)?;
-        let evacuation = self
-            .handle
-            .ask(move |fleet, now, out| {
+        recorded(&self.handle, request, |message, act| async move {
+            let id = id(&message.id)?;
+            let turn = move |fleet: &mut Fleet, now, out: &mut _| {
                 fleet.cancel_evacuation(id, now, out)?;
-                view(fleet, id)
-            })
-            .await?;
-        Ok(Response::new(CancelEvacuationResponse { evacuation: Some(answer(evacuation)?) }))
+                Ok(Done::new(view(fleet, id)?, ""))
+            };
+            let evacuation = Some(answer(self.handle.act(act, turn).await?)?);
+            Ok(CancelEvacuationResponse { evacuation })
+        })
+        .await
     }
 
     async fn pause_evacuation(
         &self,
         request: Request<PauseEvacuationRequest>,
     ) -> Result<Response<PauseEvacuationResponse>, Status> {
-        let evacuation = self.pause(&request.into_inner().id, true).await?;
-        Ok(Response::new(PauseEvacuationResponse { evacuation: Some(evacuation) }))
+        recorded(&self.handle, request, |message, act| async move {
+            let evacuation = Some(self.pause(&message.id, true, act).await?);
+            Ok(PauseEvacuationResponse { evacuation })
+        })
+        .await
     }
 
     async fn resume_evacuation(
         &self,
         request: Request<ResumeEvacuationRequest>,
     ) -> Result<Response<ResumeEvacuationResponse>, Status> {
-        let evacuation = self.pause(&request.into_inner().id, false).await?;
-        Ok(Response::new(ResumeEvacuationResponse { evacuation: Some(evacuation) }))
+        recorded(&self.handle, request, |message, act| async move {
+            let evacuation = Some(self.pause(&message.id, false, act).await?);
+            Ok(ResumeEvacuationResponse { evacuation })
+        })
+        .await
     }
 }
 

@@ -5,6 +5,7 @@ use rackferry_proto::v1::{
     cluster_service_server::SERVICE_NAME as CLUSTER,
     enrolment_service_server::SERVICE_NAME as ENROLMENT,
     evacuation_service_server::SERVICE_NAME as EVACUATION,
+    event_service_server::SERVICE_NAME as EVENT,
     inventory_service_server::SERVICE_NAME as INVENTORY, join_service_server::SERVICE_NAME as JOIN,
     migration_service_server::SERVICE_NAME as MIGRATION, raft_service_server::SERVICE_NAME as RAFT,
 };
@@ -18,8 +19,8 @@ use crate::{
 };
 
 /// Services that the leader alone answers; the others name it. The empty name stands for the whole coordinator.
-const OF_THE_LEADER: [&str; 8] =
-    ["", AGENT, CHECK, ENROLMENT, EVACUATION, INVENTORY, JOIN, MIGRATION];
+const OF_THE_LEADER: [&str; 9] =
+    ["", AGENT, CHECK, ENROLMENT, EVACUATION, EVENT, INVENTORY, JOIN, MIGRATION];
 /// Services that every coordinator answers, also without a leader.
 const OF_ALL: [&str; 2] = [CLUSTER, RAFT];
 

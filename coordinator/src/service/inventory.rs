@@ -1,6 +1,6 @@
 //! Hosts, VMs, links.
 
-use rackferry_fleet::{Fleet, HostName, Installation, Refusal, VmName};
+use rackferry_fleet::{Act, Done, Fleet, HostName, Installation, Refusal, VmName};
 use rackferry_proto::v1::{
     CordonHostsRequest, CordonHostsResponse, DeclareHostDeadRequest, DeclareHostDeadResponse,
     ForgetHostRequest, ForgetHostResponse, ForgetVmRequest, ForgetVmResponse, GetInventoryRequest,
@@ -13,7 +13,7 @@ use rackferry_proto::v1::{
 use rackferry_tls::Tls;
 use tonic::{Request, Response, Status};
 
-use super::{answer, page::Page};
+use super::{answer, audit::recorded, page::Page};
 use crate::{convert, doctor, driver::Handle};
 
 /// The door for what there is.
@@ -27,15 +27,22 @@ impl Inventory {
         Self { handle, tls }
     }
 
-    async fn cordon(&self, places: Vec<String>, cordoned: bool) -> Result<Vec<Host>, Status> {
+    async fn cordon(
+        &self,
+        places: Vec<String>,
+        cordoned: bool,
+        act: Act,
+    ) -> Result<Vec<Host>, Status> {
         let places = convert::places(places, "places")?;
         let turn = move |fleet: &mut Fleet, now, out: &mut _| {
             let cordoned = fleet.cordon(&places, cordoned, now, out)?;
             let mut hosts = fleet.hosts();
             hosts.retain(|host| cordoned.contains(&host.name));
-            Ok(hosts.into_iter().map(convert::host).collect())
+            let hosts: Vec<Host> = hosts.into_iter().map(convert::host).collect();
+            let count = hosts.len();
+            Ok(Done::new(hosts, format!("{count} hosts")))
         };
-        answer(self.handle.ask(turn).await?)
+        answer(self.handle.act(act, turn).await?)
     }
 }
 
@@ -76,30 +83,34 @@ impl InventoryService for Inventory {
         request: Request<GetVmRequest>,
     ) -> Result<Response<GetVmResponse>, Status> {
         let name = VmName::new(request.into_inner().vm);
-        let turn = move |fleet: &mut Fleet, _, _: &mut _| {
+        let look = move |fleet: &Fleet, _| {
             let detail = fleet.vm_detail(&name, env!("CARGO_PKG_VERSION"));
             detail.map(convert::vm_detail).ok_or(Refusal::UnknownVm(name))
         };
-        Ok(Response::new(answer(self.handle.ask(turn).await?)?))
+        Ok(Response::new(answer(self.handle.ask(look).await?)?))
     }
 
     async fn import_inventory(
         &self,
         request: Request<ImportInventoryRequest>,
     ) -> Result<Response<ImportInventoryResponse>, Status> {
-        let (text, topology, summary) = convert::import(request.into_inner())?;
-        let turn = move |fleet: &mut Fleet, now, out: &mut _| {
-            fleet.import_inventory(text, topology, now, out)
-        };
-        let changed = self.handle.ask(turn).await?;
-        Ok(Response::new(ImportInventoryResponse { changed, summary: Some(summary) }))
+        recorded(&self.handle, request, |message, act| async move {
+            let (text, topology, summary) = convert::import(message)?;
+            let turn = move |fleet: &mut Fleet, now, out: &mut _| {
+                let changed = fleet.import_inventory(text, topology, now, out);
+                Ok(Done::new(changed, if changed { "" } else { "the same as before" }))
+            };
+            let changed = answer(self.handle.act(act, turn).await?)?;
+            Ok(ImportInventoryResponse { changed, summary: Some(summary) })
+        })
+        .await
     }
 
     async fn get_inventory(
         &self,
         _: Request<GetInventoryRequest>,
     ) -> Result<Response<GetInventoryResponse>, Status> {
-        let mut inventory = self.handle.ask(|fleet, _, _| convert::inventory(fleet)).await?;
+        let mut inventory = self.handle.ask(|fleet, _| convert::inventory(fleet)).await?;
         inventory.summary = convert::summary_of(&inventory.text);
         Ok(Response::new(inventory))
     }
@@ -108,7 +119,7 @@ impl InventoryService for Inventory {
         &self,
         _: Request<ListLinksRequest>,
     ) -> Result<Response<ListLinksResponse>, Status> {
-        let links = self.handle.ask(|fleet, _, _| convert::links(fleet)).await?;
+        let links = self.handle.ask(|fleet, _| convert::links(fleet)).await?;
         Ok(Response::new(ListLinksResponse { links }))
     }
 
@@ -116,64 +127,87 @@ impl InventoryService for Inventory {
         &self,
         request: Request<SetLinkLimitsRequest>,
     ) -> Result<Response<SetLinkLimitsResponse>, Status> {
-        let limits = convert::link_limits(request.into_inner().limits)?;
-        let turn = move |fleet: &mut Fleet, now, out: &mut _| {
-            fleet.set_limits(&limits, now, out)?;
-            Ok(convert::links(fleet))
-        };
-        let links = answer(self.handle.ask(turn).await?)?;
-        Ok(Response::new(SetLinkLimitsResponse { links }))
+        recorded(&self.handle, request, |message, act| async move {
+            let limits = convert::link_limits(message.limits)?;
+            let turn = move |fleet: &mut Fleet, now, out: &mut _| {
+                fleet.set_limits(&limits, now, out)?;
+                Ok(Done::new(convert::links(fleet), ""))
+            };
+            let links = answer(self.handle.act(act, turn).await?)?;
+            Ok(SetLinkLimitsResponse { links })
+        })
+        .await
     }
 
     async fn cordon_hosts(
         &self,
         request: Request<CordonHostsRequest>,
     ) -> Result<Response<CordonHostsResponse>, Status> {
-        let hosts = self.cordon(request.into_inner().places, true).await?;
-        Ok(Response::new(CordonHostsResponse { hosts }))
+        recorded(&self.handle, request, |message, act| async move {
+            let hosts = self.cordon(message.places, true, act).await?;
+            Ok(CordonHostsResponse { hosts })
+        })
+        .await
     }
 
     async fn uncordon_hosts(
         &self,
         request: Request<UncordonHostsRequest>,
     ) -> Result<Response<UncordonHostsResponse>, Status> {
-        let hosts = self.cordon(request.into_inner().places, false).await?;
-        Ok(Response::new(UncordonHostsResponse { hosts }))
+        recorded(&self.handle, request, |message, act| async move {
+            let hosts = self.cordon(message.places, false, act).await?;
+            Ok(UncordonHostsResponse { hosts })
+        })
+        .await
     }
 
     async fn declare_host_dead(
         &self,
         request: Request<DeclareHostDeadRequest>,
     ) -> Result<Response<DeclareHostDeadResponse>, Status> {
-        let DeclareHostDeadRequest { host, installation_id } = request.into_inner();
-        let name = HostName::new(host);
-        let meant = Some(installation_id).filter(|id| !id.is_empty()).map(Installation::new);
-        let turn = move |fleet: &mut Fleet, now, out: &mut _| {
-            fleet.declare_dead(&name, meant.as_ref(), now, out)?;
-            Ok(fleet.hosts().into_iter().find(|host| host.name == name).map(convert::host))
-        };
-        let host = answer(self.handle.ask(turn).await?)?;
-        Ok(Response::new(DeclareHostDeadResponse { host }))
+        recorded(&self.handle, request, |message, act| async move {
+            let DeclareHostDeadRequest { host, installation_id } = message;
+            let name = HostName::new(host);
+            let meant = Some(installation_id).filter(|id| !id.is_empty()).map(Installation::new);
+            let turn = move |fleet: &mut Fleet, now, out: &mut _| {
+                fleet.declare_dead(&name, meant.as_ref(), now, out)?;
+                let host = fleet.hosts().into_iter().find(|host| host.name == name);
+                Ok(Done::new(host.map(convert::host), ""))
+            };
+            let host = answer(self.handle.act(act, turn).await?)?;
+            Ok(DeclareHostDeadResponse { host })
+        })
+        .await
     }
 
     async fn forget_host(
         &self,
         request: Request<ForgetHostRequest>,
     ) -> Result<Response<ForgetHostResponse>, Status> {
-        let name = HostName::new(request.into_inner().host);
-        let turn = move |fleet: &mut Fleet, now, out: &mut _| fleet.forget_host(&name, now, out);
-        answer(self.handle.ask(turn).await?)?;
-        Ok(Response::new(ForgetHostResponse {}))
+        recorded(&self.handle, request, |message, act| async move {
+            let name = HostName::new(message.host);
+            let turn = move |fleet: &mut Fleet, now, out: &mut _| {
+                fleet.forget_host(&name, now, out).map(|()| Done::new((), ""))
+            };
+            answer(self.handle.act(act, turn).await?)?;
+            Ok(ForgetHostResponse {})
+        })
+        .await
     }
 
     async fn forget_vm(
         &self,
         request: Request<ForgetVmRequest>,
     ) -> Result<Response<ForgetVmResponse>, Status> {
-        let name = VmName::new(request.into_inner().vm);
-        let turn = move |fleet: &mut Fleet, now, out: &mut _| fleet.forget_vm(&name, now, out);
-        answer(self.handle.ask(turn).await?)?;
-        Ok(Response::new(ForgetVmResponse {}))
+        recorded(&self.handle, request, |message, act| async move {
+            let name = VmName::new(message.vm);
+            let turn = move |fleet: &mut Fleet, now, out: &mut _| {
+                fleet.forget_vm(&name, now, out).map(|()| Done::new((), ""))
+            };
+            answer(self.handle.act(act, turn).await?)?;
+            Ok(ForgetVmResponse {})
+        })
+        .await
     }
 
     async fn list_problems(
@@ -186,10 +220,18 @@ impl InventoryService for Inventory {
 
     async fn repair_problems(
         &self,
-        _: Request<RepairProblemsRequest>,
+        request: Request<RepairProblemsRequest>,
     ) -> Result<Response<RepairProblemsResponse>, Status> {
-        let repaired = self.handle.ask(|fleet, now, out| fleet.repair(now, out)).await?;
-        let repaired = repaired.into_iter().map(convert::problem).collect();
-        Ok(Response::new(RepairProblemsResponse { repaired }))
+        recorded(&self.handle, request, |_, act| async move {
+            let turn = |fleet: &mut Fleet, now, out: &mut _| {
+                let repaired = fleet.repair(now, out);
+                let count = repaired.len();
+                Ok(Done::new(repaired, format!("{count} leftovers removed")))
+            };
+            let repaired = answer(self.handle.act(act, turn).await?)?;
+            let repaired = repaired.into_iter().map(convert::problem).collect();
+            Ok(RepairProblemsResponse { repaired })
+        })
+        .await
     }
 }

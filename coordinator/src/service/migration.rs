@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use rackferry_fleet::{
-    EvacuationId, Fleet, MigrationId, MigrationRequest, MigrationView, Published, Refusal, Revision,
+    Act, Done, EvacuationId, Fleet, MigrationId, MigrationRequest, MigrationView, Published,
+    Refusal, Revision,
 };
 use rackferry_proto::{
     Reason, refuse,
@@ -20,6 +21,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Begun, agents_back, answer,
+    audit::recorded,
     page::Page,
     planned_anew,
     watch::{Answers, Client, Looks, known_revision, serve},
@@ -53,15 +55,15 @@ fn view(fleet: &Fleet, id: MigrationId) -> Result<Migration, Refusal> {
 
 impl Migrations {
     /// Plans, looks at what was planned, and starts that and nothing else.
-    async fn begin(&self, request: MigrationRequest) -> Result<Migration, Begun> {
+    async fn begin(&self, request: MigrationRequest, act: Act) -> Result<Migration, Begun> {
         let wanted = request.clone();
-        let moves = self.handle.ask(move |fleet, _, _| fleet.new_move(&wanted)).await??;
+        let moves = self.handle.ask(move |fleet, _| fleet.new_move(&wanted)).await??;
         preflight::before(&self.handle, moves.clone()).await?;
         let start = move |fleet: &mut Fleet, now, out: &mut _| {
             let id = fleet.start_migration(&request, moves.first(), now, out)?;
-            view(fleet, id)
+            Ok(Done::new(view(fleet, id)?, format!("as {id}")))
         };
-        Ok(self.handle.ask(start).await??)
+        Ok(self.handle.act(act, start).await??)
     }
 }
 
@@ -73,10 +75,13 @@ impl MigrationService for Migrations {
         &self,
         request: Request<CreateMigrationRequest>,
     ) -> Result<Response<CreateMigrationResponse>, Status> {
-        let request = convert::migration_request(request.into_inner())?;
-        agents_back(&self.handle).await?;
-        let migration = planned_anew(|| self.begin(request.clone())).await?;
-        Ok(Response::new(CreateMigrationResponse { migration: Some(migration) }))
+        recorded(&self.handle, request, |message, act| async move {
+            let request = convert::migration_request(message)?;
+            agents_back(&self.handle).await?;
+            let migration = planned_anew(|| self.begin(request.clone(), act.clone())).await?;
+            Ok(CreateMigrationResponse { migration: Some(migration) })
+        })
+        .await
     }
 
     async fn get_migration(
@@ -141,30 +146,32 @@ impl MigrationService for Migrations {
         &self,
         request: Request<CancelMigrationRequest>,
     ) -> Result<Response<CancelMigrationResponse>, Status> {
-        let id = id(&request.into_inner().id)?;
-        let migration = self
-            .handle
-            .ask(move |fleet, now, out| {
+        recorded(&self.handle, request, |message, act| async move {
+            let id = id(&message.id)?;
+            let turn = move |fleet: &mut Fleet, now, out: &mut _| {
                 fleet.cancel_migration(id, now, out)?;
-                view(fleet, id)
-            })
-            .await?;
-        Ok(Response::new(CancelMigrationResponse { migration: Some(answer(migration)?) }))
+                Ok(Done::new(view(fleet, id)?, ""))
+            };
+            let migration = Some(answer(self.handle.act(act, turn).await?)?);
+            Ok(CancelMigrationResponse { migration })
+        })
+        .await
     }
 
     async fn force_switchover(
         &self,
         request: Request<ForceSwitchoverRequest>,
     ) -> Result<Response<ForceSwitchoverResponse>, Status> {
-        let id = id(&request.into_inner().id)?;
-        let migration = self
-            .handle
-            .ask(move |fleet, now, out| {
+        recorded(&self.handle, request, |message, act| async move {
+            let id = id(&message.id)?;
+            let turn = move |fleet: &mut Fleet, now, out: &mut _| {
                 fleet.force_switchover(id, now, out)?;
-                view(fleet, id)
-            })
-            .await?;
-        Ok(Response::new(ForceSwitchoverResponse { migration: Some(answer(migration)?) }))
+                Ok(Done::new(view(fleet, id)?, ""))
+            };
+            let migration = Some(answer(self.handle.act(act, turn).await?)?);
+            Ok(ForceSwitchoverResponse { migration })
+        })
+        .await
     }
 }
 

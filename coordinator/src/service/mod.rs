@@ -2,10 +2,12 @@
 
 mod access;
 mod agent;
+mod audit;
 mod check;
 mod cluster;
 mod enrolment;
 mod evacuation;
+mod event;
 mod health;
 mod inventory;
 mod migration;
@@ -23,8 +25,9 @@ use rackferry_proto::{
         cluster_service_server::ClusterServiceServer,
         enrolment_service_server::EnrolmentServiceServer,
         evacuation_service_server::EvacuationServiceServer,
-        inventory_service_server::InventoryServiceServer, join_service_server::JoinServiceServer,
-        migration_service_server::MigrationServiceServer, raft_service_server::RaftServiceServer,
+        event_service_server::EventServiceServer, inventory_service_server::InventoryServiceServer,
+        join_service_server::JoinServiceServer, migration_service_server::MigrationServiceServer,
+        raft_service_server::RaftServiceServer,
     },
 };
 use rackferry_tls::{Tls, grpc};
@@ -74,6 +77,7 @@ pub async fn serve(handle: Handle, doors: Doors, listener: TcpListener) -> anyho
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = health::Health::of(&raft, reporter).await;
     tokio::spawn(health.keep(shutdown.clone()));
+    let refusals = handle.refusals().clone();
     let agents = AgentServiceServer::new(agent::Agents::new(handle.clone(), shutdown.clone()));
     let evacuations = EvacuationServiceServer::new(evacuation::Evacuations::new(
         handle.clone(),
@@ -87,6 +91,7 @@ pub async fn serve(handle: Handle, doors: Doors, listener: TcpListener) -> anyho
             .max_decoding_message_size(rackferry_inventory::SIZE_LIMIT + ROOM);
     let enrolment = enrolment::Enrolments::new(handle.clone(), tls.clone());
     let enrolments = EnrolmentServiceServer::new(enrolment.clone());
+    let events = EventServiceServer::new(event::Events::new(handle.clone(), shutdown.clone()));
     let cluster = ClusterServiceServer::new(cluster::Clusters::new(handle, raft.clone()));
     let log = RaftServiceServer::new(raft::Log::new(id, identity, raft))
         .max_decoding_message_size(MESSAGE_LIMIT);
@@ -105,7 +110,7 @@ pub async fn serve(handle: Handle, doors: Doors, listener: TcpListener) -> anyho
             shutdown.clone().cancelled_owned(),
         );
     let serving = Server::builder()
-        .layer(access::Guarded)
+        .layer(access::Guarded::new(refusals))
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
         .add_service(health_service)
@@ -116,6 +121,7 @@ pub async fn serve(handle: Handle, doors: Doors, listener: TcpListener) -> anyho
         .add_service(inventory)
         .add_service(checks)
         .add_service(cluster)
+        .add_service(events)
         .add_service(enrolments)
         .add_service(log)
         .serve_with_incoming_shutdown(ReceiverStream::new(members), shutdown.cancelled_owned());
@@ -152,7 +158,7 @@ const RETURN_LOOK: Duration = Duration::from_millis(100);
 /// If this coordinator does not lead.
 async fn agents_back(handle: &Handle) -> Result<(), Away> {
     let within = AGENTS_RETURN.as_nanos() as u64;
-    while handle.ask(move |fleet, now, _| fleet.awaits_agents(now, within)).await? {
+    while handle.ask(move |fleet, now| fleet.awaits_agents(now, within)).await? {
         tokio::time::sleep(RETURN_LOOK).await;
     }
     Ok(())

@@ -55,6 +55,11 @@ impl Looks {
         Self { changes: handle.changes(), handle, first: true }
     }
 
+    /// The next look waits for nothing: there was more to see.
+    pub const fn at_once(&mut self) {
+        self.first = true;
+    }
+
     /// What is published, the first time at once, then after a change. None if the client or the coordinator is gone.
     pub async fn next<T>(&mut self, client: &Client<T>) -> Option<Arc<Published>> {
         if !std::mem::take(&mut self.first) {

@@ -27,6 +27,8 @@ numbers! {
     MigrationId(u64) written "mig-";
     /// An evacuation. Never used again.
     EvacuationId(u64) written "evac-";
+    /// An event: what was done, or has happened, and what became of it. A later event has a greater number.
+    EventId(u64) written "event-";
     /// Source rack to target rack within one evacuation: what claims are kept for.
     Crossing(u64) written "";
     /// Number of a VM's ownership: rises with every change.
@@ -65,7 +67,7 @@ macro_rules! parsed {
     )*};
 }
 
-parsed! { MigrationId "mig-", EvacuationId "evac-", }
+parsed! { MigrationId "mig-", EvacuationId "evac-", EventId "event-", }
 
 #[cfg(test)]
 mod tests {

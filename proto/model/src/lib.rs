@@ -30,7 +30,9 @@ pub mod view;
 
 pub use counters::{ByteKind, Counters};
 pub use finding::{FindingCode, ProblemCode, Severity};
-pub use id::{Connection, Crossing, EvacuationId, Generation, HostId, MigrationId, NotAnId};
+pub use id::{
+    Connection, Crossing, EvacuationId, EventId, Generation, HostId, MigrationId, NotAnId,
+};
 pub use metric::{Metric, MetricKind};
 pub use name::{BootId, HostName, Installation, LinkName, RackName, VmName};
 pub use options::{Compress, DEFAULT_MAX_DOWNTIME_MS, Dedup, Disruption, MoveOptions};
@@ -38,7 +40,7 @@ pub use outcome::{End, Outcome};
 pub use reason::Reason;
 pub use result::ResultCode;
 pub use state::{
-    Condition, CopyRole, EvacuationState, Listed, NodeRole, Ownership, Phase, RunState, Side,
-    WaitCode,
+    Condition, CopyRole, EvacuationState, EventOutcome, Listed, NodeRole, Ownership, Phase,
+    RunState, Side, WaitCode,
 };
 pub use word::{UnknownWord, Word};

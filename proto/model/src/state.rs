@@ -170,6 +170,17 @@ words! {
         /// The coordinator has the log and does not vote.
         Learner = "learner",
     }
+
+    /// What became of an act.
+    #[serde(rename_all = "snake_case")]
+    EventOutcome {
+        /// The act was done, or its work has begun.
+        Accepted = "accepted",
+        /// The act was refused, and has changed nothing.
+        Refused = "refused",
+        /// The event has happened without a request.
+        Happened = "happened",
+    }
 }
 
 impl Phase {

@@ -298,6 +298,25 @@ impl From<v1::GetVmResponse> for view::VmDetail {
     }
 }
 
+impl From<v1::Event> for view::Event {
+    fn from(event: v1::Event) -> Self {
+        Self {
+            id: event.id,
+            first_unix_ms: event.first_unix_ms,
+            last_unix_ms: event.last_unix_ms,
+            count: event.count,
+            name: text(event.name),
+            role: event.role,
+            address: text(event.address),
+            action: event.action,
+            subject: text(event.subject),
+            outcome: received(event.outcome),
+            reason: text(event.reason),
+            detail: text(event.detail),
+        }
+    }
+}
+
 impl From<v1::Problem> for view::Problem {
     fn from(one: v1::Problem) -> Self {
         let v1::Problem { code, host, vm, cause, fix, repairable } = one;

@@ -46,6 +46,7 @@ words! {
     model::Condition = v1::VmCondition { Running Paused Switching Dead Unknown }
     model::Listed = v1::Listed { Yes No Elsewhere }
     model::CopyRole = v1::CopyRole { Owner Source Target Other }
+    model::EventOutcome = v1::EventOutcome { Accepted Refused Happened }
     model::NodeRole = v1::NodeRole { Leader Follower Learner }
     model::Severity = v1::Severity { Blocks Warns }
     model::FindingCode = v1::FindingCode {

@@ -7,6 +7,7 @@ mod cluster;
 mod confirm;
 mod doctor;
 mod evacuate;
+mod events;
 mod follow;
 mod force;
 mod gone;
@@ -94,6 +95,7 @@ pub async fn run(args: Args) -> Result<Code, Failure> {
         Command::Host(Host::Forget { host }) => gone::forget_host(&context, host).await,
         Command::Vm(Vm::List { rack, host }) => list::vms(&context, rack, host).await,
         Command::Host(Host::List { rack }) => list::hosts(&context, rack).await,
+        Command::Events(args) => events::run(&context, args).await,
         Command::Cluster(cluster) => cluster::run(&context, cluster).await,
         Command::Token(token) => token::run(&context, token).await,
         Command::Init(_)

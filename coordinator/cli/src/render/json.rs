@@ -101,6 +101,16 @@ fn detached(id: &str, value: impl Serialize) -> String {
     resulting(Code::Done, Detached { follow: follow::command(id), value })
 }
 
+/// Events.
+pub fn events(all: &[v1::Event]) -> String {
+    resulting(Code::Done, list::<_, view::Event>("events", all))
+}
+
+/// One event as it comes: there is no result yet.
+pub fn event(one: &v1::Event) -> String {
+    text(&view::Event::from(one.clone()))
+}
+
 /// The coordinators.
 pub fn cluster(cluster: &v1::Cluster) -> String {
     resulting(Code::Done, view::Cluster::from(cluster.clone()))

@@ -4,6 +4,7 @@ pub mod check;
 pub mod cluster;
 pub mod doctor;
 pub mod evacuation;
+pub mod event;
 pub mod follow;
 pub mod inventory;
 pub mod json;

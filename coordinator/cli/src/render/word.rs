@@ -6,7 +6,8 @@ use rackferry_model as model;
 use rackferry_proto::{
     door::{self, FromNumber},
     v1::{
-        CopyRole, EvacuationState, NodeRole, Ownership, Phase, ProblemCode, RunState, VmCondition,
+        CopyRole, EvacuationState, EventOutcome, NodeRole, Ownership, Phase, ProblemCode, RunState,
+        VmCondition,
     },
 };
 
@@ -36,6 +37,10 @@ pub fn run_state(state: RunState) -> String {
 
 pub fn copy_role(role: CopyRole) -> String {
     word::<model::CopyRole>(role)
+}
+
+pub fn event(outcome: EventOutcome) -> String {
+    word::<model::EventOutcome>(outcome)
 }
 
 pub fn problem(code: ProblemCode) -> String {

@@ -113,6 +113,9 @@ impl Fleet {
         record.memory_bytes = memory_bytes;
         record.installation = installation.or(record.installation);
         record.declared_dead = false;
+        if before.as_ref().is_some_and(|before| before.declared_dead) {
+            self.happened("installation-admitted", host.as_str(), "the host was declared dead");
+        }
         let id = record.id;
         if before.as_ref() != Some(&record) {
             self.store.put(Record::Host(record));
@@ -199,6 +202,7 @@ impl Fleet {
     }
 
     pub(crate) fn tick(&mut self) {
+        self.audit_tick();
         self.attest_for_dead_hosts();
         for id in self.store.index().begun().collect::<Vec<_>>() {
             self.give_up_silent(id);

@@ -30,6 +30,8 @@ impl Fleet {
             self.ownership.refused_installations.insert(hello.host.clone(), (this.clone(), now));
         if seen.is_none_or(|(before, at)| before != this || now.since(at) > THERE_NS) {
             self.note(true, format!("refused an agent with installation {this}: {refusal}"));
+            self.begin(now);
+            self.refused_agent(&hello.host, &refusal);
         }
         Err(refusal)
     }

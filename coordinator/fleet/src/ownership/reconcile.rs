@@ -216,6 +216,8 @@ impl Fleet {
             true,
             format!("{id}: the owner of VM {vm} is uncertain: {from} says {source:?}, {to} says {target:?}"),
         );
+        let detail = format!("{from} says {source:?}, {to} says {target:?}");
+        self.happened("owner-uncertain", format!("VM {vm} in {id}"), &detail);
         self.outbox.publish = true;
     }
 
@@ -248,6 +250,7 @@ impl Fleet {
         let live = self.live.remove(&id);
         self.scheduling.forget(id);
         let not_converged = live.as_ref().is_some_and(|live| live.not_converged);
+        let was_uncertain = live.as_ref().is_some_and(|live| live.conflict);
         self.store.change_migration(id, |record| {
             if let Some(live) = live
                 && record.result.counters == crate::Counters::default()
@@ -258,12 +261,24 @@ impl Fleet {
         });
         self.count_end(end);
         let Some(record) = self.store.migrations().get(&id).cloned() else { return };
+        if end == End::Lost || was_uncertain {
+            self.tell_of_end(&record, was_uncertain);
+        }
         self.free_ends(&record.source, &record.target);
         self.planning.may_close(record.evacuation);
         if let (End::RolledBack, Some(evacuation)) = (end, record.evacuation) {
             self.retry(&record, evacuation, not_converged);
         }
         self.close_crossing(&record);
+    }
+
+    /// Operators ask what became of a VM that is lost, or was uncertain.
+    fn tell_of_end(&mut self, record: &MigrationRecord, was_uncertain: bool) {
+        let Stage::Ended { end, reason, .. } = &record.stage else { return };
+        let action = if was_uncertain { "owner-settled" } else { "vm-lost" };
+        let dash = if reason.is_empty() { "" } else { ": " };
+        let detail = format!("{end}{dash}{reason}");
+        self.happened(action, format!("VM {} in {}", record.vm, record.id), &detail);
     }
 
     /// If a migration was the last of its crossing, its rack forgets what was claimed.

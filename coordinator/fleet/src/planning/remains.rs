@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     End, EvacuationId, EvacuationRecord, Fleet, HostName, RackName, RunState, Stage, StayingVm,
-    VmName, VmReport,
+    Totals, VmName, VmReport,
 };
 
 /// What is on hosts that should be empty, as far as is known.
@@ -175,6 +175,15 @@ impl Fleet {
             record.ended = Some(now);
             record.remains = remains;
         });
+        self.tell_of_evacuation(id);
         cancelled && self.lift_cordons_of(id)
+    }
+
+    /// Operators ask what became of an evacuation.
+    fn tell_of_evacuation(&mut self, id: EvacuationId) {
+        let Some(view) = self.evacuation(id) else { return };
+        let Totals { done, vms, .. } = view.totals;
+        let detail = format!("{}: {done} of {vms} VMs moved", view.state);
+        self.happened("evacuation-ended", id.to_string(), &detail);
     }
 }

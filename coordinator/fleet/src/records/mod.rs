@@ -1,6 +1,7 @@
 //! What is durable: records, what they are found by, and the names in them. Only the store changes a record, and each
 //! change marks it.
 
+pub(crate) mod event;
 pub(crate) mod index;
 pub(crate) mod name;
 pub(crate) mod record;

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BootId, Counters, Crossing, End, EvacuationId, Generation, HostId, HostName, Installation,
-    LinkLimit, LinkName, MigrationId, Moment, MoveOptions, RackName, Remains, StayingVm, Topology,
-    VmName,
+    BootId, Counters, Crossing, End, EvacuationId, EventId, EventRecord, Generation, HostId,
+    HostName, Installation, LinkLimit, LinkName, MigrationId, Moment, MoveOptions, RackName,
+    Remains, StayingVm, Topology, VmName,
 };
 
 /// One change of the durable state; changes of one batch are committed together.
@@ -49,6 +49,9 @@ pub enum Record {
     /// What lets a host in.
     #[serde(rename = "token.v1")]
     Token(TokenRecord),
+    /// What was done, or has happened.
+    #[serde(rename = "event.v1")]
+    Event(Box<EventRecord>),
 }
 
 /// What a record is found by.
@@ -70,6 +73,8 @@ pub enum Key {
     Limit(LinkName),
     /// The token of a host.
     Token(HostName),
+    /// An event.
+    Event(EventId),
 }
 
 impl Record {
@@ -84,6 +89,7 @@ impl Record {
             Self::Inventory(_) => Key::Inventory,
             Self::Limit(limit) => Key::Limit(limit.link.clone()),
             Self::Token(token) => Key::Token(token.host.clone()),
+            Self::Event(event) => Key::Event(event.id),
         }
     }
 }

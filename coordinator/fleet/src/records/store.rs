@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    Change, EvacuationId, EvacuationRecord, Generation, HostName, HostRecord, InventoryRecord, Key,
-    LimitRecord, LinkLimit, LinkName, MigrationId, MigrationRecord, Numbers, RackName, Record,
-    TokenRecord, VmName, VmRecord,
+    Change, EvacuationId, EvacuationRecord, EventId, Generation, HostName, HostRecord,
+    InventoryRecord, Key, LimitRecord, LinkLimit, LinkName, MigrationId, MigrationRecord, Numbers,
+    RackName, Record, TokenRecord, VmName, VmRecord,
+    event::History,
     index::{Index, Place},
     record::Numbered,
 };
@@ -21,6 +22,7 @@ pub(crate) struct Store {
     inventory: Option<Box<InventoryRecord>>,
     limits: BTreeMap<LinkName, LinkLimit>,
     tokens: BTreeMap<HostName, TokenRecord>,
+    events: History,
     index: Index,
     changed: BTreeSet<Key>,
 }
@@ -75,6 +77,7 @@ impl Store {
             Record::Token(token) => {
                 self.tokens.insert(token.host.clone(), token);
             }
+            Record::Event(event) => self.events.insert(*event),
         }
     }
 
@@ -126,6 +129,11 @@ impl Store {
         self.changed.insert(Key::Token(host.clone()));
     }
 
+    pub(crate) fn remove_event(&mut self, id: EventId) {
+        self.events.remove(id);
+        self.changed.insert(Key::Event(id));
+    }
+
     /// A number that was never given before.
     pub(crate) fn next<T: Numbered>(&mut self) -> T {
         self.changed.insert(Key::Numbers);
@@ -175,6 +183,10 @@ impl Store {
 
     pub(crate) fn tokens(&self) -> &BTreeMap<HostName, TokenRecord> {
         &self.tokens
+    }
+
+    pub(crate) fn events(&self) -> &History {
+        &self.events
     }
 
     /// What records are found by.
@@ -272,6 +284,9 @@ impl Store {
                 .get(link)
                 .map(|&limit| Record::Limit(LimitRecord { link: link.clone(), limit })),
             Key::Token(host) => self.tokens.get(host).cloned().map(Record::Token),
+            Key::Event(id) => {
+                self.events.get(*id).cloned().map(|event| Record::Event(Box::new(event)))
+            }
         };
         record.map_or(Change::Remove(key), Change::Put)
     }

@@ -11,9 +11,9 @@ use std::{
 use rackferry_model::NotAnId;
 
 use crate::{
-    Change, EvacuationId, EvacuationRecord, EvacuationView, Fleet, HostName, HostView, Key,
-    MigrationId, MigrationRecord, MigrationView, Moment, Phase, Progress, RackName, Record, VmName,
-    VmView, Wait, shown, view::rows::Rows,
+    Change, EvacuationId, EvacuationRecord, EvacuationView, EventId, EventRecord, Fleet, HostName,
+    HostView, Key, MigrationId, MigrationRecord, MigrationView, Moment, Phase, Progress, RackName,
+    Record, VmName, VmView, Wait, shown, view::rows::Rows,
 };
 
 /// A state of what is published. Those of two leaders are not comparable.
@@ -90,6 +90,7 @@ pub struct Published {
     vms: Rows<VmName, VmView>,
     migrations: Rows<MigrationId, MigrationRow>,
     evacuations: BTreeMap<EvacuationId, Arc<EvacuationRecord>>,
+    events: Rows<EventId, EventRecord>,
 }
 
 impl Published {
@@ -149,6 +150,16 @@ impl Published {
         self.evacuations.values().map(|record| &**record)
     }
 
+    /// Events behind one, the oldest first. Costs what is taken.
+    pub fn events_after(&self, id: EventId) -> impl Iterator<Item = &EventRecord> {
+        self.events.after(id)
+    }
+
+    /// Events before one, the latest first; all of them without one. Costs what is taken.
+    pub fn events_before(&self, id: Option<EventId>) -> impl Iterator<Item = &EventRecord> {
+        self.events.before(id.unwrap_or(EventId(u64::MAX)))
+    }
+
     /// How many rows there are: hosts, VMs, moves.
     pub fn len(&self) -> [usize; 3] {
         [self.hosts.len(), self.vms.len(), self.migrations.len()]
@@ -167,6 +178,7 @@ pub(crate) struct Unpublished {
     vms: BTreeSet<VmName>,
     migrations: BTreeSet<MigrationId>,
     evacuations: BTreeSet<EvacuationId>,
+    events: BTreeSet<EventId>,
 }
 
 impl Unpublished {
@@ -191,7 +203,7 @@ impl Fleet {
 
     /// Everything that is shown, up to date.
     pub fn published(&mut self) -> Arc<Published> {
-        let Unpublished { hosts, vms, migrations, evacuations } =
+        let Unpublished { hosts, vms, migrations, evacuations, events } =
             std::mem::take(&mut self.view.unpublished);
         let mut published = std::mem::take(&mut self.view.published);
         let rows = Arc::make_mut(&mut published);
@@ -221,6 +233,9 @@ impl Fleet {
                 None => drop(rows.evacuations.remove(&id)),
             }
         }
+        for id in events {
+            news |= rows.events.set(id, self.store.events().get(id).cloned(), number);
+        }
         rows.now = self.now;
         if news {
             rows.revision.number = number;
@@ -235,6 +250,7 @@ impl Fleet {
         self.view.unpublished.vms.extend(self.store.vms().keys().cloned());
         self.view.unpublished.migrations.extend(self.store.migrations().keys().copied());
         self.view.unpublished.evacuations.extend(self.store.evacuations().keys().copied());
+        self.view.unpublished.events.extend(self.store.events().ids());
     }
 
     /// Records have changed, and with them what is shown.
@@ -257,6 +273,12 @@ impl Fleet {
                     self.view.unpublished.evacuations.insert(one.id);
                 }
                 Change::Put(Record::Inventory(_)) => self.republish(),
+                Change::Put(Record::Event(event)) => {
+                    self.view.unpublished.events.insert(event.id);
+                }
+                Change::Remove(Key::Event(id)) => {
+                    self.view.unpublished.events.insert(*id);
+                }
                 Change::Remove(Key::Host(host)) => self.view.unpublished.host(host),
                 Change::Remove(Key::Vm(vm)) => self.view.unpublished.vm(vm),
                 Change::Remove(Key::Migration(id)) => self.view.unpublished.migration(*id),

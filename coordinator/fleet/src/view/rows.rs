@@ -1,9 +1,9 @@
 //! Rows that readers share: kept in parts, so that a reader has all of them for the price of counting references, and a
 //! change copies one part.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
-use crate::{HostName, MigrationId, VmName};
+use crate::{EventId, HostName, MigrationId, VmName};
 
 /// What decides the part of a key.
 pub(crate) trait Part: Ord + Clone {
@@ -13,6 +13,17 @@ pub(crate) trait Part: Ord + Clone {
 
 impl Part for MigrationId {
     /// Moves that were asked for together change together.
+    fn part(&self) -> u64 {
+        self.0 / 64
+    }
+}
+
+/// Its parts are in the order of its keys: [`Rows::after`] and [`Rows::before`] rely on it.
+pub(crate) trait Ordered: Part {}
+
+impl Ordered for EventId {}
+
+impl Part for EventId {
     fn part(&self) -> u64 {
         self.0 / 64
     }
@@ -78,7 +89,12 @@ impl<K: Part, V: PartialEq> Rows<K, V> {
             Some(value) => part.rows.insert(key, (revision, Arc::new(value))),
             None => {
                 self.len -= 1;
-                return part.rows.remove(&key).is_some();
+                let number = key.part();
+                part.rows.remove(&key);
+                if part.rows.is_empty() {
+                    self.parts.remove(&number);
+                }
+                return true;
             }
         };
         self.len += usize::from(before.is_none());
@@ -111,6 +127,21 @@ impl<K: Part, V: PartialEq> Rows<K, V> {
     }
 }
 
+impl<K: Ordered, V> Rows<K, V> {
+    /// Rows behind a key, in order.
+    pub(crate) fn after(&self, key: K) -> impl Iterator<Item = &V> {
+        let behind = (Bound::Excluded(key.clone()), Bound::Unbounded);
+        let parts = self.parts.range(key.part()..).map(|(_, part)| part);
+        parts.flat_map(move |part| part.rows.range(behind.clone())).map(|(_, row)| &*row.1)
+    }
+
+    /// Rows before a key, the last first.
+    pub(crate) fn before(&self, key: K) -> impl Iterator<Item = &V> {
+        let parts = self.parts.range(..=key.part()).rev().map(|(_, part)| part);
+        parts.flat_map(move |part| part.rows.range(..key.clone()).rev()).map(|(_, row)| &*row.1)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,5 +162,33 @@ mod tests {
         assert_eq!(rows.since(1).copied().collect::<Vec<_>>(), [8]);
         assert_eq!(rows.since(4).count(), 0);
         assert!(rows.sorted().windows(2).all(|pair| pair[0].0 < pair[1].0));
+    }
+
+    #[test]
+    fn ordered_rows_are_read_from_anywhere_to_both_ends() {
+        let mut rows = Rows::default();
+        for id in (0..300).filter(|id| !(64..192).contains(id)) {
+            rows.set(EventId(id), Some(id), 1);
+        }
+        rows.set(EventId(299), None, 2);
+        let after = |id| rows.after(EventId(id)).take(3).copied().collect::<Vec<_>>();
+        let before = |id| rows.before(EventId(id)).take(3).copied().collect::<Vec<_>>();
+        assert_eq!(
+            (after(0), after(62), after(100)),
+            (vec![1, 2, 3], vec![63, 192, 193], vec![192, 193, 194])
+        );
+        assert_eq!((after(297), after(298)), (vec![298], vec![]));
+        assert_eq!((before(u64::MAX), before(193)), (vec![298, 297, 296], vec![192, 63, 62]));
+        assert_eq!((before(1), before(0)), (vec![0], vec![]));
+    }
+
+    #[test]
+    fn a_part_without_rows_takes_no_room() {
+        let mut rows = Rows::default();
+        for id in 0..10_000 {
+            rows.set(EventId(id), Some(id), id);
+            rows.set(EventId(id), None, id);
+        }
+        assert_eq!((rows.parts.len(), rows.len()), (0, 0));
     }
 }

@@ -1,6 +1,8 @@
 //! What a request would do, what is looked at before it starts, and its start.
 
-use rackferry_fleet::{EvacuationRequest, Fleet, Plan, Refusal, RestoreRequest, StayingVm};
+use rackferry_fleet::{
+    Act, Done, EvacuationRequest, Fleet, Plan, Refusal, RestoreRequest, StayingVm,
+};
 use rackferry_proto::v1::{CreateEvacuationResponse, Evacuation};
 use tonic::Status;
 
@@ -27,7 +29,7 @@ impl Evacuations {
         planned: Plan,
     ) -> Result<CreateEvacuationResponse, Status> {
         let wanted = request.clone();
-        let plan = move |fleet: &mut Fleet, _, _: &mut _| new_plan(fleet, &wanted, &planned);
+        let plan = move |fleet: &Fleet, _| new_plan(fleet, &wanted, &planned);
         let (plan, blocked) = match self.handle.ask(plan).await? {
             Ok(plan) if request.skip_blocked => (self.movable(plan).await?, Vec::new()),
             Ok(plan) => {
@@ -40,7 +42,7 @@ impl Evacuations {
             }
             Err(refusal) => return Err(convert::refusal(&refusal)),
         };
-        let shown = move |fleet: &mut Fleet, _, _: &mut _| convert::plan(fleet, request, plan);
+        let shown = move |fleet: &Fleet, _| convert::plan(fleet, request, plan);
         let evacuation = Some(self.handle.ask(shown).await?);
         Ok(CreateEvacuationResponse { evacuation, blocked })
     }
@@ -55,9 +57,13 @@ impl Evacuations {
     }
 
     /// Plans, looks at what was planned, and starts that and nothing else.
-    pub(super) async fn begin(&self, request: EvacuationRequest) -> Result<Evacuation, Begun> {
+    pub(super) async fn begin(
+        &self,
+        request: EvacuationRequest,
+        act: Act,
+    ) -> Result<Evacuation, Begun> {
         let wanted = request.clone();
-        let mut plan = self.handle.ask(move |fleet, _, _| fleet.new_plan(&wanted)).await??;
+        let mut plan = self.handle.ask(move |fleet, _| fleet.new_plan(&wanted)).await??;
         if request.skip_blocked {
             plan = self.movable(plan).await?;
         } else {
@@ -65,9 +71,9 @@ impl Evacuations {
         }
         let start = move |fleet: &mut Fleet, now, out: &mut _| {
             let id = fleet.start_evacuation(&request, &plan, now, out)?;
-            view(fleet, id)
+            Ok(Done::new(view(fleet, id)?, format!("as {id}")))
         };
-        Ok(self.handle.ask(start).await??)
+        Ok(self.handle.act(act, start).await??)
     }
 
     /// Looks at moves that a client has planned, and starts those and nothing else.
@@ -75,30 +81,32 @@ impl Evacuations {
         &self,
         request: EvacuationRequest,
         planned: Plan,
+        act: Act,
     ) -> Result<Evacuation, Status> {
         let (wanted, given) = (request.clone(), planned.clone());
-        let plan = self.handle.ask(move |fleet, _, _| fleet.still_planned(&wanted, &given)).await?;
+        let plan = self.handle.ask(move |fleet, _| fleet.still_planned(&wanted, &given)).await?;
         preflight::before(&self.handle, answer(plan)?.moves).await?;
         let start = move |fleet: &mut Fleet, now, out: &mut _| {
             let id = fleet.apply_evacuation(&request, &planned, now, out)?;
-            view(fleet, id)
+            Ok(Done::new(view(fleet, id)?, format!("as {id}")))
         };
-        answer(self.handle.ask(start).await?)
+        answer(self.handle.act(act, start).await?)
     }
 
     /// Plans which VMs go back, looks at them, and starts that and nothing else.
     pub(super) async fn begin_restore(
         &self,
         request: RestoreRequest,
+        act: Act,
     ) -> Result<(Evacuation, Vec<StayingVm>), Begun> {
         let wanted = request.clone();
-        let restore = self.handle.ask(move |fleet, _, _| fleet.new_restore(&wanted)).await?;
+        let restore = self.handle.ask(move |fleet, _| fleet.new_restore(&wanted)).await?;
         let moves = restore?.moves;
         preflight::before(&self.handle, moves.clone()).await?;
         let start = move |fleet: &mut Fleet, now, out: &mut _| {
             let (id, staying) = fleet.start_restore(&request, &moves, now, out)?;
-            Ok::<_, Refusal>((view(fleet, id)?, staying))
+            Ok(Done::new((view(fleet, id)?, staying), format!("as {id}")))
         };
-        Ok(self.handle.ask(start).await??)
+        Ok(self.handle.act(act, start).await??)
     }
 }

@@ -1,6 +1,7 @@
 //! What clients see, as JSON of the command line has it: the serde form is the JSON.
 
 mod check;
+mod event;
 mod migration;
 mod site;
 
@@ -9,6 +10,7 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 pub use check::{Finding, PlannedMove, TargetCheck, VmCheck};
+pub use event::Event;
 pub use migration::{Evacuation, Migration, Staying, Totals, WaitReason};
 pub use site::{
     Cluster, Host, Inventory, Lane, Limit, Link, Node, Problem, Rack, Summary, Vm, VmCopy, VmDetail,
