@@ -103,7 +103,7 @@ impl Fleet {
         out: &mut Vec<Effect>,
         turn: impl FnOnce(&mut Self, Moment, &mut Vec<Effect>) -> Result<Done<T>, Refusal>,
     ) -> Result<T, Refusal> {
-        let is_alone = !self.in_batch();
+        let (is_alone, begun) = (!self.in_batch(), out.len());
         self.open_batch();
         let done = turn(self, now, out);
         if let Ok(done) = &done {
@@ -113,6 +113,8 @@ impl Fleet {
         }
         if is_alone {
             self.close_batch(now, out);
+            // What the turn has let out waits for its records, too.
+            out[begun..].sort_by_key(|effect| !matches!(effect, Effect::Persist(_)));
         }
         done.map(|done| done.value)
     }
