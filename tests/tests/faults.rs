@@ -59,7 +59,7 @@ fn vms_move_beside_frozen_agents() {
     }
     let options = pauses::Options {
         runs: 1,
-        hosts: 2,
+        hosts: 3,
         vms_per_host: 1,
         memory_mib: 128,
         max_downtime_ms: 300,

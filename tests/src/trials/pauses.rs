@@ -97,9 +97,8 @@ fn evacuate(
     let started = site.cli_json(&[&order[..], &["--max-downtime", &limit]].concat())?;
     let id = started["id"].as_str().context("an evacuation has no id")?.to_owned();
     let frozen = RACKS.map(|rack| format!("{rack}-{}", options.hosts));
-    // Content lies at the one, and claims at the other, once VMs have come and gone.
     Evacuation::watch(site, &id, LIMIT, |now| {
-        now.is_over() || now.moves.iter().any(|m| m.is_done() || m.phase == "switching")
+        now.is_over() || now.moves.iter().any(|m| m.phase == "copying")
     })?;
     let freezes = report.freezes;
     let start = Instant::now();
