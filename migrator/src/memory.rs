@@ -18,7 +18,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
-use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, fstat, fstatfs, memfd_create};
+use rustix::fs::{
+    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fstat, fstatfs, memfd_create,
+};
 use vm_memory::mmap::MmapRegion;
 use vm_memory::{FileOffset, VolatileMemory};
 
@@ -153,7 +155,7 @@ pub struct GuestMemory {
 }
 
 impl GuestMemory {
-    /// Makes zeroed memory. Its `name` shows in `/proc/PID/fd` of every process that has it open.
+    /// Makes zeroed memory whose size no process can change. Its `name` shows in `/proc/PID/fd` of every process that has it open.
     ///
     /// # Errors
     /// Bad size, or the kernel refuses.
@@ -166,9 +168,13 @@ impl GuestMemory {
         };
         let failed =
             |source: io::Error| MemoryError::Create { name: name.to_owned(), bytes, source };
-        let fd = memfd_create(name, MemfdFlags::CLOEXEC | size).map_err(|e| failed(e.into()))?;
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | size;
+        let fd = memfd_create(name, flags).map_err(|e| failed(e.into()))?;
         let file = File::from(fd);
         file.set_len(bytes).map_err(failed)?;
+        // A QEMU in foreign hands could shorten it, and kill with that every process that has it mapped.
+        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+        fcntl_add_seals(&file, seals).map_err(|e| failed(e.into()))?;
         Self::new(file, name, false)
     }
 

@@ -150,3 +150,15 @@ fn huge_pages_work_where_the_host_has_some() {
         }
     }
 }
+
+#[test]
+fn no_process_changes_the_size_of_guest_memory() {
+    let memory = GuestMemory::create("rackferry-sealed", 1 << 20, None).unwrap();
+    let other = File::options().read(true).write(true).open(memory.proc_path()).unwrap();
+    for bytes in [0, 1 << 19, 1 << 21] {
+        let refused = other.set_len(bytes).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied, "{bytes}");
+    }
+    memory.write_page(255, &[7; PAGE_BYTES]).unwrap();
+    memory.preallocate(Preallocate::Populate).unwrap();
+}
