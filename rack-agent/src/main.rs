@@ -14,6 +14,7 @@ use rackferry_agent::config::Config;
 use rackferry_agent::enrol;
 use rackferry_agent::local;
 use rackferry_agent::metrics;
+use rackferry_agent::policy::Policy;
 use rackferry_agent::server;
 use rackferry_agent::task;
 use rackferry_agent::vm::{ManagerConfig, VmManager};
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
         let config = Config::load(&args.config)
             .with_context(|| format!("settings in {}", args.config.display()))?;
         match args.command {
-            None => runtime.block_on(serve(config)),
+            None => runtime.block_on(serve(config, Policy::beside(&args.config)?)),
             Some(Command::Vm(command)) => runtime.block_on(order::give(&config, command)),
             Some(Command::Join { token }) => {
                 runtime.block_on(enrol::join(&config, &token.parse()?))
@@ -59,7 +60,7 @@ fn main() -> ExitCode {
     }
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(config: Config, policy: Policy) -> anyhow::Result<()> {
     let tls = setting::open(config.tls.as_ref(), Role::Agent, "`rackferry-agent join`")?;
     enrol::check_name(tls.as_ref(), &config.host)?;
     let (vms, adoption) = VmManager::open(ManagerConfig {
@@ -67,6 +68,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         memory_ceiling_bytes: config.guest_memory_mib << 20,
         qemu: config.qemu.clone(),
         preallocate: config.reserve_memory.then_some(Preallocate::Reserve),
+        policy,
     })
     .await?;
     info!(adopted = adoption.adopted.len(), dead = adoption.dead.len(), "VMs");

@@ -7,6 +7,7 @@ mod common;
 mod qemus;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -97,6 +98,43 @@ async fn bring(site: &Site, tls: &Tls) -> Result<(), ConnError> {
     let session = Speaks::Session { session: 7, generation: 2, migration_id: "mig-7".to_owned() };
     let hello = Hello { host_id: 7, role: session };
     conn::dial(&site.page_addr, HOST, &hello, Some(tls)).await.map(|_| ())
+}
+
+/// A spec that would run a program of its author's here, and how.
+async fn poisoned(more: &str, hint: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let (program, ran) = (dir.path().join("qemu-evil"), dir.path().join("ran"));
+    fs::write(&program, format!("#!/bin/sh\ntouch {}\n", ran.display())).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let more = more.replace("PROGRAM", &program.display().to_string());
+    let prepare = v1::PrepareTarget {
+        migration_id: "mig-7".to_owned(),
+        session: 7,
+        vm: "mover".to_owned(),
+        generation: 2,
+        spec_toml: format!("name = 'mover'\nmemory = '32MiB'\n{more}\n"),
+        memory_bytes: 32 << 20,
+        options: Some(v1::MigrationOptions::default()),
+        source_host: "source".to_owned(),
+    };
+    let site = Site::start_with(LIFE, Some(prepare)).await;
+    wait_for(async || site.log().contains("target not prepared")).await;
+    let log = site.log();
+    assert!(log.contains(hint) && !log.contains("VM added"), "{log}");
+    assert!(!ran.exists(), "not even asked for its version");
+}
+
+/// What a compromised source could have reported.
+#[tokio::test]
+async fn a_poisoned_spec_starts_nothing() {
+    tokio::join!(
+        poisoned("[qemu]\nbinary = 'PROGRAM'", "policy does not allow the QEMU"),
+        poisoned("extra_args = ['--incoming', 'exec:PROGRAM']", "--incoming is set by the agent"),
+        poisoned("extra_args = ['-netdev', 'tap,id=n,script=PROGRAM']", "not allow -netdev tap"),
+        poisoned("extra_args = ['--readconfig', '/srv/x']", "-readconfig in extra_args is refused"),
+        poisoned("[[disk]]\npath = '/dev/vda'", "not allow disk.path = /dev/vda"),
+        poisoned("serial = 'file:/etc/cron.d/x'", "not allow serial = /etc/cron.d/x"),
+    );
 }
 
 #[tokio::test]

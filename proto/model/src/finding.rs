@@ -49,6 +49,8 @@ words! {
         Spec = "spec",
         /// The VM's QEMU loses writes during migrations.
         DirtyTracking = "dirty_tracking",
+        /// The target's policy does not allow what the VM's spec has.
+        Policy = "policy",
     }
 
     /// What is wrong at a site.

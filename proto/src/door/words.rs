@@ -51,7 +51,7 @@ words! {
     model::Severity = v1::Severity { Blocks Warns }
     model::FindingCode = v1::FindingCode {
         VmState QemuBlocks NameTaken Memory HugePages QemuMissing MachineType QemuOlder Kvm CpuFeatures File Network
-        Clock Protocol Silent Spec DirtyTracking
+        Clock Protocol Silent Spec DirtyTracking Policy
     }
     model::ProblemCode = v1::ProblemCode {
         OwnerUncertain Astray Halted QemuSilent Leftover AgentAway AgentVersion HostMissing HostUnlisted HostElsewhere

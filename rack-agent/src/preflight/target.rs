@@ -9,6 +9,7 @@ use rackferry_proto::v1::{self, FindingCode};
 use super::host::{self, Program};
 use super::{blocks, warns};
 use crate::agent::Agent;
+use crate::policy::Breach;
 use crate::vm::{Needs, Role, VmSpec};
 
 /// Names of missing CPU features that are shown.
@@ -24,7 +25,13 @@ pub async fn findings(agent: &Agent, order: &v1::CheckTarget) -> Vec<v1::Finding
         }
     };
     let mut findings = room(agent, &spec);
-    findings.extend(blockers(agent, &spec).await);
+    let refused = refused(agent, &spec).await;
+    if !refused.is_empty() {
+        // Nothing of it is tried: not even its QEMU is asked for its version.
+        findings.extend(refused);
+        return findings;
+    }
+    findings.extend(missing_parts(agent, &spec).await);
     let needs = spec.needs();
     if let Some(older) = older(agent, &needs, &order.qemu_version).await {
         findings.push(older);
@@ -83,8 +90,23 @@ fn room(agent: &Agent, spec: &VmSpec) -> Vec<v1::Finding> {
     findings
 }
 
-/// What a QEMU of this spec would not find on this host.
+/// What keeps a QEMU of this spec from running on this host.
 pub async fn blockers(agent: &Agent, spec: &VmSpec) -> Vec<v1::Finding> {
+    let refused = refused(agent, spec).await;
+    if refused.is_empty() { missing_parts(agent, spec).await } else { refused }
+}
+
+/// What of it the host's policy does not allow.
+async fn refused(agent: &Agent, spec: &VmSpec) -> Vec<v1::Finding> {
+    let finding = |breach: Breach| blocks(FindingCode::Policy, breach.to_string(), breach.fix());
+    match agent.vms().breaches(spec).await {
+        Ok(breaches) => breaches.into_iter().map(finding).collect(),
+        Err(error) => vec![blocks(FindingCode::Policy, error.to_string(), "try again")],
+    }
+}
+
+/// What a QEMU of this spec would not find on this host.
+async fn missing_parts(agent: &Agent, spec: &VmSpec) -> Vec<v1::Finding> {
     let needs = spec.needs();
     let mut findings = Vec::new();
     match program(agent, &needs).await {

@@ -5,6 +5,8 @@ use rackferry_agent_core::{MigrationId, Refusal, VmState};
 use rackferry_migrator::memory::MemoryError;
 use rackferry_migrator::qmp::QmpError;
 
+use crate::policy::Breach;
+
 /// What can go wrong with a VM of this host.
 #[derive(Debug, thiserror::Error)]
 pub enum VmError {
@@ -49,6 +51,14 @@ pub enum VmError {
     OtherMachine {
         /// The file that says so.
         path: PathBuf,
+    },
+    /// The host's policy does not allow what the VM's spec has.
+    #[error("VM {name}: {breach}: {}", breach.fix())]
+    Policy {
+        /// Name of the VM.
+        name: String,
+        /// What the policy does not allow.
+        breach: Breach,
     },
     /// The VM does not fit into the memory for guests.
     #[error("VM {name} needs {needed} bytes of memory, {free} are free for guests")]

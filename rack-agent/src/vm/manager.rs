@@ -17,6 +17,8 @@ use rackferry_migrator::qmp::Qmp;
 use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::task::spawn_blocking;
 
+use crate::policy::{Breach, Policy};
+
 use super::{
     Act, Adoption, Mark, MigrationId, Qemu, QemuProcess, Side, Standing, StateDir, Status, Vm,
     VmError, VmSpec, VmState, VmSummary,
@@ -33,6 +35,8 @@ pub struct ManagerConfig {
     pub qemu: Qemu,
     /// What is done ahead with the memory of arriving VMs; `None`: nothing.
     pub preallocate: Option<Preallocate>,
+    /// What specs may have on this host.
+    pub policy: Policy,
 }
 
 /// The VMs of this host. Clones share them.
@@ -152,6 +156,14 @@ impl VmManager {
         list
     }
 
+    /// Everything of a spec that the host's policy does not let it have. Cancel safe.
+    ///
+    /// # Errors
+    /// The agent is ending.
+    pub async fn breaches(&self, spec: &VmSpec) -> Result<Vec<Breach>, VmError> {
+        self.inner.breaches(spec).await
+    }
+
     /// Bytes still free for guests.
     #[must_use]
     pub fn memory_free_bytes(&self) -> u64 {
@@ -266,6 +278,12 @@ impl Inner {
     fn table(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
         // Nothing panics under this lock.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn breaches(&self, spec: &VmSpec) -> Result<Vec<Breach>, VmError> {
+        let (policy, own, spec) =
+            (self.config.policy.clone(), self.config.qemu.clone(), spec.clone());
+        blocking(move || Ok(policy.breaches(&spec, &own))).await
     }
 
     fn get(&self, name: &str) -> Option<Arc<Vm>> {

@@ -22,5 +22,5 @@ pub use process::{ProcessId, QemuProcess};
 pub use rackferry_agent_core::{
     Act, Mark, MigrationId, Role, Side, Standing, VmState, What, Writing,
 };
-pub use spec::{Attach, Disk, Launch, Needs, Nic, Qemu, SpecError, VmSpec};
+pub use spec::{Attach, Claims, Disk, Launch, Needs, Nic, Qemu, SpecError, VmSpec};
 pub use state_dir::{StateDir, Status, VmDir};

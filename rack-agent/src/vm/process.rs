@@ -42,7 +42,8 @@ pub struct QemuProcess {
 }
 
 impl QemuProcess {
-    /// Starts `argv` in a session of its own, its output appended to `log`.
+    /// Starts `argv` in a session of its own and in the folder of `log`, to which its output is appended: names without
+    /// a folder lead nowhere else.
     ///
     /// # Errors
     /// The program cannot be run.
@@ -52,11 +53,13 @@ impl QemuProcess {
         if !program.is_file() {
             return Err(failed(io::ErrorKind::NotFound.into()));
         }
+        let folder = log.parent().unwrap_or(Path::new("/")).to_owned();
         let log = File::options().create(true).append(true).open(log).map_err(failed)?;
         let error_log = log.try_clone().map_err(failed)?;
         // setsid(1) makes the session and becomes the program: same pid, no fork.
         let mut child = Command::new("setsid")
             .args(argv)
+            .current_dir(folder)
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(error_log)

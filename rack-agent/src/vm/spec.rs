@@ -1,5 +1,6 @@
 //! The VM spec file: everything needed to start the same VM on any host.
 
+mod claims;
 mod command;
 mod needs;
 
@@ -11,6 +12,9 @@ use rackferry_migrator::memory::HugePages;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+use crate::policy::option_name;
+
+pub use claims::Claims;
 pub use command::Launch;
 pub(super) use command::qmp_argument;
 pub use needs::Needs;
@@ -23,19 +27,9 @@ const NAME_BYTES_MAX: usize = 63;
 const CPUS_MAX: u32 = 1024;
 /// Entries of a dirty ring, as KVM takes them.
 const DIRTY_RING: RangeInclusive<u32> = 1024..=65536;
-/// Options the agent sets itself.
-const OWN_OPTIONS: [&str; 10] = [
-    "-incoming",
-    "-S",
-    "-machine",
-    "-M",
-    "-m",
-    "-smp",
-    "-name",
-    "-daemonize",
-    "-mem-path",
-    "-accel",
-];
+/// Options the agent sets itself; QEMU takes each behind one dash or two.
+const OWN_OPTIONS: [&str; 10] =
+    ["incoming", "S", "machine", "M", "m", "smp", "name", "daemonize", "mem-path", "accel"];
 
 /// Why a spec is refused.
 #[derive(Debug, thiserror::Error)]
@@ -328,7 +322,8 @@ fn check_name(at: &Place<'_>, name: &Spanned<String>) -> Result<(), SpecError> {
 }
 
 fn check_extra_args(at: &Place<'_>, args: &Spanned<Vec<String>>) -> Result<(), SpecError> {
-    let own = args.get_ref().iter().find(|arg| OWN_OPTIONS.contains(&arg.as_str()));
+    let is_own = |arg: &&String| option_name(arg).is_some_and(|name| OWN_OPTIONS.contains(&name));
+    let own = args.get_ref().iter().find(is_own);
     own.map_or(Ok(()), |option| {
         let advice = format!("{option} is set by the agent, use the spec's own fields");
         Err(at.refuse("extra_args", args, advice))

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rackferry_agent::agent::Agent;
 use rackferry_agent::config::Config;
+use rackferry_agent::policy::Policy;
 use rackferry_agent::vm::{ManagerConfig, Qemu, VmManager};
 use rackferry_agent::{server, task};
 use rackferry_proto::v1::agent_service_server::{AgentService, AgentServiceServer};
@@ -60,6 +61,7 @@ impl Host {
             memory_ceiling_bytes: 128 << 20,
             qemu: qemu.clone(),
             preallocate: None,
+            policy: Policy::default(),
         };
         let (vms, _) = VmManager::open(manager).await.unwrap();
         let (agent, inputs) = Agent::new(Config::load(&config).unwrap(), vms, None);

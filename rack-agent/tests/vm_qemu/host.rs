@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rackferry_agent::policy::Policy;
 use rackferry_agent::vm::{Adoption, ManagerConfig, Qemu, VmManager, VmSpec};
 use rackferry_migrator::memory::{GuestMemory, Preallocate};
 use rackferry_migrator::qmp::Qmp;
@@ -49,6 +50,7 @@ impl Host {
             memory_ceiling_bytes,
             qemu: qemu.clone(),
             preallocate: Some(Preallocate::Reserve),
+            policy: Policy::parse("extra_args = ['-device no-such-device']").unwrap(),
         };
         let (vms, adoption) = VmManager::open(config.clone()).await.unwrap();
         assert!(adoption.adopted.is_empty());

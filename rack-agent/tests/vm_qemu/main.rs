@@ -46,6 +46,12 @@ async fn a_vm_starts_is_listed_and_its_death_is_told() {
         assert!(listed.machine.starts_with(&format!("pc-q35-{version}")), "{}", listed.machine);
         assert!(VmSpec::parse(&listed.spec_toml).unwrap().machine() == listed.machine);
         assert_eq!(vms.memory_free_bytes(), 36 << 20);
+        let pid = vm.process().unwrap().id().pid;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        assert!(status.contains("Seccomp:\t2\n"), "it is confined: {status}");
+        // As a QEMU in foreign hands would, to kill its agent.
+        let shorter = rustix::fs::ftruncate(vm.memory().unwrap(), 1 << 20);
+        assert_eq!(shorter, Err(rustix::io::Errno::PERM), "its memory's size is sealed");
         assert!(matches!(vms.start(spec("a", ""), 1).await, Err(VmError::Exists { .. })));
         let full = vms.start(spec("b", ""), 1).await;
         assert!(matches!(full, Err(VmError::NoMemory { free, .. }) if free == 36 << 20));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::image::{Qemu, text};
+use crate::image::{self, Qemu, text};
 use crate::lab::Lab;
 use crate::lab::certificates::{self, CA};
 use crate::lab::coordinators::Coordinators;
@@ -193,6 +193,8 @@ impl<'a> Site<'a> {
         );
         let path = self.agent_config(&host);
         fs::write(&path, config)?;
+        // Earlier agents do not know it, and do not read it either.
+        fs::write(path.with_file_name("policy.toml"), self.policy())?;
         if let Some(own) = &own {
             certificates::join(self, &host, own)?;
         }
@@ -201,6 +203,15 @@ impl<'a> Site<'a> {
         let name = format!("agent-{}", host.name());
         self.agents[index].1 = Some(self.lab.spawn(&host, &name, &mut command)?);
         Ok(())
+    }
+
+    /// What the lab's VMs may have on every host: images, and a serial line and a monitor for the lab.
+    fn policy(&self) -> String {
+        format!(
+            "paths = [{:?}, {:?}]\nextra_args = [\"-chardev socket\", \"-device isa-serial\", \"-mon labmon\"]\n",
+            image::cache(),
+            self.lab.folder(),
+        )
     }
 
     /// Kills the agent of a host, as a power failure would; its VMs go on.

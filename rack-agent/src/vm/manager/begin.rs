@@ -37,6 +37,12 @@ impl Inner {
     pub(super) async fn add(&self, spec: VmSpec, mut status: Status) -> Result<Arc<Vm>, VmError> {
         let name = spec.name().to_owned();
         let bytes = spec.memory_bytes();
+        // Of a QEMU that runs already nothing can be refused any more.
+        if !status.attached
+            && let Some(breach) = self.breaches(&spec).await?.into_iter().next()
+        {
+            return Err(VmError::Policy { name, breach });
+        }
         let mut busy = self.busy(&name).await;
         let found = self.get(&name);
         let facts = match &found {
@@ -120,6 +126,7 @@ impl Inner {
             qmp: &dir.qmp_socket(),
             dir: dir.path(),
             incoming,
+            sandbox: self.config.policy.sandbox,
         });
         let process = started.insert(QemuProcess::spawn(&argv, &dir.log())?);
         status.process = Some(process.id().clone());

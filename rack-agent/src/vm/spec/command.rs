@@ -16,7 +16,12 @@ pub struct Launch<'a> {
     pub dir: &'a Path,
     /// Wait for a migration.
     pub incoming: bool,
+    /// Confine QEMU by seccomp.
+    pub sandbox: bool,
 }
+
+/// QEMU starts no programs, and changes neither privileges nor scheduling.
+const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 
 impl VmSpec {
     /// The program and its arguments. QEMU is started stopped (`-S`), also for a first boot, so that it
@@ -31,6 +36,9 @@ impl VmSpec {
         // Threads with names: an operator on the host sees what is the guest's and what is QEMU's.
         argv.option("-name", format!("{},debug-threads=on", self.name));
         argv.flags(&["-nodefaults", "-no-user-config", "-S", "-display", "none"]);
+        if launch.sandbox {
+            argv.option("-sandbox", SANDBOX);
+        }
         argv.option("-object", self.memory_backend(launch.memory));
         let fields = &self.fields;
         let (machine, accel) = (&fields.machine, &fields.accel);

@@ -29,12 +29,17 @@ mac = "52:54:00:00:00:01"
 "#;
 
 fn command(spec: &VmSpec, incoming: bool) -> String {
+    command_in(spec, incoming, false)
+}
+
+fn command_in(spec: &VmSpec, incoming: bool, sandbox: bool) -> String {
     let launch = Launch {
         qemu: &Qemu::default(),
         memory: Path::new("/proc/7/fd/9"),
         qmp: Path::new("/s/qmp.sock"),
         dir: Path::new("/s"),
         incoming,
+        sandbox,
     };
     let argv = spec.to_command(&launch);
     argv.iter().map(|arg| arg.to_str().unwrap()).collect::<Vec<_>>().join(" ")
@@ -57,6 +62,8 @@ fn full_spec_becomes_a_command_line() {
         -device virtio-rng-pci";
     assert_eq!(command(&spec, false), expected);
     assert_eq!(command(&spec, true), format!("{expected} -incoming defer"));
+    let confined = "-display none -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny -object";
+    assert!(command_in(&spec, true, true).contains(confined));
 }
 
 #[test]
@@ -140,6 +147,7 @@ fn faults_are_told_with_line_field_and_advice() {
         ("name = 'a'\nmemory = '2MiB'\naccel = 'kvm'\ndirty_ring = 3000", 4, "dirty_ring", "1024"),
         ("name = 'a'\nmemory = '2MiB'\naccel = 'kvm'\ndirty_ring = 512", 4, "dirty_ring", "1024"),
         ("name = 'a'\nmemory = '2MiB'\nextra_args = ['-m', '1G']", 3, "extra_args", "-m is set"),
+        ("name = 'a'\nmemory = '2MiB'\nextra_args = ['--incoming', 'x']", 3, "extra_args", "set"),
     ];
     for (text, line, field, hint) in cases {
         match VmSpec::parse(text).unwrap_err() {
