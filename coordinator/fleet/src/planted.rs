@@ -41,6 +41,8 @@ pub enum PlantedBug {
     ClonesAdmitted,
     /// What arrived at a host that was declared dead is taken for a copy that never ran.
     DeadIsGone,
+    /// A stopped copy is left as it is if its move is no longer remembered, though there is no other.
+    OnlyCopyStranded,
     /// The end of a move releases nothing that waited for it.
     ForgetsWaiting,
 }

@@ -158,7 +158,7 @@ impl<C: Carried + Clone> Core<C> {
             Order::DiscardTarget(migration, why) => {
                 if self.targets.receives(migration) {
                     out.push(Effect::TellTarget(migration, TargetCommand::Discard(why)));
-                } else if !self.targets.unwanted(migration) {
+                } else if planted!(DiscardedInPrepare) || !self.targets.unwanted(migration) {
                     self.discard(migration, out);
                 }
             }

@@ -11,6 +11,8 @@ pub enum PlantedBug {
     RunsUnwritten,
     /// A target told twice to prepare expects a source that has called already.
     ExpectsTheCalled,
+    /// A VM that is being prepared is said to be gone before it is there.
+    DiscardedInPrepare,
 }
 
 thread_local! {

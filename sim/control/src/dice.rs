@@ -35,7 +35,7 @@ impl Dice {
     }
 
     /// One of these, if there are any.
-    pub fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
-        from.get(self.index(from.len())).copied()
+    pub fn pick<T: Clone>(&mut self, from: &[T]) -> Option<T> {
+        from.get(self.index(from.len())).cloned()
     }
 }

@@ -292,14 +292,18 @@ impl World {
         self.start_agent_later(host, pause);
     }
 
-    /// By declaring a source dead its operator accepts what has arrived, though the source may have run on before.
+    /// By declaring a source dead its operator accepts what has arrived, though the source may have run on before, also
+    /// after it has rolled back unheard.
     fn forgo_memory(&mut self, host: usize, vm: usize) {
-        let mark = self.hosts[host].copies[vm].as_ref().and_then(|copy| copy.standing.mark);
-        let Some(mark) = mark.filter(|mark| mark.side == Side::Source) else { return };
+        let Some(lost) = self.hosts[host].copies[vm].as_ref() else { return };
+        let ours = lost.standing.mark;
+        if ours.is_some_and(|mark| mark.side == Side::Target) {
+            return;
+        }
         let copies = self.hosts.iter().filter_map(|host| host.copies[vm].as_ref());
         let arrived = |copy: &&Copy| {
-            let theirs = copy.standing.mark;
-            theirs.is_some_and(|it| it.migration == mark.migration && it.side == Side::Target)
+            let theirs = copy.standing.mark.filter(|mark| mark.side == Side::Target);
+            theirs.is_some_and(|it| ours.is_none_or(|mark| mark.migration == it.migration))
         };
         if let Some(copy) = copies.into_iter().find(arrived) {
             self.watch.memories[vm] = copy.memory;

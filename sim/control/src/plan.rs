@@ -67,6 +67,7 @@ impl Plan {
             non_converged_retry_ns: dice.between(1, 8) * SECOND,
             host_silence_timeout_ns: dice.between(2, 12) * SECOND,
             link_share_min: dice.between(1, 40) * 1_000_000,
+            history: if dice.chance(200) { dice.index(3) } else { Limits::default().history },
             ..Limits::default()
         };
         let calm = dice.chance(30);

@@ -38,6 +38,7 @@ fn every_bug_planted_around_coordinators_is_found() {
         Bug::InFleet(PlantedBug::DiedIsGone),
         Bug::InFleet(PlantedBug::ClonesAdmitted),
         Bug::InFleet(PlantedBug::DeadIsGone),
+        Bug::InFleet(PlantedBug::OnlyCopyStranded),
     ];
     all_found(bugs);
 }
@@ -48,6 +49,7 @@ fn every_bug_planted_in_agents_is_found() {
         Bug::InAgent(Agent::LossUnnoticed),
         Bug::InAgent(Agent::RunsUnwritten),
         Bug::InAgent(Agent::ExpectsTheCalled),
+        Bug::InAgent(Agent::DiscardedInPrepare),
     ];
     all_found(bugs);
 }

@@ -41,11 +41,10 @@ impl Fleet {
                 Some(migration) => self.sweep_dead(host, vm, &migration),
                 None => self.sweep_forgotten(host, vm),
             },
-            RunState::Incoming | RunState::Loaded => {
-                if let Some(migration) = moved_by {
-                    self.sweep_copy(host, &migration);
-                }
-            }
+            RunState::Incoming | RunState::Loaded => match moved_by {
+                Some(migration) => self.sweep_copy(host, &migration),
+                None => self.sweep_forgotten(host, vm),
+            },
             RunState::MovedOut => match moved_by {
                 Some(migration) => self.sweep_moved_out(host, &migration),
                 None => self.sweep_forgotten(host, vm),
@@ -62,11 +61,26 @@ impl Fleet {
     /// A copy of a move that is no longer remembered: the record of its VM alone says what becomes of it.
     fn sweep_forgotten(&mut self, host: &HostName, vm: &VmReport) {
         let Some(id) = vm.migration else { return };
-        let record = self.store.vms().get(&vm.name);
-        let owned = record.filter(|vm| vm.owner == *host && vm.standing == Standing::Stable);
-        let Some(generation) = owned.map(|vm| vm.generation) else { return };
+        let Some(record) = self.store.vms().get(&vm.name) else { return };
+        let (owns, generation) = (record.owner == *host, record.generation);
+        let stable = record.standing == Standing::Stable;
+        // It never ran, or died, and the VM is another host's. On which side of its move it was is not known any more.
+        let useless =
+            matches!(vm.run_state, RunState::Incoming | RunState::Loaded | RunState::Dead);
+        if !owns && useless {
+            self.tell(host, Order::DiscardTarget(id, "it is over".to_owned()));
+        }
+        if !owns && vm.run_state == RunState::Dead {
+            self.tell(host, Order::ReleaseSource { migration: id, generation, resume: false });
+        }
+        if !owns || !stable {
+            return;
+        }
         match vm.run_state {
             RunState::MovedOut => {
+                if planted!(self, OnlyCopyStranded) {
+                    return;
+                }
                 let order = Order::ReleaseSource { migration: id, generation, resume: true };
                 self.tell(host, order);
             }

@@ -193,7 +193,8 @@ impl Fleet {
         let vms = self.store.vms();
         agent.changed.retain(|vm, _| agent.vms.contains_key(vm) || vms.contains_key(vm));
         self.listed(host, false);
-        if fewer || more {
+        // What it lists now is reserved no more: it may have been taken off twice before.
+        if fewer || more || fuller {
             self.free_room(host);
         }
         if fuller || less {

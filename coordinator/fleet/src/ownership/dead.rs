@@ -2,7 +2,7 @@
 
 use crate::{
     Effect, Fleet, HostName, Installation, MigrationId, Moment, Order, Refusal, RunState, Standing,
-    VmName,
+    VmName, VmReport,
     ownership::{Source, Target},
 };
 
@@ -119,7 +119,7 @@ impl Fleet {
     /// Forgets a VM whose QEMU is gone, and lets its host remove what is left of it.
     ///
     /// # Errors
-    /// If it is not known, moves, or may run; then nothing happens.
+    /// If it is not known, moves, may run, or has a copy left that could; then nothing happens.
     pub fn forget_vm(
         &mut self,
         name: &VmName,
@@ -135,10 +135,11 @@ impl Fleet {
         if !connected && !self.is_declared_dead(&owner) {
             return Err(Refusal::Disconnected(owner));
         }
-        let may_run =
-            self.listed_vm(&owner, name).is_some_and(|listed| listed.run_state != RunState::Dead);
-        if may_run || record.standing != Standing::Stable || self.runs_astray(name) {
-            return Err(Refusal::VmMayRun(name.clone(), owner));
+        // Also a copy that stopped elsewhere could still go on, and would be of no VM any more.
+        let copy = self.has_copy(name);
+        if let Some(host) = copy.or((record.standing != Standing::Stable).then_some(owner.clone()))
+        {
+            return Err(Refusal::VmMayRun(name.clone(), host));
         }
         self.begin(now);
         self.store.remove_vm(name);
@@ -151,7 +152,11 @@ impl Fleet {
         Ok(())
     }
 
-    fn runs_astray(&self, name: &VmName) -> bool {
-        self.ownership.astray.contains_key(name)
+    /// A host whose copy of a VM could go on.
+    fn has_copy(&self, name: &VmName) -> Option<HostName> {
+        let goes_on = |vm: &VmReport| vm.run_state != RunState::Dead;
+        let mut agents = self.ownership.agents.iter();
+        let found = agents.find(|(_, agent)| agent.vms.get(name).is_some_and(goes_on));
+        found.map(|(host, _)| host.clone())
     }
 }

@@ -39,6 +39,7 @@ impl World {
         let now = Moment(self.clock.now);
         let Some(agent) = &mut self.hosts[host].agent else { return };
         let mut effects = Vec::new();
+        self.watch.note_attested(host, &event);
         agent.core.handle(event, now, &mut effects);
         for effect in effects {
             self.perform(host, effect, caller);

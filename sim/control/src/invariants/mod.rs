@@ -3,6 +3,7 @@
 mod answers_durable;
 mod force_asked;
 mod generations_rise;
+mod gone_is_gone;
 mod holds_kept;
 mod intents_reached;
 mod kept_apart;
@@ -15,7 +16,7 @@ mod progress_forward;
 mod retries_wait;
 mod told_by_the_log;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rackferry_fleet::{
     Change, End, Fleet, Generation, Key, MigrationId, Order, Record, Stage, VmName,
@@ -52,6 +53,12 @@ pub struct Watch {
     pub generations: BTreeMap<VmName, Generation>,
     /// What clients were told.
     pub acknowledged: Vec<Acknowledged>,
+    /// Moves and evacuations that are forgotten by now.
+    pub forgotten: BTreeSet<Key>,
+    /// Moves that ended with their VM lost, and are forgotten by now.
+    pub lost: BTreeSet<Key>,
+    /// Hosts that have said of a move that nothing of it is left there.
+    pub attested: BTreeSet<(usize, rackferry_agent_core::MigrationId)>,
 }
 
 impl Watch {
@@ -64,6 +71,9 @@ impl Watch {
             memories: vec![0; vms],
             generations: BTreeMap::new(),
             acknowledged: Vec::new(),
+            forgotten: BTreeSet::new(),
+            lost: BTreeSet::new(),
+            attested: BTreeSet::new(),
         }
     }
 
@@ -138,8 +148,11 @@ impl World {
 
     /// A client was told something: from now on it must hold.
     pub fn acknowledged(&mut self, what: Acknowledged) {
-        self.watch.acknowledged.push(what);
-        self.truth_changed = true;
+        let kept = what.kept_by();
+        if kept.is_none_or(|key| !self.watch.forgotten.contains(&key)) {
+            self.watch.acknowledged.push(what);
+            self.truth_changed = true;
+        }
     }
 
     /// Why the world is not at rest yet, faults having healed; none if it is.
@@ -178,10 +191,12 @@ enum When {
 }
 
 /// All of them.
-const INVARIANTS: [(&str, When); 15] = [
+const INVARIANTS: [(&str, When); 17] = [
     ("one running copy", When::Always(one_running_copy::check)),
+    ("gone is gone", When::Always(gone_is_gone::check)),
     ("no VM lost", When::Always(no_vm_lost::check)),
     ("answers durable", When::Committed(answers_durable::check)),
+    ("answers durable", When::Changed(answers_durable::forgotten)),
     ("generations rise", When::Changed(generations_rise::check)),
     (
         "told by the log",
@@ -215,10 +230,16 @@ fn begins<'a>(world: &'a World, node: usize, order: &Order) -> Option<(&'a Fleet
 
 /// A VM died where it moved to, and may have run there: the copy that its move stopped waits for a person.
 fn waits_for_a_person(world: &World, copy: &Copy) -> bool {
-    let Some(mark) = copy.standing.mark else { return false };
-    let record = world.truth.records.get(&Key::Migration(mark.migration));
-    let Some(Record::Migration(migration)) = record else { return false };
-    copy.qemu == Qemu::Postmigrate && matches!(migration.stage, Stage::Ended { end: End::Lost, .. })
+    let Some(mark) = copy.standing.mark.filter(|_| copy.qemu == Qemu::Postmigrate) else {
+        return false;
+    };
+    let key = Key::Migration(mark.migration);
+    match world.truth.records.get(&key) {
+        Some(Record::Migration(migration)) => {
+            matches!(migration.stage, Stage::Ended { end: End::Lost, .. })
+        }
+        _ => world.watch.lost.contains(&key),
+    }
 }
 
 fn order_name(order: &Order) -> &'static str {

@@ -65,7 +65,12 @@ pub(super) fn leaves(
         ));
     }
     let id = subject(order)?;
-    let Some(Record::Migration(record)) = world.truth.records.get(&Key::Migration(id)) else {
+    let key = Key::Migration(id);
+    // Of one that is forgotten the VM's record decides; whether rightly, other invariants see.
+    if world.watch.forgotten.contains(&key) {
+        return None;
+    }
+    let Some(Record::Migration(record)) = world.truth.records.get(&key) else {
         return Some(format!("c{node} orders {order:?}, and {id} is not on record"));
     };
     let vm = match world.truth.records.get(&Key::Vm(record.vm.clone())) {

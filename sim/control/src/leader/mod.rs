@@ -225,8 +225,11 @@ impl World {
     /// Whatever may start has started when a turn ends.
     fn watch_queue(&mut self, node: usize) {
         let overlooked = self.turns_mut(node).map(|turns| turns.fleet_mut().overlooked());
-        if let Some(id) = overlooked.unwrap_or_default().first() {
-            self.violated("starts what may start", format!("{id} may start, and waits"));
+        if let Some(&id) = overlooked.unwrap_or_default().first() {
+            let fleet = self.nodes[node].leader().and_then(|leader| leader.fleet());
+            let wait = fleet.and_then(|fleet| fleet.migration(id)).and_then(|view| view.wait);
+            let why = format!("{id} may start, and waits for {wait:?}");
+            self.violated("starts what may start", why);
         }
     }
 

@@ -1,0 +1,35 @@
+//! A host that says that nothing of a move is left has nothing of it, and nothing of it appears there later.
+
+use rackferry_agent_core::{Act, Event, Order, Side, What};
+
+use super::Watch;
+use crate::host::Simulated;
+use crate::world::World;
+
+pub(super) fn check(world: &World) -> Option<String> {
+    if world.watch.attested.is_empty() {
+        return None;
+    }
+    world.hosts.iter().enumerate().find_map(|(at, host)| {
+        host.copies.iter().flatten().find_map(|copy| {
+            let mark = copy.standing.mark.filter(|mark| mark.side == Side::Target)?;
+            let attested = world.watch.attested.contains(&(at, mark.migration));
+            attested.then(|| format!("{} has a copy of {} after all", host.name, mark.migration))
+        })
+    })
+}
+
+impl Watch {
+    /// An agent's rules are told something: from now on that is said, or not any more.
+    pub fn note_attested(&mut self, host: usize, event: &Event<Simulated>) {
+        match event {
+            Event::Acted(Act { migration, what: What::Discard }, Ok(_)) => {
+                self.attested.insert((host, *migration));
+            }
+            Event::Ordered(Order::PrepareTarget { migration, .. }) => {
+                self.attested.remove(&(host, *migration));
+            }
+            _ => {}
+        }
+    }
+}
