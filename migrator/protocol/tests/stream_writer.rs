@@ -3,7 +3,7 @@
 mod support;
 
 use rackferry_migrator_protocol::stream::{
-    PAGE_SIZE, PageContent, PageId, StreamWriter, WriteError,
+    LATE_PAGES_MAX, PAGE_SIZE, PageContent, PageId, StreamWriter, WriteError,
 };
 use support::Raw;
 
@@ -57,11 +57,45 @@ fn nothing_is_put_into_forwarded_bytes() {
     writer.forward(b"half a section", false, &mut out);
     let written = out.len();
     assert_eq!(writer.inject_ping(1, &mut out), Err(WriteError::NotBetween));
-    assert_eq!(writer.page(0, 0, &ONES, &mut out), Err(WriteError::NotBetween));
+    assert_eq!(writer.zero(0, 0, &mut out), Err(WriteError::NotBetween));
     assert_eq!(writer.ram_end(&mut out), Err(WriteError::NotBetween));
     assert_eq!(out.len(), written);
     writer.forward(b"the other half", true, &mut out);
     assert_eq!(writer.inject_ping(1, &mut out), Ok(()));
+}
+
+/// A reference to a ROM or to video memory is resolved while VFIO's section is half through.
+#[test]
+fn a_page_that_comes_late_waits_for_the_end_of_the_section() {
+    let (mut writer, mut out) = started();
+    writer.forward(b"half a section", false, &mut out);
+    let written = out.len();
+    writer.page(0, 5, &ONES, &mut out).expect("it is kept");
+    writer.page(1, 0, &TWOS, &mut out).expect("it is kept");
+    let error = WriteError::NoSuchPage(PageId { block: 3, page: 0 });
+    assert_eq!(writer.page(3, 0, &ONES, &mut out), Err(error));
+    assert_eq!(writer.fallback(None, None, &mut out), Err(WriteError::NotBetween));
+    assert_eq!(out.len(), written);
+    writer.forward(b", half of the rest", false, &mut out);
+    writer.forward(b", the rest", true, &mut out);
+    writer.page(0, 5, &TWOS, &mut out).expect("a newer one, behind it");
+    writer.ram_end(&mut out).expect("memory is open");
+
+    let mut expected = Raw::default();
+    expected.ram_start(RAM).put(b"half a section, half of the rest, the rest");
+    expected.part(2, RAM).page("pc.ram", 5, &ONES).page("pc.bios", 0, &TWOS);
+    expected.page("pc.ram", 5, &TWOS).eos(RAM).part(3, RAM).eos(RAM);
+    assert!(out == expected.0);
+}
+
+#[test]
+fn late_pages_are_bounded() {
+    let (mut writer, mut out) = started();
+    writer.forward(b"a section without an end", false, &mut out);
+    for _ in 0..LATE_PAGES_MAX {
+        writer.page(0, 5, &ONES, &mut out).expect("it is kept");
+    }
+    assert_eq!(writer.page(0, 5, &ONES, &mut out), Err(WriteError::NotBetween));
 }
 
 #[test]

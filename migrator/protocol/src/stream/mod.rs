@@ -21,4 +21,4 @@ pub use error::{Malformed, Refusal, StreamError};
 pub use item::{FallbackReason, Item, PageId};
 pub use parser::{MAX_LOOKAHEAD, MAX_RECORD, StreamParser};
 pub use wire::PAGE_SIZE;
-pub use writer::{PageContent, StreamWriter, WriteError};
+pub use writer::{LATE_PAGES_MAX, PageContent, StreamWriter, WriteError};

@@ -1,12 +1,15 @@
 //! The writer of a stream for a destination QEMU.
 
-use super::blocks::{Blocks, RamHead};
+use super::blocks::{Block, Blocks, RamHead};
 use super::error::StreamError;
 use super::item::PageId;
 use super::wire::{
     COMMAND_OPEN_RETURN_PATH, COMMAND_PING, PAGE_SIZE, RAM_CONTINUE, RAM_EOS, RAM_PAGE, RAM_ZERO,
     SECTION_COMMAND, SECTION_END, SECTION_FOOTER, SECTION_PART,
 };
+
+/// Pages that are kept until the source's section ends: more than the window of a session has references.
+pub const LATE_PAGES_MAX: usize = 8192;
 
 /// Makes a stream for a destination QEMU. Every call appends to `out`.
 ///
@@ -24,6 +27,8 @@ pub struct StreamWriter {
     open: bool,
     /// Whether what was written ends between sections.
     boundary: bool,
+    /// Pages that came in the midst of a section of the source's, in their order; written when it ends.
+    late: Vec<(PageId, Box<[u8; PAGE_SIZE]>)>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,6 +88,14 @@ impl StreamWriter {
         self.flush_section(out);
         out.extend_from_slice(bytes);
         self.boundary = boundary && self.phase != Phase::Opaque;
+        if self.boundary {
+            for (id, content) in std::mem::take(&mut self.late) {
+                // It was checked when it was kept, and this is between sections.
+                if self.record(id, RAM_PAGE, out).is_ok() {
+                    out.extend_from_slice(&*content);
+                }
+            }
+        }
     }
 
     /// Starts the memory section with the source's head of it; returns the blocks it lists.
@@ -102,10 +115,11 @@ impl StreamWriter {
         Ok(&self.blocks)
     }
 
-    /// Writes a page.
+    /// Writes a page; in the midst of a section of the source's (of VFIO, of a dirty bitmap) it is kept until that ends: a
+    /// reference may be resolved at any time.
     ///
     /// # Errors
-    /// If there is no such page, or the stream is not in its memory phase between the source's sections.
+    /// If there is no such page, the stream is not in its memory phase, or [`LATE_PAGES_MAX`] are kept already.
     pub fn page(
         &mut self,
         block: u16,
@@ -113,7 +127,14 @@ impl StreamWriter {
         content: &[u8; PAGE_SIZE],
         out: &mut Vec<u8>,
     ) -> Result<(), WriteError> {
-        self.record(PageId { block, page }, RAM_PAGE, out)?;
+        let id = PageId { block, page };
+        let between = self.need_memory();
+        if between == Err(WriteError::NotBetween) && self.late.len() < LATE_PAGES_MAX {
+            self.block_of(id)?;
+            self.late.push((id, Box::new(*content)));
+            return Ok(());
+        }
+        self.record(id, RAM_PAGE, out)?;
         out.extend_from_slice(content);
         Ok(())
     }
@@ -121,7 +142,7 @@ impl StreamWriter {
     /// Writes a page of zeros.
     ///
     /// # Errors
-    /// As [`StreamWriter::page`].
+    /// If there is no such page, or the stream is not in its memory phase between the source's sections.
     pub fn zero(&mut self, block: u16, page: u32, out: &mut Vec<u8>) -> Result<(), WriteError> {
         self.record(PageId { block, page }, RAM_ZERO, out)?;
         out.push(0);
@@ -182,6 +203,9 @@ impl StreamWriter {
         content: Option<PageContent<'_>>,
         out: &mut Vec<u8>,
     ) -> Result<(), WriteError> {
+        if !self.late.is_empty() {
+            return Err(WriteError::NotBetween);
+        }
         if let Some(last) = last.filter(|last| Some(last.block) != self.last) {
             match content.ok_or(WriteError::NeedsContent(last))? {
                 PageContent::Zero => self.zero(last.block, last.page, out)?,
@@ -196,8 +220,7 @@ impl StreamWriter {
 
     fn record(&mut self, id: PageId, flags: u64, out: &mut Vec<u8>) -> Result<(), WriteError> {
         self.need_memory()?;
-        let block = self.blocks.get(id.block).filter(|block| id.page < block.pages());
-        let block = block.ok_or(WriteError::NoSuchPage(id))?;
+        self.block_of(id)?;
         if !self.open {
             self.open = true;
             out.push(SECTION_PART);
@@ -208,11 +231,17 @@ impl StreamWriter {
             out.extend_from_slice(&(word | RAM_CONTINUE).to_be_bytes());
         } else {
             out.extend_from_slice(&word.to_be_bytes());
-            out.push(block.name.len() as u8);
-            out.extend_from_slice(block.name.as_bytes());
+            let name = &self.block_of(id)?.name;
+            out.push(name.len() as u8);
+            out.extend_from_slice(name.as_bytes());
             self.last = Some(id.block);
         }
         Ok(())
+    }
+
+    fn block_of(&self, id: PageId) -> Result<&Block, WriteError> {
+        let block = self.blocks.get(id.block).filter(|block| id.page < block.pages());
+        block.ok_or(WriteError::NoSuchPage(id))
     }
 
     fn need_memory(&self) -> Result<(), WriteError> {
