@@ -162,6 +162,9 @@ pub fn vm_state(vm: VmSummary) -> v1::VmState {
         spec_toml: vm.spec_toml,
         may_have_run: vm.may_have_run,
         destroyed: vm.standing.destroyed,
+        powered_off: vm.powered_off,
+        // The agent knows them.
+        cpu_properties: Vec::new(),
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct Live {
     pub(crate) force_told: bool,
     /// The source gave up because the VM does not converge.
     pub(crate) not_converged: bool,
+    /// Its guest powered itself off, where it ran last.
+    pub(crate) powered_off: bool,
     /// An agent did what it was not told to do.
     pub(crate) conflict: bool,
     /// What the source was told that it may send, as far as its present agent has heard it.

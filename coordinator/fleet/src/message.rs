@@ -61,6 +61,10 @@ pub struct VmReport {
     pub may_have_run: bool,
     /// The operator of its host has ended it. It is dead, and listed until the host is told to forget it.
     pub destroyed: bool,
+    /// It is dead because its guest powered itself off.
+    pub powered_off: bool,
+    /// Properties that its CPU has where it is, sorted; empty: not known. A target that lacks one must not take it.
+    pub cpu_properties: Vec<String>,
 }
 
 /// What an agent says after it introduced itself.
@@ -143,6 +147,8 @@ pub struct SessionEnd {
     pub memory_digest: String,
     /// Rolled back because the VM writes faster than is sent.
     pub not_converged: bool,
+    /// The guest powered itself off.
+    pub powered_off: bool,
 }
 
 /// What the shell must do, in this order: a `Persist` is durable before anything after it leaves.
@@ -197,6 +203,8 @@ pub enum Order {
         source: HostName,
         /// How to start it.
         spec_toml: String,
+        /// Properties that its CPU has at its source.
+        cpu_properties: Vec<String>,
         /// Guest memory.
         memory_bytes: u64,
         /// How to move.

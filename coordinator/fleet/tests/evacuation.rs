@@ -44,7 +44,7 @@ fn a_vm_moves() {
     let id = desk.evacuate("a", "b");
     let told = desk.told();
     assert!(
-        matches!(&told[..], [(to, Order::PrepareTarget { migration, spec_toml, memory_bytes, .. })]
+        matches!(&told[..], [(to, Order::PrepareTarget { migration, spec_toml, memory_bytes, cpu_properties, .. })]
             if *to == b && *migration == M1 && spec_toml == "name = 'web'" && *memory_bytes == 100 * MIB),
         "{told:?}"
     );

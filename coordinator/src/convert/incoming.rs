@@ -11,6 +11,8 @@ use rackferry_proto::{
 
 /// The most findings about a VM.
 const FINDINGS_LIMIT: usize = 64;
+/// True properties of a CPU; QEMU 10.0 has 500, true or not.
+const CPU_PROPERTIES_LIMIT: usize = 1024;
 /// The longest text of a finding.
 const TEXT_LIMIT: usize = 1000;
 /// The most VMs a host may list.
@@ -39,6 +41,7 @@ pub fn hello(message: v1::Hello) -> Result<Hello, Invalid> {
 /// What an agent found out about a VM: as much of it as people can read.
 pub fn check_report(mut report: v1::CheckReport) -> v1::CheckReport {
     report.findings.truncate(FINDINGS_LIMIT);
+    report.cpu_properties = cpu_properties(std::mem::take(&mut report.cpu_properties));
     for finding in &mut report.findings {
         for text in [&mut finding.cause, &mut finding.fix] {
             *text = text.chars().filter(|c| !c.is_control()).take(TEXT_LIMIT).collect();
@@ -105,7 +108,18 @@ fn vm(state: v1::VmState) -> Result<VmReport, Invalid> {
         spec_toml: state.spec_toml,
         may_have_run: state.may_have_run,
         destroyed: state.destroyed,
+        powered_off: state.powered_off,
+        cpu_properties: cpu_properties(state.cpu_properties),
     })
+}
+
+/// Names of a CPU's properties; none if they cannot be such names.
+pub fn cpu_properties(names: Vec<String>) -> Vec<String> {
+    if names.len() <= CPU_PROPERTIES_LIMIT && names.iter().all(|name| is_received_name(name)) {
+        names
+    } else {
+        Vec::new()
+    }
 }
 
 fn progress(said: &v1::MigrationProgress) -> Progress {
@@ -138,6 +152,7 @@ fn session_end(ended: v1::MigrationEnded) -> Result<SessionEnd, Invalid> {
         blackout_ms: ended.blackout_ms,
         memory_digest: ended.memory_digest,
         not_converged: ended.not_converged,
+        powered_off: ended.powered_off,
     })
 }
 
@@ -153,6 +168,14 @@ mod tests {
             run_state: v1::RunState::Running.into(),
             ..v1::VmState::default()
         }
+    }
+
+    #[test]
+    fn properties_of_a_cpu_are_names_of_bounded_number() {
+        let names = |n: usize| (0..n).map(|n| format!("f{n}")).collect::<Vec<_>>();
+        assert_eq!(cpu_properties(names(CPU_PROPERTIES_LIMIT)).len(), CPU_PROPERTIES_LIMIT);
+        assert!(cpu_properties(names(CPU_PROPERTIES_LIMIT + 1)).is_empty());
+        assert!(cpu_properties(vec!["x".repeat(RECEIVED_NAME_LIMIT + 1)]).is_empty());
     }
 
     #[test]

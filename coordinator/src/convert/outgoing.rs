@@ -30,6 +30,7 @@ fn message(order: Order, key: &DomainKey) -> Message {
             generation,
             source,
             spec_toml,
+            cpu_properties,
             memory_bytes,
             options,
         } => Message::PrepareTarget(v1::PrepareTarget {
@@ -39,6 +40,7 @@ fn message(order: Order, key: &DomainKey) -> Message {
             generation: generation.0,
             source_host: source.to_string(),
             spec_toml,
+            cpu_properties,
             memory_bytes,
             options: Some(options.into()),
         }),

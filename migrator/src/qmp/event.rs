@@ -26,8 +26,8 @@ pub enum Event {
     Resume,
     /// The VM was shut down; QEMU usually exits after it.
     Shutdown {
-        /// By its guest, not from outside.
-        guest: bool,
+        /// Its guest powered itself off: neither from outside, nor by a panic, nor as a reset.
+        by_guest: bool,
     },
 }
 
@@ -63,9 +63,7 @@ impl RawEvent {
             }
             "STOP" => Event::Stop,
             "RESUME" => Event::Resume,
-            "SHUTDOWN" => Event::Shutdown {
-                guest: self.data.get("guest").and_then(|v| v.as_bool()).unwrap_or(false),
-            },
+            "SHUTDOWN" => Event::Shutdown { by_guest: text("reason") == "guest-shutdown" },
             _ => return Parsed::Unknown(self.event),
         };
         let RawTimestamp { seconds, microseconds } = self.timestamp;

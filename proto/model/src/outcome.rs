@@ -26,5 +26,7 @@ words! {
         Cancelled = "cancelled",
         /// The VM's QEMU is gone.
         Lost = "lost",
+        /// The VM's guest powered itself off: there is nothing left to move, and nothing is lost.
+        Ended = "ended",
     }
 }

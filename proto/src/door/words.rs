@@ -29,7 +29,7 @@ words! {
     model::Compress = v1::CompressMode { Off Zstd }
     model::Disruption = v1::Disruption { None Brief Allow }
     model::Outcome = v1::Outcome { Moved RolledBack VmLost Stopped }
-    model::End = v1::MigrationEnd { Moved RolledBack Cancelled Lost }
+    model::End = v1::MigrationEnd { Moved RolledBack Cancelled Lost Ended }
     model::RunState = v1::RunState { Running Paused Incoming Loaded MovedOut Dead Unknown }
     model::Phase = v1::Phase {
         Queued Preparing Copying Verifying Switching Announcing Done Cancelling RolledBack Failed PausedRecoverable

@@ -102,6 +102,7 @@ fn left(name: &str, dir: &VmDir, run_state: VmState) -> VmSummary {
         run_state,
         standing,
         may_have_run: standing.may_have_run(true),
+        powered_off: false,
         qemu_version: String::new(),
         machine: spec.as_ref().map_or_else(String::new, |spec| spec.machine().to_owned()),
         spec_toml: spec.map_or_else(String::new, |spec| spec.text().to_owned()),

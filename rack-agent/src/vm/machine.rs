@@ -8,10 +8,10 @@ use std::time::Duration;
 use rackferry_agent_core::Facts;
 use rackferry_agent_core::adopt::{Guest, Migration, Seen, classify};
 use rackferry_migrator::memory::GuestMemory;
-use rackferry_migrator::qmp::{MigrationStatus, Qmp, RunState};
+use rackferry_migrator::qmp::{Event, MigrationStatus, Qmp, RunState};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
@@ -21,6 +21,8 @@ use super::{QemuProcess, Standing, Status, VmDir, VmError, VmSpec, VmState, Writ
 const OBSERVE_LIMIT: Duration = Duration::from_millis(300);
 /// One attempt to get a lost monitor back.
 const RECONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// A monitor whose QEMU has ended closes within this.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Pause between attempts.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -37,6 +39,8 @@ pub struct VmSummary {
     pub standing: Standing,
     /// Its guest may have run on this host.
     pub may_have_run: bool,
+    /// It is dead because its guest powered itself off. Not known to an agent that was not there.
+    pub powered_off: bool,
     /// Version of its QEMU.
     pub qemu_version: String,
     /// Machine type with version.
@@ -63,6 +67,8 @@ pub struct Vm {
     last_state: Mutex<VmState>,
     /// This agent has let it run, or an earlier one may have.
     let_run: Arc<AtomicBool>,
+    /// The guest has powered itself off; QEMU ends.
+    powered_off: AtomicBool,
     dead: watch::Sender<bool>,
     changes: watch::Sender<u64>,
     watcher: OnceLock<AbortOnDropHandle<()>>,
@@ -98,6 +104,7 @@ impl Vm {
             status_writer: Mutex::new(()),
             last_state: Mutex::new(parts.state),
             let_run: Arc::new(AtomicBool::new(parts.let_run)),
+            powered_off: AtomicBool::new(false),
             dead: watch::Sender::new(false),
             changes: parts.changes,
             watcher: OnceLock::new(),
@@ -172,6 +179,19 @@ impl Vm {
         self.status().standing.may_have_run(self.let_run.load(Ordering::SeqCst))
     }
 
+    /// True if its guest powered itself off: known as soon as it is known to be dead.
+    #[must_use]
+    pub fn powered_off(&self) -> bool {
+        self.powered_off.load(Ordering::SeqCst)
+    }
+
+    fn heard(&self, event: &Event) {
+        if *event == (Event::Shutdown { by_guest: true }) {
+            info!(vm = self.name(), "its guest powers itself off");
+            self.powered_off.store(true, Ordering::SeqCst);
+        }
+    }
+
     /// Waits until its QEMU is gone. Cancel safe.
     pub async fn died(&self) {
         // The sender lives in self.
@@ -239,6 +259,7 @@ impl Vm {
             run_state,
             standing: self.status().standing,
             may_have_run: self.may_have_run(),
+            powered_off: run_state == VmState::Dead && self.powered_off(),
             qemu_version: self.qmp().version().to_string(),
             machine: self.machine.clone(),
             spec_toml: self.spec.text().to_owned(),
@@ -288,6 +309,11 @@ async fn watch_vm(vm: Weak<Vm>, process: Option<Arc<QemuProcess>>, mut qmp: Qmp)
         tokio::select! {
             gone = gone(process.as_deref()) => {
                 let Some(vm) = vm.upgrade() else { return };
+                // What it said before it ended may not have been read yet.
+                let _ = timeout(LAST_WORDS, qmp.closed()).await;
+                while let Ok(event) = events.try_recv() {
+                    vm.heard(&event.event);
+                }
                 match gone {
                     Ok(()) => vm.mark_dead(),
                     Err(error) => warn!(vm = vm.name(), %error, "cannot watch QEMU"),
@@ -296,6 +322,9 @@ async fn watch_vm(vm: Weak<Vm>, process: Option<Arc<QemuProcess>>, mut qmp: Qmp)
             }
             event = events.recv() => {
                 let Some(vm) = vm.upgrade() else { return };
+                if let Ok(event) = &event {
+                    vm.heard(&event.event);
+                }
                 vm.changed();
                 if !matches!(event, Err(tokio::sync::broadcast::error::RecvError::Closed)) {
                     continue;

@@ -76,6 +76,31 @@ async fn a_vm_starts_is_listed_and_its_death_is_told() {
     }
 }
 
+/// Writes to the power management of q35 as ACPI's `_S5` says: a boot sector that switches the machine off.
+const POWERS_OFF: [u8; 10] = [0xba, 0x04, 0x06, 0xb8, 0x00, 0x20, 0xef, 0xf4, 0xeb, 0xfd];
+
+#[tokio::test]
+async fn a_guest_that_powers_itself_off_is_told_from_a_qemu_that_dies() {
+    for (_, qemu) in qemus() {
+        let host = Host::open(&qemu, 1 << 30).await;
+        let disk = host.path().join("off.img");
+        let mut sector = vec![0; 1 << 20];
+        sector[..POWERS_OFF.len()].copy_from_slice(&POWERS_OFF);
+        sector[510..512].copy_from_slice(&[0x55, 0xaa]);
+        std::fs::write(&disk, sector).unwrap();
+        let text = format!("[[disk]]\npath = {disk:?}");
+        let off = host.vms.start(spec("off", &text), 1).await.unwrap();
+        let dies = host.vms.start(spec("dies", ""), 1).await.unwrap();
+        tokio::time::timeout(LIMIT, off.died()).await.unwrap();
+        host.kill_9(dies.process().unwrap().id().pid);
+        tokio::time::timeout(LIMIT, dies.died()).await.unwrap();
+        assert_eq!((off.powered_off(), dies.powered_off()), (true, false));
+        let listed = host.vms.list().await;
+        let told: Vec<_> = listed.iter().map(|vm| (vm.run_state, vm.powered_off)).collect();
+        assert_eq!(told, [(VmState::Dead, false), (VmState::Dead, true)]);
+    }
+}
+
 #[tokio::test]
 async fn a_qemu_that_does_not_start_leaves_nothing() {
     for (_, qemu) in qemus() {

@@ -40,7 +40,7 @@ pub enum Kind {
     FullHostDisk,
     /// QEMUs of a host do not answer the next agent for a while.
     DeafQemu,
-    /// A QEMU is killed.
+    /// A QEMU is killed, or its guest powers itself off.
     KillQemu,
     /// A host loses its power, and comes back with what is on its disk.
     KillHost,
@@ -271,9 +271,14 @@ impl World {
             return;
         }
         let qemu = copy.qemu;
+        // Half of the guests that run do it themselves: QEMU ends the same way.
+        let powers_off = qemu.runs() && copy.serial.is_multiple_of(2);
         self.watch.killed(vm, qemu);
         if self.dice.chance(500) && self.destroy(host, vm) {
             return;
+        }
+        if let Some(copy) = &mut self.hosts[host].copies[vm] {
+            copy.powered_off = powers_off;
         }
         self.qemu_dies(host, vm);
     }

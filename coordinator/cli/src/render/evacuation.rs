@@ -1,8 +1,8 @@
 //! Evacuations for people.
 
 use rackferry_proto::v1::{
-    Evacuation, EvacuationState, EvacuationTotals, LinkLimit, Migration, Phase, TransferCounters,
-    WaitCode, WaitReason,
+    Evacuation, EvacuationState, EvacuationTotals, LinkLimit, Migration, MigrationEnd, Phase,
+    TransferCounters, WaitCode, WaitReason,
 };
 
 use super::{
@@ -208,6 +208,7 @@ fn saved(counters: &TransferCounters) -> Option<String> {
 /// What became of a VM: where it runs now is what people want to know.
 pub fn outcome_of(one: &Migration) -> String {
     match one.phase() {
+        Phase::Done if one.end() == MigrationEnd::Ended => "ended".to_owned(),
         Phase::Done => "moved".to_owned(),
         Phase::RolledBack => format!("stays on {}", one.source_host),
         Phase::Failed => "lost".to_owned(),

@@ -1,7 +1,7 @@
 //! Single migrations for people.
 
 use rackferry_model::view;
-use rackferry_proto::v1::{Migration, Phase};
+use rackferry_proto::v1::{Migration, MigrationEnd, Phase};
 
 use super::{
     dash, evacuation,
@@ -145,7 +145,7 @@ fn stop(one: &Migration) -> String {
 pub fn outcome(one: &Migration) -> String {
     let transfer = evacuation::transfer(&one.counters.unwrap_or_default());
     match one.phase() {
-        Phase::Done => format!(
+        Phase::Done if one.end() != MigrationEnd::Ended => format!(
             "{}: VM {} moved from {} to {} in {}, blackout {} ms\n{transfer}",
             one.id,
             one.vm,

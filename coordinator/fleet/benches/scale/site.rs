@@ -226,6 +226,7 @@ impl Site {
             blackout_ms: 30,
             memory_digest: String::new(),
             not_converged: false,
+            powered_off: false,
         };
         say(self, "end of a move", from, Said::Ended(id, end));
     }
@@ -309,6 +310,8 @@ fn report(name: VmName, memory_bytes: u64) -> VmReport {
         spec_toml: format!("name = '{name}'\nmemory_mib = 1024\nvcpus = 2\n").repeat(4),
         may_have_run: false,
         destroyed: false,
+        powered_off: false,
+        cpu_properties: (0..100).map(|n| format!("cpu-flag-{n}")).collect(),
         name,
         memory_bytes,
         run_state: RunState::Running,

@@ -170,7 +170,7 @@ impl Fleet {
         let moved =
             matches!(migration.stage, Stage::Settling | Stage::Ended { end: End::Moved, .. });
         // Its memory is of no use any more once the VM was started again where it died.
-        let lost = matches!(migration.stage, Stage::Ended { end: End::Lost, .. });
+        let lost = matches!(migration.stage, Stage::Ended { end: End::Lost | End::Ended, .. });
         if resume || moved || (lost && self.runs_at_owner(&migration.vm)) {
             self.release(migration, host, resume);
         }

@@ -326,6 +326,9 @@ impl Fleet {
         let lost = self.store.lost(host, migration.generation);
         let Some(live) = self.live.get_mut(&id) else { return };
         let listed = agent.vms.get(&migration.vm);
+        // Of one at the target that is not this migration's, nothing is said here.
+        let counts = |vm: &&VmReport| migration.source == *host || vm.migration == Some(id);
+        live.powered_off |= listed.filter(counts).is_some_and(|vm| vm.powered_off);
         if migration.source == *host {
             let (session, settling) = match &migration.stage {
                 Stage::Started { source_boot, .. } => (Some(source_boot), false),

@@ -12,6 +12,7 @@ mod reconcile;
 mod sessions;
 mod table;
 
+pub(crate) use reconcile::POWERED_OFF;
 pub use table::*;
 
 /// What agents have said, and what follows from it. Others read it.

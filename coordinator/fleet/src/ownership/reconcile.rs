@@ -7,6 +7,9 @@ use crate::{
     ownership::{Passed, Source, Target, Verdict, decide},
 };
 
+/// Why a migration ends whose VM has nothing left to move.
+pub(crate) const POWERED_OFF: &str = "its guest powered itself off";
+
 impl Fleet {
     /// Does what the table says about a migration, as often as one step opens the next.
     pub(crate) fn reconcile(&mut self, id: MigrationId) {
@@ -183,7 +186,9 @@ impl Fleet {
         let Some((migration, live)) = self.active(id) else { return };
         let died = live.target == Target::Died;
         let ran_on = live.source == Source::Died;
+        let powered_off = live.powered_off;
         let reason = match (&live.reason, died) {
+            _ if powered_off => POWERED_OFF.to_owned(),
             (Some(reason), _) => reason.clone(),
             (None, true) => format!("its QEMU died at {} after it may have run", migration.target),
             (None, false) => "its QEMU died".to_owned(),
@@ -200,6 +205,10 @@ impl Fleet {
         // What died where the VM belongs is its user's to start again, or to remove.
         if !died || owner != migration.target {
             self.tell(&migration.target, Order::DiscardTarget(id, reason.clone()));
+        }
+        if powered_off {
+            self.note(false, format!("VM {} has ended: {reason}", migration.vm));
+            return self.end(id, End::Ended, reason);
         }
         self.note(true, format!("VM {} is lost: {reason}", migration.vm));
         self.end(id, End::Lost, reason);

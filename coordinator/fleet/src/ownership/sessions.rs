@@ -198,6 +198,7 @@ impl Fleet {
             self.keep_reason(id, reason.as_deref());
             if let Some(live) = self.live.get_mut(&id) {
                 live.not_converged = end.not_converged;
+                live.powered_off |= end.powered_off;
             }
             self.source_ended(&migration, end.outcome, reason);
         } else if migration.target == *host {

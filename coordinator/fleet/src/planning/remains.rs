@@ -48,7 +48,7 @@ impl Fleet {
         for (vm, attempts) in &evacuation.vms {
             let last = attempts.last().and_then(|id| self.store.migrations().get(id));
             if let Some(Stage::Ended { end, reason, .. }) = last.map(|last| &last.stage)
-                && *end != End::Moved
+                && !matches!(end, End::Moved | End::Ended)
             {
                 whys.insert(vm, format!("it was not moved: {reason}"));
             }

@@ -77,6 +77,7 @@ impl Fleet {
             generation: migration.generation,
             source: migration.source.clone(),
             spec_toml: vm.spec_toml.clone(),
+            cpu_properties: vm.cpu_properties.clone(),
             memory_bytes: migration.memory_bytes,
             options: migration.options,
         };

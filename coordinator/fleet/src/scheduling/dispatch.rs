@@ -2,7 +2,7 @@
 
 use crate::{
     End, EvacuationId, Fleet, HostName, MigrationId, MigrationRecord, RunState, Stage, Wait,
-    WaitCode, links::Loads, queue::Blocker,
+    WaitCode, links::Loads, ownership::POWERED_OFF, queue::Blocker,
 };
 
 /// Moves and targets looked at in one turn; the others come to theirs in the next.
@@ -81,8 +81,8 @@ impl Fleet {
         if migration.stage != Stage::Queued {
             return self.scheduling.queue.remove(id);
         }
-        if let Some(gone) = self.vm_gone(&migration) {
-            return self.end(id, End::Lost, gone);
+        if let Some((end, gone)) = self.vm_gone(&migration) {
+            return self.end(id, end, gone);
         }
         match self.may_start(&migration, towards, pass) {
             Ok(target) => {
@@ -113,18 +113,22 @@ impl Fleet {
     }
 
     /// Why a queued migration has nothing to move any more.
-    fn vm_gone(&self, migration: &MigrationRecord) -> Option<String> {
+    fn vm_gone(&self, migration: &MigrationRecord) -> Option<(End, String)> {
+        let lost = |why: String| Some((End::Lost, why));
         let Some(vm) = self.store.vms().get(&migration.vm) else {
-            return Some("the VM has ended".to_owned());
+            return lost("the VM has ended".to_owned());
         };
         if vm.owner != migration.source {
-            return Some(format!("the VM is on {} now", vm.owner));
+            return lost(format!("the VM is on {} now", vm.owner));
         }
         if self.is_declared_dead(&vm.owner) {
-            return Some(format!("{} was declared dead", vm.owner));
+            return lost(format!("{} was declared dead", vm.owner));
         }
-        let dead = self.listed_vm(&vm.owner, &vm.name)?.run_state == RunState::Dead;
-        dead.then(|| "its QEMU died".to_owned())
+        match self.listed_vm(&vm.owner, &vm.name)? {
+            vm if vm.run_state != RunState::Dead => None,
+            vm if vm.powered_off => Some((End::Ended, POWERED_OFF.to_owned())),
+            _ => lost("its QEMU died".to_owned()),
+        }
     }
 
     /// The target to start towards, or why not yet.

@@ -253,7 +253,7 @@ impl Fleet {
     fn phase(&self, record: &MigrationRecord) -> Phase {
         let Some(live) = self.live.get(&record.id) else {
             return match &record.stage {
-                Stage::Ended { end: End::Moved, .. } => Phase::Done,
+                Stage::Ended { end: End::Moved | End::Ended, .. } => Phase::Done,
                 Stage::Ended { end: End::Lost, .. } => Phase::Failed,
                 _ => Phase::RolledBack,
             };

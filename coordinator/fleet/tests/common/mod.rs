@@ -194,6 +194,8 @@ pub fn vm(name: &str, run_state: RunState) -> VmReport {
         spec_toml: format!("name = '{name}'"),
         may_have_run: false,
         destroyed: false,
+        powered_off: false,
+        cpu_properties: vec!["sse2".to_owned()],
     }
 }
 
@@ -210,6 +212,7 @@ pub fn ended(outcome: Outcome) -> SessionEnd {
         blackout_ms: 30,
         memory_digest: String::new(),
         not_converged: false,
+        powered_off: false,
     }
 }
 

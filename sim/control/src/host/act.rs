@@ -45,6 +45,7 @@ impl World {
             stale: None,
             deaf_until: 0,
             let_run: false,
+            powered_off: false,
             memory: 0,
         };
         let state = &mut self.hosts[host];

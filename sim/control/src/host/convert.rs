@@ -10,13 +10,21 @@ use super::chores::Start;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Simulated {}
 
+/// What a source session says at its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// It was given up because the VM did not converge.
+    pub not_converged: bool,
+    /// The guest powered itself off.
+    pub powered_off: bool,
+}
+
 impl Carried for Simulated {
     /// The VM and its generation.
     type Prepare = (usize, u64);
     type Start = Start;
     type Progress = fleet::Progress;
-    /// It was given up because the VM did not converge.
-    type Figures = bool;
+    type Figures = Figures;
     type Findings = ();
 }
 
@@ -86,6 +94,7 @@ pub(super) fn said(word: Word<Simulated>) -> Said {
 }
 
 fn ended(end: core::End<Simulated>) -> SessionEnd {
+    let figures = end.figures.unwrap_or_default();
     SessionEnd {
         outcome: end.outcome,
         reason: end.reason,
@@ -93,6 +102,7 @@ fn ended(end: core::End<Simulated>) -> SessionEnd {
         qemu_downtime_ms: 0,
         blackout_ms: 0,
         memory_digest: String::new(),
-        not_converged: end.figures.unwrap_or_default(),
+        not_converged: figures.not_converged,
+        powered_off: figures.powered_off,
     }
 }

@@ -128,9 +128,9 @@ impl Host {
     /// What its agent lists.
     pub fn list(&self) -> Vec<VmReport> {
         let listed = (0..self.copies.len())
-            .filter_map(|vm| Some((self.facts(vm)?, self.copies[vm].as_ref()?.let_run)));
+            .filter_map(|vm| Some((self.facts(vm)?, self.copies[vm].as_ref()?)));
         listed
-            .map(|(facts, let_run)| VmReport {
+            .map(|(facts, &Copy { let_run, powered_off, .. })| VmReport {
                 name: facts.name.as_str().into(),
                 memory_bytes: VM_BYTES,
                 run_state: facts.state,
@@ -140,6 +140,8 @@ impl Host {
                 spec_toml: "x".to_owned(),
                 may_have_run: facts.standing.may_have_run(let_run),
                 destroyed: facts.standing.destroyed,
+                powered_off,
+                cpu_properties: Vec::new(),
             })
             .collect()
     }
@@ -175,6 +177,7 @@ impl World {
                 stale: None,
                 deaf_until: 0,
                 let_run: true,
+                powered_off: false,
                 memory: 0,
             };
             self.hosts[host].copies[vm] = Some(copy);

@@ -80,6 +80,8 @@ pub struct Copy {
     pub deaf_until: u64,
     /// Its agent has let it run, or cannot know.
     pub let_run: bool,
+    /// Its guest powered itself off.
+    pub powered_off: bool,
     /// Version of its memory: it rises each time the VM begins to run, anywhere.
     pub memory: u64,
 }

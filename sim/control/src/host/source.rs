@@ -10,6 +10,7 @@ use rackferry_migrator_protocol::session::stop::{DECISION_TIMEOUT, Sight, Stop, 
 
 use super::Simulated;
 use super::chores::{Chore, SessionEvent, Start};
+use super::convert::Figures;
 use super::qemu::{Qemu, Step};
 use crate::clock::MS;
 use crate::net::{ConnId, Frame, Purpose};
@@ -354,7 +355,10 @@ impl World {
         let agent = self.hosts[host].agent.as_mut();
         let Some(session) = agent.and_then(|agent| agent.sources.remove(&id)) else { return };
         let not_converged = session.stop.gave_up() && matches!(outcome, Outcome::RolledBack(_));
-        self.agent_event(host, Happened::SourceOver(MigrationId(id), outcome, Some(not_converged)));
+        let powered_off =
+            self.hosts[host].copies[session.vm].as_ref().is_some_and(|c| c.powered_off);
+        let figures = Figures { not_converged, powered_off };
+        self.agent_event(host, Happened::SourceOver(MigrationId(id), outcome, Some(figures)));
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) fn forgotten(world: &mut World, change: &Change) -> Option<String> {
     world.watch.acknowledged.retain(|said| said.kept_by().as_ref() != Some(key));
     world.watch.forgotten.insert(key.clone());
     if let Some(Record::Migration(record)) = world.truth.records.get(key)
-        && matches!(record.stage, Stage::Ended { end: End::Lost, .. })
+        && matches!(record.stage, Stage::Ended { end: End::Lost | End::Ended, .. })
     {
         world.watch.lost.insert(key.clone());
     }

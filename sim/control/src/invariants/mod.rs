@@ -236,7 +236,7 @@ fn waits_for_a_person(world: &World, copy: &Copy) -> bool {
     let key = Key::Migration(mark.migration);
     match world.truth.records.get(&key) {
         Some(Record::Migration(migration)) => {
-            matches!(migration.stage, Stage::Ended { end: End::Lost, .. })
+            matches!(migration.stage, Stage::Ended { end: End::Lost | End::Ended, .. })
         }
         _ => world.watch.lost.contains(&key),
     }

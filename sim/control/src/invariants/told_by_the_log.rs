@@ -33,7 +33,7 @@ pub(super) fn decided(world: &World, node: usize, order: &Order) -> Option<Strin
         Order::DiscardTarget(..) => {
             let theirs = standing
                 .is_some_and(|(owner, now, _)| owner == record.target && now == record.generation);
-            let lost = matches!(record.stage, Stage::Ended { end: End::Lost, .. });
+            let lost = matches!(record.stage, Stage::Ended { end: End::Lost | End::Ended, .. });
             lost || !(committed || theirs && record.is_ordered())
         }
         Order::ReleaseSource { resume: true, .. } => {
