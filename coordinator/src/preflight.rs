@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::{StreamExt, stream};
-use rackferry_fleet::{Candidate, Connection, HostName, Move, Plan, VmName};
+use rackferry_fleet::{Candidate, Connection, HostName, Move, MoveOptions, Plan, VmName};
 use rackferry_proto::{
     Reason, refuse,
     v1::{
@@ -29,6 +29,8 @@ pub struct Wish {
     pub candidate: Candidate,
     /// The hosts, and their agents.
     pub targets: Vec<(HostName, Option<Connection>)>,
+    /// It moves in verify mode.
+    pub verify: bool,
 }
 
 /// Checks every VM against its targets. Cancel safe.
@@ -37,12 +39,16 @@ pub async fn all(handle: &Handle, wishes: Vec<Wish>) -> Vec<VmCheck> {
     stream::iter(checks).buffered(VMS).collect().await
 }
 
-/// Refuses moves that cannot be. An agent that is silent refuses nothing: a move waits for it. Cancel safe.
+/// Refuses moves that cannot be. Cancel safe.
 ///
 /// # Errors
 /// With all that was found.
-pub async fn before(handle: &Handle, moves: Vec<Move>) -> Result<(), Status> {
-    let checks = blocking(handle, moves).await?;
+pub async fn before(
+    handle: &Handle,
+    moves: Vec<Move>,
+    options: &MoveOptions,
+) -> Result<(), Status> {
+    let checks = blocking(handle, moves, options).await?;
     let blocked: Vec<String> = checks.iter().filter_map(blocked).collect();
     if blocked.is_empty() {
         return Ok(());
@@ -55,16 +61,22 @@ pub async fn before(handle: &Handle, moves: Vec<Move>) -> Result<(), Status> {
     Err(refuse(Reason::VmNotMovable, format!("cannot move: {named}{more}")))
 }
 
-/// The moves that cannot be, with all that was found. An agent that is silent blocks nothing. Cancel safe.
+/// The moves that cannot be, with all that was found. An agent that does not answer blocks its VMs: what it would have
+/// found is not known. Cancel safe.
 ///
 /// # Errors
 /// If this coordinator leads no more.
-pub async fn blocking(handle: &Handle, moves: Vec<Move>) -> Result<Vec<VmCheck>, Status> {
+pub async fn blocking(
+    handle: &Handle,
+    moves: Vec<Move>,
+    options: &MoveOptions,
+) -> Result<Vec<VmCheck>, Status> {
+    let verify = options.verify;
     let wishes = move |fleet: &rackferry_fleet::Fleet| {
         let wish = |step: &Move| {
             let candidate = fleet.candidate(&step.vm)?;
             let target = (step.target.clone(), fleet.connection_of(&step.target));
-            Some(Wish { candidate, targets: vec![target] })
+            Some(Wish { candidate, targets: vec![target], verify })
         };
         moves.iter().filter_map(wish).collect::<Vec<_>>()
     };
@@ -78,8 +90,8 @@ pub async fn blocking(handle: &Handle, moves: Vec<Move>) -> Result<Vec<VmCheck>,
 ///
 /// # Errors
 /// If this coordinator leads no more.
-pub async fn sift(handle: &Handle, plan: Plan) -> Result<Plan, Status> {
-    let checks = blocking(handle, plan.moves.clone()).await?;
+pub async fn sift(handle: &Handle, plan: Plan, options: &MoveOptions) -> Result<Plan, Status> {
+    let checks = blocking(handle, plan.moves.clone(), options).await?;
     let stays = |check: &VmCheck| {
         let mut why = against(check)?;
         why.truncate(why.floor_char_boundary(convert::REASON_LIMIT));
@@ -95,7 +107,8 @@ pub async fn sift(handle: &Handle, plan: Plan) -> Result<Plan, Status> {
 pub async fn stuck(handle: &Handle, vms: Vec<VmName>) -> Result<Vec<VmCheck>, Status> {
     let wishes = move |fleet: &rackferry_fleet::Fleet| {
         let all = vms.iter().filter_map(|vm| fleet.candidate(vm));
-        all.map(|candidate| Wish { candidate, targets: Vec::new() }).collect::<Vec<_>>()
+        all.map(|candidate| Wish { candidate, targets: Vec::new(), verify: false })
+            .collect::<Vec<_>>()
     };
     let wishes = handle.ask(move |fleet, _| wishes(fleet)).await?;
     Ok(all(handle, wishes).await)
@@ -110,16 +123,14 @@ fn blocked(check: &VmCheck) -> Option<String> {
 fn against(check: &VmCheck) -> Option<String> {
     let here = check.findings.iter().map(|finding| (&check.host, finding));
     let there = check.targets.iter().flat_map(|t| t.findings.iter().map(|f| (&t.host, f)));
-    let against = here.chain(there).filter(|(_, finding)| {
-        finding.severity() == Severity::Blocks && finding.code() != FindingCode::Silent
-    });
+    let against = here.chain(there).filter(|(_, finding)| finding.severity() == Severity::Blocks);
     let texts: Vec<String> =
         against.map(|(host, f)| format!("on {host}: {}: {}", f.cause, f.fix)).collect();
     (!texts.is_empty()).then(|| texts.join("; "))
 }
 
 async fn one(handle: &Handle, wish: Wish) -> VmCheck {
-    let Wish { candidate, targets } = wish;
+    let Wish { candidate, targets, verify } = wish;
     let mut findings = Vec::new();
     let question = Question::Source(CheckSource { check: 0, vm: candidate.vm.to_string() });
     let report = ask(handle, candidate.connection, question).await;
@@ -129,6 +140,9 @@ async fn one(handle: &Handle, wish: Wish) -> VmCheck {
             findings.extend(clock(report));
         }
         Err(silent) => findings.push(silent.clone()),
+    }
+    if verify {
+        findings.iter_mut().for_each(verified);
     }
     // The agent says the same in its own words.
     if let Some(why) = &candidate.obstacle
@@ -147,6 +161,7 @@ async fn one(handle: &Handle, wish: Wish) -> VmCheck {
             machine_type: candidate.machine_type.clone(),
             qemu_version: candidate.qemu_version.clone(),
             cpu_features: report.cpu_features.clone(),
+            cpu_properties: report.cpu_properties.clone(),
         });
         target(handle, host, connection, question, report.page_protocol_version)
     });
@@ -160,6 +175,13 @@ async fn one(handle: &Handle, wish: Wish) -> VmCheck {
         findings,
         targets,
         can_move,
+    }
+}
+
+/// What verify mode finds out by itself, and takes the move back for, blocks none.
+fn verified(finding: &mut Finding) {
+    if finding.code() == FindingCode::DirtyTracking {
+        finding.set_severity(Severity::Warns);
     }
 }
 
@@ -242,10 +264,22 @@ mod tests {
     }
 
     #[test]
-    fn neither_a_warning_nor_silence_refuses_a_move() {
+    fn silence_refuses_a_move_and_a_warning_does_not() {
         let warned = found(Severity::Warns, FindingCode::QemuOlder);
+        assert_eq!(blocked(&check(vec![warned])), None);
         let silent = found(Severity::Blocks, FindingCode::Silent);
-        assert_eq!(blocked(&check(vec![warned, silent])), None);
+        assert!(blocked(&check(vec![silent])).is_some());
+    }
+
+    #[test]
+    fn a_qemu_that_loses_writes_moves_its_vm_in_verify_mode_only() {
+        let mut loses = found(Severity::Blocks, FindingCode::DirtyTracking);
+        assert!(blocked(&check(vec![loses.clone()])).is_some());
+        verified(&mut loses);
+        assert_eq!(blocked(&check(vec![loses])), None);
+        let mut away = found(Severity::Blocks, FindingCode::File);
+        verified(&mut away);
+        assert!(blocked(&check(vec![away])).is_some());
     }
 
     #[test]

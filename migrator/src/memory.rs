@@ -142,7 +142,8 @@ pub enum MemoryError {
 /// writes to one page is the caller's concern.
 #[derive(Debug)]
 pub struct GuestMemory {
-    file: File,
+    /// Shared with all mappings.
+    file: Arc<File>,
     name: String,
     bytes: u64,
     huge: bool,
@@ -218,7 +219,7 @@ impl GuestMemory {
         let words = (bytes / PAGE_BYTES as u64).div_ceil(64) as usize;
         let fill = if touched { u64::MAX } else { 0 };
         Ok(Self {
-            file,
+            file: Arc::new(file),
             name: name.to_owned(),
             bytes,
             huge,
@@ -408,9 +409,9 @@ impl GuestMemory {
     ) -> Result<MmapRegion, MemoryError> {
         let (offset, bytes) = self.chunk_range(chunk);
         let failed = |source| MemoryError::Map { offset, source };
-        let file = self.file.try_clone().map_err(failed)?;
+        let file = FileOffset::from_arc(self.file.clone(), offset);
         let flags = libc::MAP_SHARED | libc::MAP_NORESERVE | flags;
-        MmapRegion::build(Some(FileOffset::new(file, offset)), bytes, protection, flags)
+        MmapRegion::build(Some(file), bytes, protection, flags)
             .map_err(|error| failed(io::Error::other(error)))
     }
 

@@ -15,8 +15,9 @@ use tracing::{debug, warn};
 
 use crate::config::Config;
 use crate::convert::{self, Wire};
-use crate::preflight::Programs;
-use crate::vm::VmManager;
+use crate::preflight::{Model, Models, Programs};
+use crate::storage::Storage;
+use crate::vm::{Needs, VmManager, VmSpec, VmState, VmSummary};
 
 /// One MiB.
 const MIB: usize = 1 << 20;
@@ -56,6 +57,8 @@ struct Inner {
     memories: DashMap<String, u32>,
     connected: AtomicBool,
     programs: Programs,
+    models: Models,
+    storage: Storage,
 }
 
 /// The agent. Clones share it.
@@ -78,6 +81,8 @@ impl Agent {
             memories: DashMap::new(),
             connected: AtomicBool::new(false),
             programs: Programs::default(),
+            models: Models::default(),
+            storage: Storage::default(),
         };
         (Self { inner: Arc::new(inner) }, queue)
     }
@@ -95,6 +100,20 @@ impl Agent {
     /// QEMUs of this host, and what they can.
     pub fn programs(&self) -> &Programs {
         &self.inner.programs
+    }
+
+    /// Names of the properties that the CPU of such a VM has here, by QEMU's word, sorted. Cancel safe.
+    ///
+    /// # Errors
+    /// QEMU does not know the model, or does not answer.
+    pub async fn cpu_properties(&self, needs: &Needs<'_>) -> anyhow::Result<Vec<String>> {
+        let model = Model::of(needs, &self.config().qemu);
+        Ok(self.inner.models.get(self.storage(), &model).await?.to_vec())
+    }
+
+    /// The way to files that other hosts share.
+    pub fn storage(&self) -> &Storage {
+        &self.inner.storage
     }
 
     /// The agent's certificates, unless TLS is off.
@@ -144,15 +163,43 @@ impl Agent {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             boot_id: self.inner.boot_id.clone(),
             installation_id: self.inner.vms.installation().to_owned(),
-            vms: self.inner.vms.list().await.into_iter().map(convert::vm_state).collect(),
+            vms: self.vm_states().await,
         }
+    }
+
+    /// All VMs of this host, as the coordinator wants to see them. What their CPUs have is told as soon as it is known.
+    async fn vm_states(&self) -> Vec<v1::VmState> {
+        let list = self.inner.vms.list().await;
+        list.into_iter()
+            .map(|vm| {
+                let cpu_properties = self.known_properties(&vm);
+                v1::VmState { cpu_properties, ..convert::vm_state(vm) }
+            })
+            .collect()
+    }
+
+    fn known_properties(&self, vm: &VmSummary) -> Vec<String> {
+        let spec = match VmSpec::parse(&vm.spec_toml) {
+            Ok(spec) if vm.run_state == VmState::Running && spec.attach().is_none() => spec,
+            _ => return Vec::new(),
+        };
+        let model = Model::of(&spec.needs(), &self.config().qemu);
+        if let Some(known) = self.inner.models.last(&model) {
+            return known.to_vec();
+        }
+        let agent = self.clone();
+        tokio::spawn(async move {
+            // Not known is told as nothing; it is asked for again with the next report.
+            let _ = agent.inner.models.get(agent.storage(), &model).await;
+        });
+        Vec::new()
     }
 
     /// Makes a report of all VMs of this host.
     pub async fn report(&self) -> v1::HostReport {
         v1::HostReport {
             memory_free_bytes: self.inner.vms.memory_free_bytes(),
-            vms: self.inner.vms.list().await.into_iter().map(convert::vm_state).collect(),
+            vms: self.vm_states().await,
         }
     }
 

@@ -42,6 +42,9 @@ pub struct Config {
     /// QEMU for VMs whose spec names none: the host's own, so that VMs move to hosts with another version.
     #[serde(default)]
     pub qemu: Qemu,
+    /// VMs whose QEMU loses writes of its guest during a migration may leave without verify mode: for sites of tests.
+    #[serde(default)]
+    pub allow_lost_writes: bool,
     /// Where `/metrics` is served; nowhere if absent.
     pub metrics_listen: Option<SocketAddr>,
     /// Where the agent's certificate is, or that there is no TLS. One of both must be set.

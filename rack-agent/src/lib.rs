@@ -18,5 +18,6 @@ pub mod moves;
 pub mod policy;
 pub mod preflight;
 pub mod server;
+mod storage;
 pub mod task;
 pub mod vm;

@@ -49,6 +49,9 @@ async fn prepare_vm(
     if let Some(blocker) = preflight::blockers(agent, &spec).await.first() {
         anyhow::bail!("{}: {}", blocker.cause, blocker.fix);
     }
+    if let Some(lack) = preflight::cpu_lacks(agent, &spec, &order.cpu_properties).await {
+        anyhow::bail!("{}: {}", lack.cause, lack.fix);
+    }
     let vm = agent.vms().prepare_incoming(spec, id, order.generation).await?;
     watch_memory(agent, &vm);
     Ok(())
@@ -202,7 +205,8 @@ pub async fn send(
     }
     metrics::migration_ended(Side::Source, source_word(&report.outcome));
     info!(%id, figures = ?report.totals.fields(), "sent");
-    let figures = convert::figures(&report);
+    let powered_off = vm.is_dead() && vm.powered_off();
+    let figures = v1::MigrationEnded { powered_off, ..convert::figures(&report) };
     Event::SourceOver(id, report.outcome, Some(figures))
 }
 

@@ -151,6 +151,7 @@ async fn only_the_host_that_the_coordinator_named_brings_a_vm() {
         memory_bytes: 32 << 20,
         options: Some(v1::MigrationOptions::default()),
         source_host: "source".to_owned(),
+        ..v1::PrepareTarget::default()
     };
     let site = Site::start_with(LIFE, Some(prepare)).await;
     let (source, other) = (site.issue(Role::Agent, "source"), site.issue(Role::Agent, "other"));

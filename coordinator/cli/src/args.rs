@@ -236,6 +236,9 @@ pub struct Check {
     /// Racks or hosts to move to; without it, the check covers the sources alone.
     #[arg(long, value_delimiter = ',', value_name = "RACK|HOST,...")]
     pub to: Vec<String>,
+    /// Check as if the VMs moved with `--verify`.
+    #[arg(long)]
+    pub verify: bool,
 }
 
 /// List problems of the site.

@@ -40,7 +40,9 @@ impl CheckService for Checks {
         &self,
         request: Request<CheckVmsRequest>,
     ) -> Result<Response<CheckVmsResponse>, Status> {
-        let (places, targets) = convert::check_request(request.into_inner())?;
+        let request = request.into_inner();
+        let verify = request.verify;
+        let (places, targets) = convert::check_request(request)?;
         agents_back(&self.handle).await?;
         let wishes = self.handle.ask(move |fleet, _| {
             let targets = fleet.places(&targets)?;
@@ -49,7 +51,7 @@ impl CheckService for Checks {
                 return Ok(Err((names.len(), targets.len())));
             }
             let all = names.iter().filter_map(|name| fleet.candidate(name));
-            let wishes = all.map(|candidate| Wish { candidate, targets: targets.clone() });
+            let wishes = all.map(|candidate| Wish { candidate, targets: targets.clone(), verify });
             Ok(Ok(wishes.collect()))
         });
         let wishes = answer(wishes.await?)?.map_err(|(vms, targets)| too_many(vms, targets))?;

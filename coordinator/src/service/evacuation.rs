@@ -98,7 +98,8 @@ impl Evacuations {
             let wanted = request.clone();
             let restore = self.handle.ask(move |fleet, _| fleet.new_restore(&wanted)).await?;
             let restore = answer(restore)?;
-            let blocked = preflight::blocking(&self.handle, restore.moves.clone()).await?;
+            let moves = restore.moves.clone();
+            let blocked = preflight::blocking(&self.handle, moves, &request.options).await?;
             let moves = restore.moves;
             let plan = move |fleet: &Fleet, _| {
                 convert::restore_plan(fleet, request.evacuation, request.options, &moves)

@@ -58,7 +58,7 @@ impl Migrations {
     async fn begin(&self, request: MigrationRequest, act: Act) -> Result<Migration, Begun> {
         let wanted = request.clone();
         let moves = self.handle.ask(move |fleet, _| fleet.new_move(&wanted)).await??;
-        preflight::before(&self.handle, moves.clone()).await?;
+        preflight::before(&self.handle, moves.clone(), &request.options).await?;
         let start = move |fleet: &mut Fleet, now, out: &mut _| {
             let id = fleet.start_migration(&request, moves.first(), now, out)?;
             Ok(Done::new(view(fleet, id)?, format!("as {id}")))

@@ -162,3 +162,15 @@ fn no_process_changes_the_size_of_guest_memory() {
     memory.write_page(255, &[7; PAGE_BYTES]).unwrap();
     memory.preallocate(Preallocate::Populate).unwrap();
 }
+
+#[test]
+fn all_mappings_of_a_guest_share_one_descriptor() {
+    let name = "rackferry-test-descriptors";
+    let memory = GuestMemory::create(name, 4 * CHUNK_BYTES, None).unwrap();
+    memory.read_present(0, &mut [0; PAGE_BYTES]).unwrap();
+    memory.preallocate(Preallocate::Populate).unwrap();
+    let link = format!("/memfd:{name} (deleted)");
+    let open = fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let open = open.filter(|fd| fs::read_link(fd.path()).is_ok_and(|to| to.as_os_str() == &*link));
+    assert_eq!(open.count(), 1);
+}

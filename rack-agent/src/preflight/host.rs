@@ -5,12 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tokio::process::Command;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
+
+use crate::storage::{FileId, Storage};
 
 /// A QEMU that only says what it is does so within this.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -28,7 +30,7 @@ pub struct Program {
 #[derive(Debug, Default)]
 pub struct Programs {
     /// Held while a program is asked: a task that waits wants the same answer.
-    known: Mutex<HashMap<PathBuf, (SystemTime, Arc<Program>)>>,
+    known: Mutex<HashMap<PathBuf, (FileId, Arc<Program>)>>,
 }
 
 impl Programs {
@@ -36,23 +38,24 @@ impl Programs {
     ///
     /// # Errors
     /// It is not there, does not start, or says something else.
-    pub async fn get(&self, binary: &Path) -> Result<Arc<Program>> {
-        self.get_or(binary, Program::ask(binary)).await
+    pub async fn get(&self, storage: &Storage, binary: &Path) -> Result<Arc<Program>> {
+        self.get_or(storage, binary, Program::ask(binary)).await
     }
 
     async fn get_or(
         &self,
+        storage: &Storage,
         binary: &Path,
         ask: impl Future<Output = Result<Program>>,
     ) -> Result<Arc<Program>> {
-        let written = fs::metadata(binary).and_then(|file| file.modified());
-        let written = written.with_context(|| format!("cannot read {}", binary.display()))?;
+        let file = storage.identity(binary).await;
+        let file = file.with_context(|| format!("cannot read {}", binary.display()))?;
         let mut known = self.known.lock().await;
         match known.get(binary) {
-            Some((then, program)) if *then == written => Ok(program.clone()),
+            Some((then, program)) if *then == file => Ok(program.clone()),
             _ => {
                 let program = Arc::new(ask.await?);
-                known.insert(binary.to_owned(), (written, program.clone()));
+                known.insert(binary.to_owned(), (file, program.clone()));
                 Ok(program)
             }
         }
@@ -124,6 +127,8 @@ fn free_huge_pages_in(nodes: &Path, page_bytes: u64) -> Vec<(String, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     #[test]
@@ -161,7 +166,10 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_not_there_says_so() {
-        let error = Programs::default().get(Path::new("/nowhere/qemu")).await.unwrap_err();
+        let error = Programs::default()
+            .get(&Storage::default(), Path::new("/nowhere/qemu"))
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains("/nowhere/qemu"), "{error}");
     }
 
@@ -169,10 +177,10 @@ mod tests {
     async fn a_program_is_asked_again_when_its_file_changes() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let written = |second| SystemTime::UNIX_EPOCH + Duration::from_secs(second);
-        let programs = Programs::default();
+        let (programs, storage) = (Programs::default(), Storage::default());
         let asked = async |version: &str| {
             let program = Program { version: version.to_owned(), machines: BTreeSet::new() };
-            let said = programs.get_or(file.path(), async { Ok(program) }).await;
+            let said = programs.get_or(&storage, file.path(), async { Ok(program) }).await;
             said.unwrap().version.clone()
         };
         file.as_file().set_modified(written(1)).unwrap();

@@ -1,18 +1,27 @@
 //! Could a VM leave?
 
 use rackferry_migrator::qmp::QmpError;
-use rackferry_proto::v1::{self, FindingCode};
+use rackferry_proto::v1::{self, FindingCode, Severity};
 
-use super::{blocks, host, warns};
+use super::{blocks, finding, host};
 use crate::agent::Agent;
 use crate::vm::VmState;
 
-/// What speaks against it, and the CPU features it sees if those are the host's own.
-pub async fn findings(agent: &Agent, name: &str) -> (Vec<v1::Finding>, Vec<String>) {
+/// What the VM's CPU has.
+#[derive(Debug, Default)]
+pub struct Cpu {
+    /// As the kernel names them, if the guest sees the host's own: for targets of an earlier version.
+    pub features: Vec<String>,
+    /// As QEMU names them; none if it does not say.
+    pub properties: Vec<String>,
+}
+
+/// What speaks against it, and what its CPU has.
+pub async fn findings(agent: &Agent, name: &str) -> (Vec<v1::Finding>, Cpu) {
     let Ok(vm) = agent.vms().get(name) else {
         let cause = format!("there is no VM {name} on {}", agent.config().host);
         let fix = "look where it is: rackferry vm list";
-        return (vec![blocks(FindingCode::VmState, cause, fix)], Vec::new());
+        return (vec![blocks(FindingCode::VmState, cause, fix)], Cpu::default());
     };
     let state = vm.run_state().await;
     let mut findings = Vec::new();
@@ -42,10 +51,19 @@ pub async fn findings(agent: &Agent, name: &str) -> (Vec<v1::Finding>, Vec<Strin
                 facts.version
             );
             let fix = "restart the VM under QEMU 9.0 or later, or move it with --verify";
-            findings.push(warns(FindingCode::DirtyTracking, cause, fix));
+            let allowed = agent.config().allow_lost_writes;
+            let severity = if allowed { Severity::Warns } else { Severity::Blocks };
+            findings.push(finding(severity, FindingCode::DirtyTracking, cause, fix.to_owned()));
         }
         _ => {}
     }
-    let sees_host = vm.spec().needs().host_cpu;
-    (findings, if sees_host { host::cpu_features() } else { Vec::new() })
+    let needs = vm.spec().needs();
+    let features = if needs.host_cpu { host::cpu_features() } else { Vec::new() };
+    let properties = if vm.spec().attach().is_some() {
+        // Of it the spec alone is known.
+        Vec::new()
+    } else {
+        agent.cpu_properties(&needs).await.unwrap_or_default()
+    };
+    (findings, Cpu { features, properties })
 }

@@ -4,16 +4,19 @@ use std::fs::OpenOptions;
 use std::path::Path;
 use std::sync::Arc;
 
-use rackferry_proto::v1::{self, FindingCode};
+use futures::future::join_all;
+use rackferry_proto::v1::{self, FindingCode, Severity};
 
 use super::host::{self, Program};
 use super::{blocks, warns};
 use crate::agent::Agent;
 use crate::policy::Breach;
+use crate::storage::{Storage, StorageError};
 use crate::vm::{Needs, Role, VmSpec};
 
 /// Names of missing CPU features that are shown.
 const SHOWN: usize = 8;
+const GIVE_MODEL: &str = "give the VM a CPU model that both hosts have";
 
 /// Everything that speaks against it.
 pub async fn findings(agent: &Agent, order: &v1::CheckTarget) -> Vec<v1::Finding> {
@@ -31,11 +34,66 @@ pub async fn findings(agent: &Agent, order: &v1::CheckTarget) -> Vec<v1::Finding
         findings.extend(refused);
         return findings;
     }
-    findings.extend(missing_parts(agent, &spec).await);
+    let blockers = blockers(agent, &spec).await;
+    let runs = blockers.is_empty();
+    findings.extend(blockers);
     let needs = spec.needs();
     if let Some(older) = older(agent, &needs, &order.qemu_version).await {
         findings.push(older);
     }
+    if order.cpu_properties.is_empty() {
+        findings.extend(features(order));
+    } else if runs {
+        findings.extend(properties(agent, &needs, &order.cpu_properties).await);
+    }
+    findings
+}
+
+/// What a CPU has that this one lacks, and the other way round, by QEMU's word.
+async fn properties(agent: &Agent, needs: &Needs<'_>, wanted: &[String]) -> Vec<v1::Finding> {
+    let own = match agent.cpu_properties(needs).await {
+        Ok(own) => own,
+        Err(error) => {
+            let cause = format!("what the VM's CPU would have here is not known: {error:#}");
+            let fix = "install the VM's version of QEMU, or give the VM a CPU model that both have";
+            return vec![blocks(FindingCode::CpuFeatures, cause, fix)];
+        }
+    };
+    let mut findings = Vec::new();
+    let fewer = missing(wanted, &own);
+    if !fewer.is_empty() {
+        findings.push(blocks(
+            FindingCode::CpuFeatures,
+            format!("the VM's CPU would lack {} here", listed(&fewer)),
+            "take another target, or give the VM a CPU model that both hosts have",
+        ));
+    }
+    let more = missing(&own, wanted);
+    if needs.host_cpu && !more.is_empty() {
+        findings.push(warns(FindingCode::CpuFeatures, more_here(&more), GIVE_MODEL));
+    }
+    findings
+}
+
+/// Why a VM whose CPU has these properties cannot run here; none if they are not known.
+pub async fn cpu_lacks(agent: &Agent, spec: &VmSpec, wanted: &[String]) -> Option<v1::Finding> {
+    if wanted.is_empty() {
+        return None;
+    }
+    let found = properties(agent, &spec.needs(), wanted).await;
+    found.into_iter().find(|finding| finding.severity() == Severity::Blocks)
+}
+
+fn more_here(more: &[&str]) -> String {
+    format!(
+        "this host's CPU has {}, its present one not: once it was restarted here it cannot go back",
+        listed(more)
+    )
+}
+
+/// The same by the names of the kernel: all that sources of an earlier version tell.
+fn features(order: &v1::CheckTarget) -> Vec<v1::Finding> {
+    let mut findings = Vec::new();
     let own = host::cpu_features();
     let fewer = missing(&order.cpu_features, &own);
     if !fewer.is_empty() {
@@ -45,12 +103,7 @@ pub async fn findings(agent: &Agent, order: &v1::CheckTarget) -> Vec<v1::Finding
     }
     let more = missing(&own, &order.cpu_features);
     if !order.cpu_features.is_empty() && !more.is_empty() {
-        let cause = format!(
-            "this host's CPU has {}, its present one not: once it was restarted here it cannot go back",
-            listed(&more)
-        );
-        let fix = "give the VM a CPU model that both hosts have";
-        findings.push(warns(FindingCode::CpuFeatures, cause, fix));
+        findings.push(warns(FindingCode::CpuFeatures, more_here(&more), GIVE_MODEL));
     }
     findings
 }
@@ -130,7 +183,8 @@ async fn missing_parts(agent: &Agent, spec: &VmSpec) -> Vec<v1::Finding> {
         let fix = "load kvm_intel or kvm_amd, and switch virtualisation on in the firmware";
         findings.push(blocks(FindingCode::Kvm, format!("/dev/kvm: {error}"), fix));
     }
-    findings.extend(needs.files.iter().filter_map(|(path, writable)| file(path, *writable)));
+    let files = needs.files.iter().map(|(path, writable)| file(agent.storage(), path, *writable));
+    findings.extend(join_all(files).await.into_iter().flatten());
     for tap in &needs.taps {
         if let Err(error) = device(tap) {
             let cause = format!("network device {tap}: {error}");
@@ -146,16 +200,23 @@ fn device(name: &str) -> std::io::Result<u32> {
     Ok(netdevice::name_to_index(any, name)?)
 }
 
-fn file(path: &Path, writable: bool) -> Option<v1::Finding> {
-    let error = OpenOptions::new().read(true).write(writable).open(path).err()?;
+async fn file(storage: &Storage, path: &Path, writable: bool) -> Option<v1::Finding> {
+    let error = storage.open(path, writable).await.err()?;
     let cause = format!("{}: {error}", path.display());
-    let fix = "make it reachable here: disks lie on storage that both hosts share";
+    let fix = match error {
+        StorageError::Failed(_) => {
+            "make it reachable here: disks lie on storage that both hosts share"
+        }
+        StorageError::Hangs | StorageError::Full => {
+            "look at this host's mounts and paths to storage (dmesg, mount, multipath -ll)"
+        }
+    };
     Some(blocks(FindingCode::File, cause, fix))
 }
 
 async fn program(agent: &Agent, needs: &Needs<'_>) -> anyhow::Result<Arc<Program>> {
     let own = &agent.config().qemu;
-    agent.programs().get(&needs.qemu.unwrap_or(own).binary).await
+    agent.programs().get(agent.storage(), &needs.qemu.unwrap_or(own).binary).await
 }
 
 /// A QEMU may be able to take a VM of a newer one, if both have the machine type; its developers do not promise it.
@@ -208,14 +269,15 @@ mod tests {
         assert!(numbers("10.0.2") >= numbers("10.0.9"));
     }
 
-    #[test]
-    fn files_must_be_there_and_open() {
+    #[tokio::test]
+    async fn files_must_be_there_and_open() {
+        let storage = Storage::default();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("disk.img");
-        let finding = file(&path, false).unwrap();
+        let finding = file(&storage, &path, false).await.unwrap();
         assert_eq!(finding.code(), FindingCode::File);
         assert!(finding.cause.contains("disk.img"), "{}", finding.cause);
         std::fs::write(&path, "").unwrap();
-        assert_eq!(file(&path, true), None);
+        assert_eq!(file(&storage, &path, true).await, None);
     }
 }

@@ -96,6 +96,7 @@ impl VmManager {
             changes: watch::Sender::new(0),
         });
         let adoption = super::adopt::adopt_all(&inner).await?;
+        tokio::spawn(super::logs::keep_small(Arc::downgrade(&inner)));
         Ok((Self { inner }, adoption))
     }
 
@@ -286,12 +287,25 @@ impl Inner {
         blocking(move || Ok(policy.breaches(&spec, &own))).await
     }
 
+    /// Logs that grow with what QEMUs write.
+    pub(super) fn logs(&self) -> Vec<PathBuf> {
+        let table = self.table();
+        let vms = table.values().filter_map(|entry| entry.vm.as_ref());
+        vms.flat_map(|vm| [Some(vm.dir().log()), vm.spec().serial_log(vm.dir().path())])
+            .flatten()
+            .collect()
+    }
+
     fn get(&self, name: &str) -> Option<Arc<Vm>> {
         self.table().get(name)?.vm.clone()
     }
 
     fn memory_free_bytes(&self) -> u64 {
-        let used = self.table().values().map(Entry::counted_bytes).sum();
+        self.free_bytes(&self.table())
+    }
+
+    fn free_bytes(&self, table: &HashMap<String, Entry>) -> u64 {
+        let used = table.values().map(Entry::counted_bytes).sum();
         self.config.memory_ceiling_bytes.saturating_sub(used)
     }
 
@@ -372,6 +386,35 @@ mod tests {
     use crate::vm::{What, Writing};
 
     fn sendable<T: Send>(_: T) {}
+
+    #[test]
+    fn two_vms_do_not_both_get_the_room_for_one() {
+        const ROOM: u64 = 64 << 20;
+        let folder = tempfile::tempdir().unwrap();
+        let state = Arc::new(StateDir::open(folder.path()).unwrap());
+        let config = ManagerConfig {
+            state_dir: folder.path().to_owned(),
+            memory_ceiling_bytes: ROOM,
+            qemu: Qemu::default(),
+            preallocate: None,
+        };
+        let spec = |name| VmSpec::parse(&format!("name = 'vm{name}'\nmemory = '64MiB'")).unwrap();
+        let specs: Vec<_> = (0..4).map(spec).collect();
+        for _ in 0..500 {
+            let (table, changes) = (Mutex::default(), watch::Sender::new(0));
+            let inner = Inner { config: config.clone(), state: state.clone(), table, changes };
+            let start = std::sync::Barrier::new(specs.len());
+            let reserve = |spec| {
+                start.wait();
+                inner.reserve(spec).is_ok()
+            };
+            let got = std::thread::scope(|scope| {
+                let all: Vec<_> = specs.iter().map(|spec| scope.spawn(|| reserve(spec))).collect();
+                all.into_iter().map(|one| one.join().unwrap()).collect::<Vec<_>>()
+            });
+            assert_eq!(got.iter().filter(|got| **got).count(), 1);
+        }
+    }
 
     /// Sessions run in tasks; an async fn stops being `Send` without a word.
     #[test]

@@ -8,6 +8,7 @@
 mod adopt;
 mod error;
 mod installation;
+mod logs;
 mod machine;
 mod manager;
 mod process;

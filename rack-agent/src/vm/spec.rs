@@ -6,7 +6,7 @@ mod needs;
 
 use std::fmt;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rackferry_migrator::memory::HugePages;
 use serde::{Deserialize, Serialize};
@@ -106,7 +106,7 @@ struct Fields {
 }
 
 /// A QEMU program.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Qemu {
     /// Path of the binary.
@@ -271,6 +271,16 @@ impl VmSpec {
     #[must_use]
     pub fn machine(&self) -> &str {
         &self.fields.machine
+    }
+
+    /// The file in the VM's folder that its serial port writes to; none if that is elsewhere, and its operator's to keep.
+    pub(super) fn serial_log(&self, dir: &Path) -> Option<PathBuf> {
+        match &self.serial {
+            Serial::File(path) if Some(path.as_os_str()) == path.file_name() => {
+                Some(dir.join(path))
+            }
+            _ => None,
+        }
     }
 
     /// How to reach the VM if it was started outside of Rackferry.

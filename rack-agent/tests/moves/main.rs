@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests as well")]
 
+mod hung;
 mod played;
 #[path = "../qemus/mod.rs"]
 mod qemus;
@@ -29,6 +30,7 @@ fn prepare(spec: &str) -> Down {
         memory_bytes: 64 << 20,
         options: Some(options()),
         source_host: "source".to_owned(),
+        cpu_properties: Vec::new(),
     })
 }
 

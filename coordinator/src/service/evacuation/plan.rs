@@ -1,7 +1,7 @@
 //! What a request would do, what is looked at before it starts, and its start.
 
 use rackferry_fleet::{
-    Act, Done, EvacuationRequest, Fleet, Plan, Refusal, RestoreRequest, StayingVm,
+    Act, Done, EvacuationRequest, Fleet, MoveOptions, Plan, Refusal, RestoreRequest, StayingVm,
 };
 use rackferry_proto::v1::{CreateEvacuationResponse, Evacuation};
 use tonic::Status;
@@ -31,9 +31,12 @@ impl Evacuations {
         let wanted = request.clone();
         let plan = move |fleet: &Fleet, _| new_plan(fleet, &wanted, &planned);
         let (plan, blocked) = match self.handle.ask(plan).await? {
-            Ok(plan) if request.skip_blocked => (self.movable(plan).await?, Vec::new()),
+            Ok(plan) if request.skip_blocked => {
+                (self.movable(plan, &request.options).await?, Vec::new())
+            }
             Ok(plan) => {
-                let blocked = preflight::blocking(&self.handle, plan.moves.clone()).await?;
+                let moves = plan.moves.clone();
+                let blocked = preflight::blocking(&self.handle, moves, &request.options).await?;
                 (plan, blocked)
             }
             Err(Refusal::NotMovable(vms)) => {
@@ -48,8 +51,8 @@ impl Evacuations {
     }
 
     /// What is left of a plan if the VMs that checks find blocked stay; refused if that is nothing.
-    async fn movable(&self, plan: Plan) -> Result<Plan, Status> {
-        let plan = preflight::sift(&self.handle, plan).await?;
+    async fn movable(&self, plan: Plan, options: &MoveOptions) -> Result<Plan, Status> {
+        let plan = preflight::sift(&self.handle, plan, options).await?;
         if plan.moves.is_empty() && !plan.left_out.is_empty() {
             return Err(convert::refusal(&Refusal::NoneMovable(plan.left_out)));
         }
@@ -65,9 +68,9 @@ impl Evacuations {
         let wanted = request.clone();
         let mut plan = self.handle.ask(move |fleet, _| fleet.new_plan(&wanted)).await??;
         if request.skip_blocked {
-            plan = self.movable(plan).await?;
+            plan = self.movable(plan, &request.options).await?;
         } else {
-            preflight::before(&self.handle, plan.moves.clone()).await?;
+            preflight::before(&self.handle, plan.moves.clone(), &request.options).await?;
         }
         let start = move |fleet: &mut Fleet, now, out: &mut _| {
             let id = fleet.start_evacuation(&request, &plan, now, out)?;
@@ -85,7 +88,7 @@ impl Evacuations {
     ) -> Result<Evacuation, Status> {
         let (wanted, given) = (request.clone(), planned.clone());
         let plan = self.handle.ask(move |fleet, _| fleet.still_planned(&wanted, &given)).await?;
-        preflight::before(&self.handle, answer(plan)?.moves).await?;
+        preflight::before(&self.handle, answer(plan)?.moves, &request.options).await?;
         let start = move |fleet: &mut Fleet, now, out: &mut _| {
             let id = fleet.apply_evacuation(&request, &planned, now, out)?;
             Ok(Done::new(view(fleet, id)?, format!("as {id}")))
@@ -102,7 +105,7 @@ impl Evacuations {
         let wanted = request.clone();
         let restore = self.handle.ask(move |fleet, _| fleet.new_restore(&wanted)).await?;
         let moves = restore?.moves;
-        preflight::before(&self.handle, moves.clone()).await?;
+        preflight::before(&self.handle, moves.clone(), &request.options).await?;
         let start = move |fleet: &mut Fleet, now, out: &mut _| {
             let (id, staying) = fleet.start_restore(&request, &moves, now, out)?;
             Ok(Done::new((view(fleet, id)?, staying), format!("as {id}")))

@@ -18,9 +18,10 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 
 impl Inner {
     /// Takes a name and memory for a VM.
-    fn reserve(&self, spec: &VmSpec) -> Result<(), VmError> {
-        let free = self.memory_free_bytes();
+    pub(super) fn reserve(&self, spec: &VmSpec) -> Result<(), VmError> {
+        // Under one lock: two VMs that come together must not both take what is free for one.
         let mut table = self.table();
+        let free = self.free_bytes(&table);
         let entry = table.entry(spec.name().to_owned()).or_default();
         if entry.vm.is_some() || entry.left.is_some() || entry.reserved > 0 {
             return Err(VmError::Exists { name: spec.name().to_owned() });

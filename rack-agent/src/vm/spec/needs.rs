@@ -9,6 +9,10 @@ pub struct Needs<'a> {
     pub machine: &'a str,
     /// QEMU, if the spec names one.
     pub qemu: Option<&'a Qemu>,
+    /// CPU model with its options, if the spec names one.
+    pub cpu: Option<&'a str>,
+    /// Accelerator, as QEMU takes it.
+    pub accel: &'a str,
     /// Hardware virtualisation.
     pub kvm: bool,
     /// The guest sees the host's own CPU, so the next host must have all its features.
@@ -32,6 +36,8 @@ impl VmSpec {
         Needs {
             machine: fields.machine.split(',').next().unwrap_or_default(),
             qemu: fields.qemu.as_ref(),
+            cpu: fields.cpu.as_deref(),
+            accel: &fields.accel,
             kvm,
             host_cpu: kvm && matches!(model, Some("host" | "max")),
             files: boot.chain(disks).collect(),
@@ -52,6 +58,7 @@ mod tests {
         let needs = spec.needs();
         assert!(needs.kvm && needs.host_cpu);
         assert_eq!(needs.files, [(Path::new("/k"), false), (Path::new("/d"), true)]);
+        assert_eq!((needs.cpu, needs.accel), (Some("host,-x2apic"), "kvm"));
         assert_eq!((needs.machine, needs.taps), ("q35", vec!["t0"]));
     }
 
