@@ -153,7 +153,8 @@ mod tests {
 
     use super::*;
 
-    const LIMIT: Duration = Duration::from_millis(50);
+    /// Long enough for a good file on a machine that has much else to do.
+    const LIMIT: Duration = Duration::from_secs(2);
 
     /// A file whose open hangs until it is opened for writing.
     fn fifo(folder: &Path, name: &str) -> PathBuf {
@@ -181,7 +182,7 @@ mod tests {
         opened.unwrap();
         // Again: no second thread hangs.
         assert!(matches!(storage.open(&hangs, false).await, Err(StorageError::Hangs)));
-        assert_eq!(storage.free.available_permits(), 1);
+        assert_eq!(storage.hung.paths().len(), 1);
         storage.identity(&good).await.unwrap();
         let absent = storage.open(&folder.path().join("absent"), false).await;
         assert!(

@@ -34,7 +34,7 @@ pub async fn findings(agent: &Agent, order: &v1::CheckTarget) -> Vec<v1::Finding
         findings.extend(refused);
         return findings;
     }
-    let blockers = blockers(agent, &spec).await;
+    let blockers = missing_parts(agent, &spec).await;
     let runs = blockers.is_empty();
     findings.extend(blockers);
     let needs = spec.needs();
