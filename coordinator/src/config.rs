@@ -11,6 +11,7 @@ use figment::{
     providers::{Env, Format, Serialized, Toml},
 };
 use rackferry_fleet::Limits;
+use rackferry_tls::admission;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -28,6 +29,8 @@ pub struct Config {
     pub limits: LimitSettings,
     /// Which coordinator this is, and which others there are.
     pub cluster: Cluster,
+    /// How many callers the coordinator takes.
+    pub admission: admission::Limits,
     /// Where the coordinator's certificates are, or that there is no TLS. One of both must be set.
     pub tls: Option<rackferry_tls::Setting>,
 }

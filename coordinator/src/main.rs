@@ -32,7 +32,7 @@ use anyhow::Context;
 use clap::Parser;
 use config::Config;
 use driver::{Driver, Setup};
-use rackferry_tls::{Role, Tls, setting};
+use rackferry_tls::{Admission, Role, Tls, setting};
 use raft::Node;
 use tokio::{
     net::TcpListener,
@@ -92,6 +92,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         identity: node.identity.clone(),
         raft: node.raft.clone(),
         tls: tls.clone(),
+        admission: Admission::new(config.admission),
         shutdown: shutdown.clone(),
     };
     let raft = node.raft.clone();

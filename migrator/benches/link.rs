@@ -5,7 +5,7 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rackferry_migrator::conn::{self, FrameReader, FrameWriter, PageRead, PageWrite};
 use rackferry_migrator_protocol::frame::{Hello, Kind, Role};
-use rackferry_tls::{Authority, Identity, Role as Who, Tls, authority::LIFE};
+use rackferry_tls::{Admission, Authority, Identity, Role as Who, Tls, authority::LIFE};
 use tokio::net::TcpListener;
 
 const PAGE: usize = 4096;
@@ -24,9 +24,9 @@ async fn connect(tls: Option<Tls>) -> (Reader, Writer) {
     let addr = listener.local_addr().expect("bound").to_string();
     let far = tls.clone();
     tokio::spawn(async move {
-        let (stream, _) = listener.accept().await.expect("a caller");
-        let (_, _, (mut reader, mut writer)) =
-            conn::greeting(stream, far.as_ref()).await.expect("a greeting");
+        let (stream, _, ticket) = Admission::default().accept(&listener).await;
+        let (_, _peer, (mut reader, mut writer)) =
+            conn::greeting(stream, far.as_ref(), ticket).await.expect("a greeting");
         conn::accept(&mut writer, 2).await.expect("a caller that listens");
         let (mut payload, mut batches) = (Vec::new(), 0);
         while reader.next(&mut payload).await.is_ok() {

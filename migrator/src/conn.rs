@@ -4,6 +4,7 @@ use std::io::IoSlice;
 use std::time::Duration;
 
 use rackferry_migrator_protocol::frame::{self, FrameError, HEADER_LEN, Header, Hello, Kind, Role};
+use rackferry_tls::admission::{Place, Refused, Ticket};
 use rackferry_tls::{Identity, LinkError, Purpose, Role as Who, Stream, Tls};
 use rustix::net::sockopt;
 use thiserror::Error;
@@ -32,6 +33,9 @@ pub enum ConnError {
     /// The peer is not the expected agent.
     #[error("the peer is {0}, not the expected agent")]
     Stranger(Identity),
+    /// The peer, or all callers together, have too many connections here.
+    #[error(transparent)]
+    Refused(#[from] Refused),
     /// The peer did not answer the greeting in time.
     #[error("no answer to the greeting within {0:?}")]
     Greeting(Duration),
@@ -164,19 +168,29 @@ async fn call(stream: TcpStream, host: &str, tls: Option<&Tls>) -> Result<Framed
     if peer.name == host { Ok(secured(stream)) } else { Err(ConnError::Stranger(peer)) }
 }
 
-/// The called side of a socket: over TLS with an agent of the site, which is returned, or plain.
+/// A caller of the page server.
+pub enum Peer {
+    /// The agent with this identity. Its connection keeps its place.
+    Known(Identity),
+    /// A caller without a name, because TLS is off, and its place.
+    Unnamed(Place),
+}
+
+/// The called side of a socket: over TLS with an agent of the site, or plain.
 async fn answer(
     stream: TcpStream,
     tls: Option<&Tls>,
-) -> Result<(Option<Identity>, Framed), ConnError> {
+    ticket: Ticket,
+) -> Result<(Peer, Framed), ConnError> {
     prepare(&stream)?;
-    let Some(tls) = tls else { return Ok((None, plain(stream))) };
+    let Some(tls) = tls else { return Ok((Peer::Unnamed(ticket.unnamed()?), plain(stream))) };
     let stream = BufReader::with_capacity(READ_AHEAD, stream);
-    let (stream, peer) = tls.accept(stream, Purpose::Pages).await?;
+    let (mut stream, peer) = tls.accept(stream, Purpose::Pages).await?;
     if peer.role != Who::Agent {
         return Err(ConnError::Stranger(peer));
     }
-    Ok((Some(peer), secured(stream)))
+    stream.get_mut().0.hold(ticket.known(&peer)?);
+    Ok((Peer::Known(peer), secured(stream)))
 }
 
 /// Connects to the page server of a host's agent and greets. Cancel safe: a dropped future leaves nothing behind.
@@ -201,14 +215,14 @@ pub async fn dial(
         .unwrap_or(Err(ConnError::Greeting(GREETING_LIMIT)))
 }
 
-/// The called side: reads the greeting, and answers it with [`accept`] once the caller is known to be welcome. Over TLS
-/// the agent that calls is returned, too.
+/// The called side: reads the greeting, and answers it with [`accept`] once the caller is known to be welcome.
 pub async fn greeting(
     stream: TcpStream,
     tls: Option<&Tls>,
-) -> Result<(Hello, Option<Identity>, Framed), ConnError> {
+    ticket: Ticket,
+) -> Result<(Hello, Peer, Framed), ConnError> {
     let read = async {
-        let (peer, (mut reader, writer)) = answer(stream, tls).await?;
+        let (peer, (mut reader, writer)) = answer(stream, tls, ticket).await?;
         let mut payload = Vec::new();
         match reader.next(&mut payload).await? {
             Kind::Hello => Ok((Hello::decode(&payload)?, peer, (reader, writer))),

@@ -9,7 +9,7 @@ use rackferry_dedup_index::DomainKey;
 use rackferry_migrator::conn::Framed;
 use rackferry_migrator::rack::{Member, Rack};
 use rackferry_proto::v1;
-use rackferry_tls::Tls;
+use rackferry_tls::{Admission, Tls};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 
@@ -52,6 +52,7 @@ struct Inner {
     vms: VmManager,
     inputs: mpsc::Sender<Input>,
     tls: Option<Tls>,
+    admission: Admission,
     rack: OnceLock<Arc<Rack>>,
     /// Numbers of guest memories in the content store, by VM.
     memories: DashMap<String, u32>,
@@ -72,6 +73,7 @@ impl Agent {
     pub fn new(config: Config, vms: VmManager, tls: Option<Tls>) -> (Self, mpsc::Receiver<Input>) {
         let (inputs, queue) = mpsc::channel(INPUTS);
         let inner = Inner {
+            admission: Admission::new(config.admission),
             config,
             boot_id: uuid::Uuid::new_v4().to_string(),
             vms,
@@ -119,6 +121,11 @@ impl Agent {
     /// The agent's certificates, unless TLS is off.
     pub fn tls(&self) -> Option<&Tls> {
         self.inner.tls.as_ref()
+    }
+
+    /// Which callers the page server takes.
+    pub fn admission(&self) -> &Admission {
+        &self.inner.admission
     }
 
     /// The agent's rack; none before the coordinator's welcome.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use figment::Figment;
 use figment::providers::{Env, Format, Toml};
-use rackferry_tls::Setting;
+use rackferry_tls::{Setting, admission};
 use serde::{Deserialize, Deserializer, de};
 
 use crate::vm::Qemu;
@@ -47,6 +47,9 @@ pub struct Config {
     pub allow_lost_writes: bool,
     /// Where `/metrics` is served; nowhere if absent.
     pub metrics_listen: Option<SocketAddr>,
+    /// How many connections the page server takes.
+    #[serde(default)]
+    pub admission: admission::Limits,
     /// Where the agent's certificate is, or that there is no TLS. One of both must be set.
     pub tls: Option<Setting>,
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rackferry_migrator::stats::Totals;
 use rackferry_model::{Metric, MetricKind};
+use rackferry_tls::Admission;
 
 use crate::agent::Agent;
 use crate::vm::Side;
@@ -27,10 +28,11 @@ const CONTENT_ENTRIES: &str = "rackferry_dedup_content_entries";
 const CONNECTED: &str = "rackferry_coordinator_connected";
 const CERTIFICATE_EXPIRY: &str = "rackferry_tls_certificate_expiry_timestamp_seconds";
 const CA_EXPIRY: &str = "rackferry_tls_ca_expiry_timestamp_seconds";
+const REFUSED: &str = "rackferry_connections_refused_total";
 const BUILD_INFO: &str = "rackferry_build_info";
 
 /// Every metric.
-pub const METRICS: [Metric; 12] = [
+pub const METRICS: [Metric; 13] = [
     Metric::counter(BYTES, "Bytes of guest memory and of the core link, by kind"),
     Metric::counter(STAGE_SECONDS, "CPU time of sessions in whole seconds, by side and stage"),
     Metric::counter(MIGRATIONS, "Sessions that ended, by side and outcome"),
@@ -42,6 +44,7 @@ pub const METRICS: [Metric; 12] = [
     Metric::gauge(CONNECTED, "1 while the coordinator's stream is up"),
     Metric::gauge(CERTIFICATE_EXPIRY, "When this host's certificate expires"),
     Metric::gauge(CA_EXPIRY, "When the first CA of the site expires"),
+    Metric::counter(REFUSED, "Callers of the page server that were refused, by reason"),
     Metric::gauge(BUILD_INFO, "Always 1; the version is a label"),
 ];
 
@@ -64,6 +67,7 @@ pub async fn sample(agent: Agent) {
         if let Some(tls) = agent.tls() {
             certificates(tls.expires(), tls.ca_expires());
         }
+        refused(agent.admission());
         if let Some(rack) = agent.rack() {
             sizes(rack.shard.len(), rack.shard.bytes(), rack.store.len());
         }
@@ -80,6 +84,12 @@ fn sizes(index_entries: usize, index_bytes: usize, content_entries: usize) {
 fn certificates(own: i64, ca: i64) {
     ::metrics::gauge!(CERTIFICATE_EXPIRY).set(own as f64);
     ::metrics::gauge!(CA_EXPIRY).set(ca as f64);
+}
+
+fn refused(admission: &Admission) {
+    for (why, count) in admission.refusals() {
+        ::metrics::counter!(REFUSED, "reason" => why.as_str()).absolute(count);
+    }
 }
 
 /// Counts a migration that ended on this side.
@@ -194,6 +204,7 @@ mod tests {
             ::metrics::gauge!(CONNECTED).set(1.0);
             sizes(1, 2, 3);
             certificates(4, 5);
+            refused(&Admission::default());
             let mut meter = Meter::new(Side::Source);
             meter.read(&Totals { verify_failures: 1, ..Totals::default() });
             migration_ended(Side::Source, "moved");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rackferry_agent_core::HostName;
 use rackferry_dedup_index::Digest;
 use rackferry_migrator::conn::{
-    self, ConnError, FrameReader, FrameWriter, Framed, PageRead, PageWrite,
+    self, ConnError, FrameReader, FrameWriter, Framed, PageRead, PageWrite, Peer,
 };
 use rackferry_migrator::rack::{Found, Rack, StoreReader};
 use rackferry_migrator_protocol::frame::{
@@ -14,50 +14,37 @@ use rackferry_migrator_protocol::frame::{
     FetchRequest, Forget, FrameError, Kind, Revoke, Role,
 };
 use rackferry_tls::Identity;
+use rackferry_tls::admission::Ticket;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use crate::agent::{Agent, Input};
 use crate::convert;
-
-/// Connections at a time: every agent of a large rack, and more moving VMs than a host can hold.
-const CONNECTIONS: usize = 1024;
 
 /// How often, and how many times, the list of the rack's members is looked at for a caller that is not in it.
 const MEMBER_LOOK_EVERY: Duration = Duration::from_millis(100);
 /// See [`MEMBER_LOOK_EVERY`]: within the time that a caller waits for its greeting.
 const MEMBER_LOOKS: u32 = 20;
 
-/// Serves until the listener fails.
+/// Serves until the agent ends.
 pub async fn run(agent: Agent, listener: TcpListener) {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let Ok(permit) = permits.clone().acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                let agent = agent.clone();
-                tokio::spawn(async move {
-                    match connection(agent, stream).await {
-                        Ok(()) => {}
-                        Err(error @ (ConnError::Tls(_) | ConnError::Stranger(_))) => {
-                            info!(%peer, %error, "a caller for pages is refused");
-                        }
-                        Err(error) => debug!(%peer, %error, "page connection"),
-                    }
-                    drop(permit);
-                });
+        let (stream, peer, ticket) = agent.admission().accept(&listener).await;
+        let agent = agent.clone();
+        tokio::spawn(async move {
+            match connection(agent, stream, ticket).await {
+                Ok(()) => {}
+                Err(error @ (ConnError::Tls(_) | ConnError::Stranger(_))) => {
+                    info!(%peer, %error, "a caller for pages is refused");
+                }
+                Err(error) => debug!(%peer, %error, "page connection"),
             }
-            Err(error) => {
-                warn!(%error, "page server");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
+        });
     }
 }
 
-async fn connection(agent: Agent, stream: TcpStream) -> Result<(), ConnError> {
-    let (hello, peer, (reader, mut writer)) = conn::greeting(stream, agent.tls()).await?;
+async fn connection(agent: Agent, stream: TcpStream, ticket: Ticket) -> Result<(), ConnError> {
+    let (hello, peer, (reader, mut writer)) = conn::greeting(stream, agent.tls(), ticket).await?;
     let Some(rack) = agent.rack().cloned() else {
         return Err(FrameError::Unexpected { got: Kind::Hello }.into());
     };
@@ -66,16 +53,19 @@ async fn connection(agent: Agent, stream: TcpStream) -> Result<(), ConnError> {
             let Some(migration) = convert::id(&migration_id) else {
                 return Err(FrameError::Unexpected { got: Kind::Hello }.into());
             };
-            let caller = peer.map(|peer| HostName::new(peer.name));
+            let caller = match peer {
+                Peer::Known(peer) => Some(HostName::new(peer.name)),
+                Peer::Unnamed(_) => None,
+            };
             let framed = Box::new((reader, writer));
             agent.input(Input::Called { migration, session, generation, caller, framed }).await;
             Ok(())
         }
         Role::Neighbour => {
-            if let Some(peer) = peer
-                && !is_member(&rack, hello.host_id, &peer).await
+            if let Peer::Known(peer) = &peer
+                && !is_member(&rack, hello.host_id, peer).await
             {
-                return Err(ConnError::Stranger(peer));
+                return Err(ConnError::Stranger(peer.clone()));
             }
             conn::accept(&mut writer, rack.own_host).await?;
             Neighbour::new(rack, hello.host_id, (reader, writer)).run().await

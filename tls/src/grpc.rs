@@ -13,18 +13,20 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc},
+    sync::mpsc,
     time::timeout,
 };
-use tokio_rustls::TlsStream;
 use tonic::transport::{Channel, Endpoint, Error, Uri, server::Connected};
 
-use crate::{Accepted, Identity, LinkError, Purpose, Role, Tls, links, token::Token};
+use crate::{
+    Accepted, Admission, Identity, LinkError, Purpose, Role, Stream, Tls,
+    admission::{HANDSHAKE_WITHIN, Place, Ticket},
+    links,
+    token::Token,
+};
 
-/// Connecting and both hellos take no longer on a healthy network.
-const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
-/// Handshakes at a time; others wait for their turn.
-const HANDSHAKES: usize = 256;
+/// How long a caller without a certificate may stay connected.
+const JOIN_WITHIN: Duration = Duration::from_secs(30);
 /// Connections that have shaken hands and wait to be served.
 const WAITING: usize = 64;
 
@@ -49,9 +51,9 @@ pub struct Peer {
 /// A connection to a coordinator.
 pub enum Connection {
     /// A connection without TLS.
-    Plain(TcpStream),
+    Plain(TcpStream, Place),
     /// A connection over TLS, and its caller.
-    Secured(Box<TlsStream<TcpStream>>, Caller),
+    Secured(Box<Stream<TcpStream>>, Caller),
 }
 
 impl Connected for Connection {
@@ -59,8 +61,8 @@ impl Connected for Connection {
 
     fn connect_info(&self) -> Peer {
         let (stream, caller) = match self {
-            Self::Plain(stream) => (stream, Caller::Anonymous),
-            Self::Secured(stream, caller) => (stream.get_ref().0, caller.clone()),
+            Self::Plain(stream, _) => (stream, Caller::Anonymous),
+            Self::Secured(stream, caller) => (stream.get_ref().0.get_ref(), caller.clone()),
         };
         // One that is closed already has none.
         Peer { caller, from: stream.peer_addr().ok().map(|addr| addr.ip()) }
@@ -70,7 +72,7 @@ impl Connected for Connection {
 macro_rules! either {
     ($self:ident, $stream:ident => $call:expr) => {
         match $self.get_mut() {
-            Self::Plain(stream) => {
+            Self::Plain(stream, _) => {
                 let $stream = Pin::new(stream);
                 $call
             }
@@ -115,30 +117,23 @@ pub type Incoming = mpsc::Receiver<io::Result<Connection>>;
 
 /// Accepts connections until the first receiver is dropped. The first receiver gets those of callers of the site, the
 /// second those of callers that want to join it. Without TLS all go to the first.
-pub fn incoming(listener: TcpListener, tls: Option<Tls>) -> (Incoming, Incoming) {
+pub fn incoming(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    admission: Admission,
+) -> (Incoming, Incoming) {
     let (known, members) = mpsc::channel(WAITING);
     let (joining, newcomers) = mpsc::channel(WAITING);
     tokio::spawn(async move {
-        let permits = Arc::new(Semaphore::new(HANDSHAKES));
         loop {
-            let Ok(permit) = permits.clone().acquire_owned().await else { return };
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+            let (stream, from, ticket) = tokio::select! {
+                accepted = admission.accept(&listener) => accepted,
                 () = known.closed() => return,
-            };
-            let (stream, from) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(%error, "accepting a connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
             };
             let (tls, known, joining) = (tls.clone(), known.clone(), joining.clone());
             tokio::spawn(async move {
                 // A receiver that was dropped takes nothing; the connection is closed.
-                if let Some((newcomer, connection)) = shake_hands(stream, from, tls).await {
-                    drop(permit);
+                if let Some((newcomer, connection)) = shake_hands(stream, from, tls, ticket).await {
                     let to = if newcomer { joining } else { known };
                     let _ = to.send(Ok(connection)).await;
                 }
@@ -153,15 +148,22 @@ async fn shake_hands(
     stream: TcpStream,
     from: SocketAddr,
     tls: Option<Tls>,
+    ticket: Ticket,
 ) -> Option<(bool, Connection)> {
     // Orders are small and waited for: none of them waits for another to fill a packet.
     stream.set_nodelay(true).ok()?;
-    let Some(tls) = tls else { return Some((false, Connection::Plain(stream))) };
+    let Some(tls) = tls else {
+        return Some((false, Connection::Plain(stream, ticket.unnamed().ok()?)));
+    };
     match timeout(HANDSHAKE_WITHIN, tls.accept_any(stream)).await {
-        Ok(Ok(Accepted::Known(stream, identity))) => {
+        Ok(Ok(Accepted::Known(mut stream, identity))) => {
+            stream.get_mut().0.hold(ticket.known(&identity).ok()?);
             Some((false, Connection::Secured(stream, Caller::Known(Arc::new(identity)))))
         }
-        Ok(Ok(Accepted::Joining(stream))) => {
+        Ok(Ok(Accepted::Joining(mut stream))) => {
+            let held = stream.get_mut().0;
+            held.hold(ticket.newcomer().ok()?);
+            held.end_after(JOIN_WITHIN);
             Some((true, Connection::Secured(stream, Caller::Anonymous)))
         }
         Ok(Err(why)) => {
@@ -227,7 +229,7 @@ pub async fn join(endpoint: &Endpoint, token: &Token) -> Result<Channel, Error> 
     endpoint.connect_with_connector(tower::service_fn(dial)).await
 }
 
-async fn secured(uri: Uri, tls: Tls) -> Result<TokioIo<TlsStream<TcpStream>>, LinkError> {
+async fn secured(uri: Uri, tls: Tls) -> Result<TokioIo<Stream<TcpStream>>, LinkError> {
     let stream = tcp(&uri).await?;
     let (stream, _) = tls.connect(stream, Role::Coordinator, Purpose::Control).await?;
     greeted(stream).await
@@ -246,8 +248,8 @@ async fn tcp(uri: &Uri) -> io::Result<TcpStream> {
 /// Waits for the first word, which a coordinator says unasked: a caller it refuses learns why, instead of
 /// finding the connection closed at its first request.
 async fn greeted(
-    mut stream: TlsStream<TcpStream>,
-) -> Result<TokioIo<TlsStream<TcpStream>>, LinkError> {
+    mut stream: Stream<TcpStream>,
+) -> Result<TokioIo<Stream<TcpStream>>, LinkError> {
     let word = timeout(HANDSHAKE_WITHIN, stream.fill_buf())
         .await
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;

@@ -15,6 +15,7 @@ use tokio_rustls::{LazyConfigAcceptor, TlsConnector, TlsStream};
 use crate::{
     config::{Loaded, newcomer, why},
     files::{Contents, FileError},
+    held::Held,
     identity::{Identity, IdentityError, Role},
     token::Pinned,
 };
@@ -29,7 +30,7 @@ const WARN_EVERY: Duration = Duration::from_secs(86_400);
 pub(crate) const JOINING: &[u8] = b"rackferry-join/1";
 
 /// A connection over TLS.
-pub type Stream<IO> = TlsStream<IO>;
+pub type Stream<IO> = TlsStream<Held<IO>>;
 
 /// What a connection is for. One kind is never taken for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,7 +210,7 @@ impl Tls {
         IO: AsyncRead + AsyncWrite + Unpin,
     {
         let config = self.loaded().client(purpose);
-        let stream = TlsConnector::from(config).connect(role.called(), io).await?;
+        let stream = TlsConnector::from(config).connect(role.called(), Held::new(io)).await?;
         let identity = peer(stream.get_ref().1.peer_certificates())?;
         if identity.role != role {
             return Err(LinkError::Stranger(identity));
@@ -230,7 +231,7 @@ impl Tls {
         IO: AsyncRead + AsyncWrite + Unpin,
     {
         let config = self.loaded().server(purpose);
-        let stream = tokio_rustls::TlsAcceptor::from(config).accept(io).await?;
+        let stream = tokio_rustls::TlsAcceptor::from(config).accept(Held::new(io)).await?;
         let identity = peer(stream.get_ref().1.peer_certificates())?;
         Ok((stream.into(), identity))
     }
@@ -243,7 +244,7 @@ impl Tls {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let start = LazyConfigAcceptor::new(Acceptor::default(), io).await?;
+        let start = LazyConfigAcceptor::new(Acceptor::default(), Held::new(io)).await?;
         let hello = start.client_hello();
         let newcomer = hello.alpn().is_some_and(|mut all| all.any(|one| one == JOINING));
         if newcomer {
@@ -265,7 +266,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let config = Arc::new(newcomer(Pinned::new(authority)));
-    let stream = TlsConnector::from(config).connect(Role::Coordinator.called(), io).await?;
+    let stream = TlsConnector::from(config).connect(Role::Coordinator.called(), Held::new(io)).await?;
     Ok(stream.into())
 }
 

@@ -10,7 +10,7 @@ use rackferry_proto::{
         inventory_service_server::{InventoryService, InventoryServiceServer},
     },
 };
-use rackferry_tls::{Role, Tls, grpc};
+use rackferry_tls::{Admission, Role, Tls, grpc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, transport::Server};
 
@@ -126,7 +126,7 @@ async fn serve(site: &Path) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let tls = Tls::open(&site.join("coordinator"), &[Role::Coordinator]).unwrap();
-    let (members, _newcomers) = grpc::incoming(listener, Some(tls));
+    let (members, _newcomers) = grpc::incoming(listener, Some(tls), Admission::default());
     let server = Server::builder().add_service(InventoryServiceServer::new(Played));
     tokio::spawn(server.serve_with_incoming(ReceiverStream::new(members)));
     address

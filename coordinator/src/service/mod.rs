@@ -30,7 +30,7 @@ use rackferry_proto::{
         raft_service_server::RaftServiceServer,
     },
 };
-use rackferry_tls::{Tls, grpc};
+use rackferry_tls::{Admission, Tls, grpc};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -51,9 +51,6 @@ const ROOM: usize = 4096;
 /// See [`KEEPALIVE`].
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
 
-/// How long a caller without a certificate may stay connected.
-const JOIN_WITHIN: Duration = Duration::from_secs(30);
-
 /// What the services need beside the fleet.
 pub struct Doors {
     /// Which coordinator this is.
@@ -64,6 +61,8 @@ pub struct Doors {
     pub raft: Raft,
     /// The certificates, unless TLS is off.
     pub tls: Option<Tls>,
+    /// How many callers are taken.
+    pub admission: Admission,
     /// Cancelled when the services close.
     pub shutdown: CancellationToken,
 }
@@ -73,7 +72,7 @@ pub struct Doors {
 /// # Errors
 /// If the listener fails.
 pub async fn serve(handle: Handle, doors: Doors, listener: TcpListener) -> anyhow::Result<()> {
-    let Doors { id, identity, raft, tls, shutdown } = doors;
+    let Doors { id, identity, raft, tls, admission, shutdown } = doors;
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = health::Health::of(&raft, reporter).await;
     tokio::spawn(health.keep(shutdown.clone()));
@@ -99,11 +98,10 @@ pub async fn serve(handle: Handle, doors: Doors, listener: TcpListener) -> anyho
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let (members, newcomers) = grpc::incoming(listener, tls);
+    let (members, newcomers) = grpc::incoming(listener, tls, admission);
     // A caller without a certificate finds this one service, at doors of its own.
     let joining = Server::builder()
         .concurrency_limit_per_connection(1)
-        .max_connection_age(JOIN_WITHIN)
         .add_service(JoinServiceServer::new(enrolment))
         .serve_with_incoming_shutdown(
             ReceiverStream::new(newcomers),

@@ -6,6 +6,8 @@ use rackferry_dedup_index::Digest;
 use rackferry_migrator_protocol::frame::{
     ClaimReply, ClaimRequest, FETCH_ABSENT, FetchReplyHead, FetchRequest, Kind,
 };
+use rackferry_tls::Admission;
+use rackferry_tls::admission::Ticket;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -48,9 +50,10 @@ pub(crate) async fn start() -> Neighbour {
     let (state, claimed) = (awake.subscribe(), Arc::<Mutex<Vec<Digest>>>::default());
     let names = claimed.clone();
     tokio::spawn(async move {
+        let admission = Admission::default();
         loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            tokio::spawn(serve(stream, state.clone(), names.clone()));
+            let (stream, _, ticket) = admission.accept(&listener).await;
+            tokio::spawn(serve(stream, ticket, state.clone(), names.clone()));
         }
     });
     let member = Member { host_id: HOST, host: "neighbour".into(), page_addr };
@@ -59,11 +62,12 @@ pub(crate) async fn start() -> Neighbour {
 
 async fn serve(
     stream: TcpStream,
+    ticket: Ticket,
     mut awake: watch::Receiver<bool>,
     claimed: Arc<Mutex<Vec<Digest>>>,
 ) -> Result<(), ConnError> {
     let _ = awake.wait_for(|awake| *awake).await;
-    let (_, _, (mut reader, mut writer)) = conn::greeting(stream, None).await?;
+    let (_, _peer, (mut reader, mut writer)) = conn::greeting(stream, None, ticket).await?;
     conn::accept(&mut writer, HOST).await?;
     let mut payload = Vec::new();
     loop {

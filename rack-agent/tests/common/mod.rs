@@ -13,7 +13,7 @@ use rackferry_proto::v1::{
     RackMember, RackView, RenewRequest, RenewResponse, Welcome, connect_response::Message,
 };
 use rackferry_tls::authority::LIFE;
-use rackferry_tls::{Authority, Identity, Role, Tls, grpc};
+use rackferry_tls::{Admission, Authority, Identity, Role, Tls, grpc};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
@@ -43,8 +43,21 @@ impl Site {
         Self::start_with(life, None).await
     }
 
+    /// A site whose agent has these settings, too.
+    pub async fn start_set(settings: &str) -> Self {
+        Self::start_all(LIFE, None, settings).await
+    }
+
     /// The same; the coordinator orders this as soon as the agent is welcome.
     pub async fn start_with(life: time::Duration, prepare: Option<PrepareTarget>) -> Self {
+        Self::start_all(life, prepare, "").await
+    }
+
+    async fn start_all(
+        life: time::Duration,
+        prepare: Option<PrepareTarget>,
+        settings: &str,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::create(&dir.path().join("ca")).unwrap();
         let issue = |role, name: &str, life| {
@@ -56,13 +69,14 @@ impl Site {
         let tls = Tls::open(&dir.path().join("coordinator"), &[Role::Coordinator]).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let coordinator = listener.local_addr().unwrap().to_string();
-        let (members, _newcomers) = grpc::incoming(listener, Some(tls));
+        let (members, _newcomers) = grpc::incoming(listener, Some(tls), Admission::default());
         let played = Played { ca: dir.path().join("ca"), prepare };
         let server = Server::builder()
             .add_service(AgentServiceServer::new(played.clone()))
             .add_service(EnrolmentServiceServer::new(played));
         tokio::spawn(server.serve_with_incoming(ReceiverStream::new(members)));
-        let own = format!("tls = {{ dir = '{}' }}", dir.path().join(HOST).display());
+        let own = dir.path().join(HOST);
+        let own = format!("tls = {{ dir = '{}' }}\n{settings}", own.display());
         let page_addr = free_addr();
         let agent = spawn(dir.path(), &page_addr, &coordinator, &own);
         Self { dir, authority, page_addr, agent }
