@@ -26,8 +26,13 @@
 use std::{collections::HashMap, time::Instant};
 
 use anyhow::Context;
-use rackferry_fleet::{Change, Connection, Decision, Fleet, Gate, Hello, Leader, Order, Outputs};
-use rackferry_proto::{refuse_not_leader, v1::ConnectResponse};
+use rackferry_fleet::{
+    Change, Connection, Decision, Fleet, Gate, Hello, Key, Leader, Order, Outputs, Record,
+};
+use rackferry_proto::{
+    refuse_not_leader,
+    v1::{self, ConnectResponse, connect_response::Message},
+};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -39,6 +44,7 @@ use crate::{
     metrics,
     questions::Questions,
     raft::{Command, Metrics},
+    service::expelled,
     term::{Term, Vacated},
 };
 
@@ -46,6 +52,10 @@ use crate::{
 const BATCH: usize = 256;
 /// Records of before Raft in one write.
 const RECORDS: usize = 4096;
+
+fn is_about_expelled(change: &Change) -> bool {
+    matches!(change, Change::Put(Record::Expelled(_)) | Change::Remove(Key::Expelled(..)))
+}
 
 struct OpenLink {
     orders: Orders,
@@ -166,8 +176,10 @@ impl<'a> Leadership<'a> {
         }
         let Decision { gate, at_once } = self.leader.decide(now());
         self.let_out(at_once);
+        let mut expels = false;
         match gate {
             Gate::Write(changes) => {
+                expels = changes.iter().any(is_about_expelled);
                 let begun = Instant::now();
                 log.change(changes).await?;
                 metrics::committed(begun.elapsed());
@@ -184,8 +196,20 @@ impl<'a> Leadership<'a> {
         // Before a client hears of its change, so that it finds it when it reads.
         self.publish(outputs.publish);
         self.let_out(outputs);
+        if expels {
+            let all: Vec<_> = self.links.keys().copied().collect();
+            all.into_iter().for_each(|connection| self.tell_expelled(connection));
+        }
         metrics::turned(begun.elapsed());
         Ok(())
+    }
+
+    /// Tells an agent who is expelled.
+    fn tell_expelled(&mut self, connection: Connection) {
+        let records = self.driver.setup.node.applied.expelled();
+        let certificates = records.into_iter().map(expelled).collect();
+        let message = Message::Expelled(v1::Expelled { certificates });
+        self.pass_on(connection, ConnectResponse { message: Some(message) });
     }
 
     fn take(&mut self, input: Input) {
@@ -257,7 +281,11 @@ impl<'a> Leadership<'a> {
     }
 
     fn send(&mut self, connection: Connection, order: Order) {
+        let welcome = matches!(order, Order::Welcome(_));
         self.pass_on(connection, convert::order(order, &self.key));
+        if welcome {
+            self.tell_expelled(connection);
+        }
     }
 
     fn pass_on(&mut self, connection: Connection, response: ConnectResponse) {

@@ -14,6 +14,7 @@ mod config;
 mod convert;
 mod doctor;
 mod driver;
+mod expelled;
 mod gate;
 mod key;
 mod leadership;
@@ -91,11 +92,16 @@ async fn run(config: Config) -> anyhow::Result<()> {
         id: node.id,
         identity: node.identity.clone(),
         raft: node.raft.clone(),
+        network: node.network.clone(),
         tls: tls.clone(),
         admission: Admission::new(config.admission),
         shutdown: shutdown.clone(),
     };
     let raft = node.raft.clone();
+    if let Some(tls) = &doors.tls {
+        let keep = expelled::keep(tls.clone(), node.applied.clone(), raft.metrics());
+        tokio::spawn(keep);
+    }
     let key_path = dir.join("domain.key");
     let (handle, driver) =
         Driver::start(Setup { limits: config.limits.into(), node, key_path }, &shutdown);

@@ -40,11 +40,12 @@ pub const fn grpc_code(reason: Reason) -> Code {
         | Reason::NothingToMove
         | Reason::NotEmpty
         | Reason::MembershipBusy
+        | Reason::NoMajority
         | Reason::NoAuthority => Code::FailedPrecondition,
         Reason::RequestIdReused => Code::AlreadyExists,
         Reason::NotLeader | Reason::ShuttingDown => Code::Unavailable,
-        Reason::NotPermitted | Reason::TokenRefused => Code::PermissionDenied,
-        Reason::TooManyTokens => Code::ResourceExhausted,
+        Reason::NotPermitted | Reason::TokenRefused | Reason::Expelled => Code::PermissionDenied,
+        Reason::TooManyTokens | Reason::TooManyExpelled => Code::ResourceExhausted,
     }
 }
 

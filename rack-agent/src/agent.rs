@@ -15,6 +15,7 @@ use tracing::{debug, warn};
 
 use crate::config::Config;
 use crate::convert::{self, Wire};
+use crate::expelled::ExpelledList;
 use crate::preflight::{Model, Models, Programs};
 use crate::storage::Storage;
 use crate::vm::{Needs, VmManager, VmSpec, VmState, VmSummary};
@@ -53,6 +54,7 @@ struct Inner {
     inputs: mpsc::Sender<Input>,
     tls: Option<Tls>,
     admission: Admission,
+    expelled: Option<Arc<ExpelledList>>,
     rack: OnceLock<Arc<Rack>>,
     /// Numbers of guest memories in the content store, by VM.
     memories: DashMap<String, u32>,
@@ -70,10 +72,20 @@ pub struct Agent {
 
 impl Agent {
     /// Makes an agent that has not met the coordinator yet, and the queue of inputs for its task.
-    pub fn new(config: Config, vms: VmManager, tls: Option<Tls>) -> (Self, mpsc::Receiver<Input>) {
+    ///
+    /// # Errors
+    /// If the list of expelled certificates cannot be read.
+    pub fn new(
+        config: Config,
+        vms: VmManager,
+        tls: Option<Tls>,
+    ) -> anyhow::Result<(Self, mpsc::Receiver<Input>)> {
         let (inputs, queue) = mpsc::channel(INPUTS);
+        let list = |tls: &Tls| ExpelledList::open(tls.clone(), &config.state_dir);
+        let expelled = tls.as_ref().map(list).transpose()?;
         let inner = Inner {
             admission: Admission::new(config.admission),
+            expelled,
             config,
             boot_id: uuid::Uuid::new_v4().to_string(),
             vms,
@@ -86,7 +98,7 @@ impl Agent {
             models: Models::default(),
             storage: Storage::default(),
         };
-        (Self { inner: Arc::new(inner) }, queue)
+        Ok((Self { inner: Arc::new(inner) }, queue))
     }
 
     /// The agent's settings.
@@ -229,6 +241,13 @@ impl Agent {
             );
         }
         true
+    }
+
+    /// Takes the list of expelled certificates from the coordinator.
+    pub fn expelled(&self, list: v1::Expelled) {
+        if let Some(expelled) = &self.inner.expelled {
+            expelled.take(list);
+        }
     }
 
     /// Takes the agents of the rack from the coordinator.

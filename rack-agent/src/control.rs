@@ -171,6 +171,7 @@ pub fn name_of(order: &Down) -> &'static str {
         Down::ForceSwitchover(_) => "force switchover",
         Down::ForgetVm(_) => "forget VM",
         Down::KeepDead(_) => "keep dead VM",
+        Down::Expelled(_) => "expelled certificates",
         Down::CheckSource(_) => "check source",
         Down::CheckTarget(_) => "check target",
     }

@@ -60,7 +60,11 @@ pub fn order(order: Down) -> Option<Order<Wire>> {
             generation: o.generation,
             resume: o.resume,
         },
-        Down::Welcome(_) | Down::RackView(_) | Down::CheckSource(_) | Down::CheckTarget(_) => {
+        Down::Welcome(_)
+        | Down::RackView(_)
+        | Down::Expelled(_)
+        | Down::CheckSource(_)
+        | Down::CheckTarget(_) => {
             return None;
         }
     })

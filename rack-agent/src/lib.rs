@@ -12,6 +12,7 @@ pub mod control;
 mod convert;
 pub mod coordinators;
 pub mod enrol;
+mod expelled;
 pub mod local;
 pub mod metrics;
 pub mod moves;

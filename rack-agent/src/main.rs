@@ -87,7 +87,7 @@ async fn serve(config: Config, policy: Policy) -> anyhow::Result<()> {
         tokio::spawn(tls.clone().keep_current());
         tokio::spawn(enrol::keep_renewed(config.clone(), tls.clone()));
     }
-    let (agent, inputs) = Agent::new(config, vms, tls);
+    let (agent, inputs) = Agent::new(config, vms, tls)?;
     tokio::spawn(server::run(agent.clone(), listener));
     tokio::spawn(local::run(agent.clone(), orders));
     tokio::spawn(metrics::sample(agent.clone()));

@@ -1,5 +1,6 @@
 //! The page server: sessions of VMs that arrive, and requests of rack neighbours.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use rackferry_migrator_protocol::frame::{
 use rackferry_tls::Identity;
 use rackferry_tls::admission::Ticket;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 use tracing::{debug, info};
 
 use crate::agent::{Agent, Input};
@@ -32,7 +34,7 @@ pub async fn run(agent: Agent, listener: TcpListener) {
         let (stream, peer, ticket) = agent.admission().accept(&listener).await;
         let agent = agent.clone();
         tokio::spawn(async move {
-            match connection(agent, stream, ticket).await {
+            match connection(agent, stream, peer, ticket).await {
                 Ok(()) => {}
                 Err(error @ (ConnError::Tls(_) | ConnError::Stranger(_))) => {
                     info!(%peer, %error, "a caller for pages is refused");
@@ -43,8 +45,14 @@ pub async fn run(agent: Agent, listener: TcpListener) {
     }
 }
 
-async fn connection(agent: Agent, stream: TcpStream, ticket: Ticket) -> Result<(), ConnError> {
+async fn connection(
+    agent: Agent,
+    stream: TcpStream,
+    from: SocketAddr,
+    ticket: Ticket,
+) -> Result<(), ConnError> {
     let (hello, peer, (reader, mut writer)) = conn::greeting(stream, agent.tls(), ticket).await?;
+    let age_limit = agent.admission().age_limit(from);
     let Some(rack) = agent.rack().cloned() else {
         return Err(FrameError::Unexpected { got: Kind::Hello }.into());
     };
@@ -68,7 +76,9 @@ async fn connection(agent: Agent, stream: TcpStream, ticket: Ticket) -> Result<(
                 return Err(ConnError::Stranger(peer.clone()));
             }
             conn::accept(&mut writer, rack.own_host).await?;
-            Neighbour::new(rack, hello.host_id, (reader, writer)).run().await
+            let serving = Neighbour::new(rack, hello.host_id, (reader, writer)).run();
+            // It calls again, and shows its certificate anew. Sessions go on for as long as their VM takes.
+            timeout(age_limit, serving).await.unwrap_or(Ok(()))
         }
         Role::Accepted => Err(FrameError::Unexpected { got: Kind::Hello }.into()),
     }

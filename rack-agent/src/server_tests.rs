@@ -4,6 +4,7 @@ use rackferry_dedup_index::{DomainKey, PAGE_SIZE};
 use rackferry_migrator::rack::Member;
 use rackferry_migrator_protocol::frame::FetchReplyView;
 use rackferry_migrator_protocol::frame::Hello;
+use rackferry_tls::Admission;
 use tokio::net::TcpListener;
 
 use super::*;
@@ -28,8 +29,9 @@ impl Caller {
         let addr = listener.local_addr().unwrap().to_string();
         let called = rack.clone();
         tokio::spawn(async move {
-            let (stream, _) = listener.accept().await.unwrap();
-            let (hello, _, (reader, mut writer)) = conn::greeting(stream, None).await.unwrap();
+            let (stream, _, ticket) = Admission::default().accept(&listener).await;
+            let (hello, _peer, (reader, mut writer)) =
+                conn::greeting(stream, None, ticket).await.unwrap();
             conn::accept(&mut writer, 1).await.unwrap();
             Neighbour::new(called, hello.host_id, (reader, writer)).run().await
         });

@@ -151,6 +151,7 @@ impl Task {
                 }
             }
             Down::RackView(view) => self.agent.rack_view(&view),
+            Down::Expelled(list) => self.agent.expelled(list),
             Down::CheckSource(order) => {
                 let agent = self.agent.clone();
                 tokio::spawn(async move {

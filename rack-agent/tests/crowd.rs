@@ -38,7 +38,8 @@ async fn two_thousand_idle_connections_of_one_address_keep_no_neighbour_out() {
 
 #[tokio::test]
 async fn idle_connections_of_one_host_take_no_neighbours_place() {
-    let site = Site::start_set("[admission]\nconnections = 40\nconnections_per_identity = 16").await;
+    let site =
+        Site::start_set("[admission]\nconnections = 40\nconnections_per_identity = 16").await;
     let neighbour = site.issue(Role::Agent, NEIGHBOUR);
     wait_for(async || calls(&site, &neighbour).await).await;
     let greedy = site.issue(Role::Agent, "greedy");

@@ -31,6 +31,8 @@ pub const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
 const LISTENER_PAUSE: Duration = Duration::from_millis(100);
 /// The log says so often at most that callers are refused, for each reason.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
+/// A hundred years: timers go no further than that by far.
+const AGE_MAX: u64 = 100 * 365 * 86_400;
 /// One address takes this part of the newcomers' places at most.
 const NEWCOMERS_SHARE: usize = 4;
 
@@ -46,6 +48,9 @@ pub struct Limits {
     pub connections: usize,
     /// Connections at a time of one certificate's holder.
     pub connections_per_identity: usize,
+    /// Seconds after which a connection is closed, so that its caller shows its certificate again; up to a tenth less, so
+    /// that not all end together. Connections that bring a VM are not closed.
+    pub max_age_seconds: u64,
     /// Connections at a time of callers that want to join, in all; one address has a quarter of them at most.
     pub newcomers: usize,
 }
@@ -57,6 +62,7 @@ impl Default for Limits {
             handshakes_per_address: 64,
             connections: 4096,
             connections_per_identity: 128,
+            max_age_seconds: 86_400,
             newcomers: 128,
         }
     }
@@ -215,6 +221,14 @@ impl Admission {
         Refused::ALL.map(|why| (why, self.inner.refused[why as usize].load(Ordering::Relaxed)))
     }
 
+    /// How long the connection of a caller may last.
+    pub fn age_limit(&self, from: SocketAddr) -> Duration {
+        // Ports differ from one connection to the next.
+        let sooner = f64::from(from.port() % 100) / 1000.0;
+        let seconds = self.inner.limits.max_age_seconds.clamp(1, AGE_MAX);
+        Duration::from_secs(seconds).mul_f64(1.0 - sooner)
+    }
+
     fn counts(&self) -> MutexGuard<'_, Counts> {
         self.inner.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -222,8 +236,7 @@ impl Admission {
     /// Notes a handshake of an address, unless it has too many.
     fn begin(&self, address: IpAddr) -> bool {
         let mut counts = self.counts();
-        let free =
-            counts.handshakes.of(&address) < self.inner.limits.handshakes_per_address.max(1);
+        let free = counts.handshakes.of(&address) < self.inner.limits.handshakes_per_address.max(1);
         if free {
             counts.handshakes.add(address);
         } else {
@@ -244,7 +257,9 @@ impl Admission {
                 full.then_some(Refused::Newcomers)
             }
             _ if counts.known.all >= limits.connections.max(1) => Some(Refused::Connections),
-            Holder::Known(_) if counts.known.of(&holder) >= limits.connections_per_identity.max(1) => {
+            Holder::Known(_)
+                if counts.known.of(&holder) >= limits.connections_per_identity.max(1) =>
+            {
                 Some(Refused::Identity)
             }
             Holder::Known(_) | Holder::Unnamed => None,
@@ -295,6 +310,11 @@ pub struct Ticket {
 }
 
 impl Ticket {
+    /// How long the connection may last.
+    pub fn age_limit(&self, from: SocketAddr) -> Duration {
+        self.admission.age_limit(from)
+    }
+
     /// Exchanges the ticket for a place of the holder of a certificate.
     ///
     /// # Errors

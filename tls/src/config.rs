@@ -17,6 +17,8 @@ use crate::{
     identity::{Identity, Role},
     links::Purpose,
     token::Pinned,
+    trust::{Shown, Trust},
+    verifier::Unless,
 };
 
 /// What a program has loaded from its folder.
@@ -24,6 +26,8 @@ pub struct Loaded {
     pub contents: Contents,
     /// The identity of this program.
     pub holder: Identity,
+    /// The serial number of its certificate.
+    pub serial: String,
     /// When its certificate expires, in seconds of Unix.
     pub expires: i64,
     /// When the first of its CAs expires, in seconds of Unix.
@@ -40,11 +44,16 @@ struct Ends {
 }
 
 impl Loaded {
-    pub fn read(dir: &Path, roles: &[Role]) -> Result<Self, FileError> {
-        Self::new(dir, roles, Contents::read(dir)?)
+    pub fn read(dir: &Path, roles: &[Role], trust: &Trust) -> Result<Self, FileError> {
+        Self::new(dir, roles, Contents::read(dir)?, trust)
     }
 
-    pub fn new(dir: &Path, roles: &[Role], contents: Contents) -> Result<Self, FileError> {
+    pub fn new(
+        dir: &Path,
+        roles: &[Role],
+        contents: Contents,
+        trust: &Trust,
+    ) -> Result<Self, FileError> {
         let parsed = contents.parse(dir, roles)?;
         let mut roots = RootCertStore::empty();
         for authority in &parsed.authorities {
@@ -64,6 +73,11 @@ impl Loaded {
         let servers = WebPkiServerVerifier::builder_with_provider(roots, provider())
             .build()
             .map_err(|error| invalid(error.to_string()))?;
+        let clients: Arc<dyn ClientCertVerifier> =
+            Arc::new(Unless::expelled(trust.clone(), clients));
+        let servers: Arc<dyn ServerCertVerifier> = servers;
+        let servers: Arc<dyn ServerCertVerifier> =
+            Arc::new(Unless::expelled(trust.clone(), servers));
         let ends = |purpose: Purpose| -> Result<Ends, FileError> {
             Ok(Ends {
                 client: Arc::new(client(servers.clone(), &parsed, purpose, dir)?),
@@ -72,6 +86,7 @@ impl Loaded {
         };
         Ok(Self {
             holder: parsed.holder.clone(),
+            serial: Shown::of(&parsed.chain[0]).map(|shown| shown.serial).unwrap_or_default(),
             expires: expires(&parsed.chain[..1]),
             ca_expires: expires(&parsed.authorities),
             control: ends(Purpose::Control)?,
@@ -125,7 +140,7 @@ fn computes_aes() -> bool {
 }
 
 fn client(
-    verifier: Arc<WebPkiServerVerifier>,
+    verifier: Arc<dyn ServerCertVerifier>,
     parsed: &Parsed,
     purpose: Purpose,
     dir: &Path,
@@ -216,6 +231,7 @@ pub fn why(error: &rustls::Error) -> String {
             Bad::NotValidYet | Bad::NotValidYetContext { .. } => {
                 "it is not valid yet: do the clocks agree?".to_owned()
             }
+            Bad::Revoked => "it is expelled from the site (rackferry certificate list)".to_owned(),
             Bad::UnknownIssuer | Bad::BadSignature => {
                 "it is not signed by the CA of this site (ca.pem)".to_owned()
             }

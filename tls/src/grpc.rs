@@ -157,7 +157,9 @@ async fn shake_hands(
     };
     match timeout(HANDSHAKE_WITHIN, tls.accept_any(stream)).await {
         Ok(Ok(Accepted::Known(mut stream, identity))) => {
-            stream.get_mut().0.hold(ticket.known(&identity).ok()?);
+            let held = stream.get_mut().0;
+            held.end_after(ticket.age_limit(from));
+            held.hold(ticket.known(&identity).ok()?);
             Some((false, Connection::Secured(stream, Caller::Known(Arc::new(identity)))))
         }
         Ok(Ok(Accepted::Joining(mut stream))) => {
@@ -231,7 +233,10 @@ pub async fn join(endpoint: &Endpoint, token: &Token) -> Result<Channel, Error> 
 
 async fn secured(uri: Uri, tls: Tls) -> Result<TokioIo<Stream<TcpStream>>, LinkError> {
     let stream = tcp(&uri).await?;
-    let (stream, _) = tls.connect(stream, Role::Coordinator, Purpose::Control).await?;
+    let (mut stream, _) = tls.connect(stream, Role::Coordinator, Purpose::Control).await?;
+    if let Some(authority) = uri.authority() {
+        stream.get_mut().0.dialled(authority.as_str());
+    }
     greeted(stream).await
 }
 
@@ -247,9 +252,7 @@ async fn tcp(uri: &Uri) -> io::Result<TcpStream> {
 
 /// Waits for the first word, which a coordinator says unasked: a caller it refuses learns why, instead of
 /// finding the connection closed at its first request.
-async fn greeted(
-    mut stream: Stream<TcpStream>,
-) -> Result<TokioIo<Stream<TcpStream>>, LinkError> {
+async fn greeted(mut stream: Stream<TcpStream>) -> Result<TokioIo<Stream<TcpStream>>, LinkError> {
     let word = timeout(HANDSHAKE_WITHIN, stream.fill_buf())
         .await
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;

@@ -1,4 +1,5 @@
-//! A held connection has its place at a port for as long as it lives, whichever way it ends.
+//! A held connection has its place at a port for as long as it lives, whichever way it ends, and ends when its peer is
+//! expelled.
 
 use std::{
     io::{self, IoSlice},
@@ -12,19 +13,28 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use crate::admission::Place;
+use crate::{
+    admission::Place,
+    trust::{Guard, Half},
+};
 
 /// What TLS reads and writes, and the place it has.
 #[derive(Debug)]
 pub struct Held<IO> {
     io: IO,
     place: Option<Place>,
+    guard: Option<Guard>,
     end: Option<Pin<Box<Sleep>>>,
 }
 
 impl<IO> Held<IO> {
     pub(crate) const fn new(io: IO) -> Self {
-        Self { io, place: None, end: None }
+        Self { io, place: None, guard: None, end: None }
+    }
+
+    /// Takes a place, and keeps it until the connection is dropped.
+    pub fn hold(&mut self, place: Place) {
+        self.place = Some(place);
     }
 
     /// Ends the connection after this time, whatever happens on it.
@@ -32,18 +42,49 @@ impl<IO> Held<IO> {
         self.end = Some(Box::pin(sleep(time)));
     }
 
-    fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
-        self.end.as_mut().is_some_and(|end| end.as_mut().poll(cx).is_ready())
-    }
-
     /// What TLS reads and writes.
     pub const fn get_ref(&self) -> &IO {
         &self.io
     }
 
-    /// Takes a place, and keeps it until the connection is dropped.
-    pub fn hold(&mut self, place: Place) {
-        self.place = Some(place);
+    /// Ends the connection when its peer is expelled.
+    pub(crate) fn guard(&mut self, guard: Guard) {
+        self.guard = Some(guard);
+    }
+
+    /// Notes where the peer was called.
+    #[cfg_attr(
+        not(feature = "grpc"),
+        expect(dead_code, reason = "only coordinators are asked for")
+    )]
+    pub(crate) fn dialled(&self, address: &str) {
+        if let Some(guard) = &self.guard {
+            guard.dialled(address);
+        }
+    }
+
+    /// What came of reading or writing, unless the connection is to end. What waits is woken when it is.
+    fn unless_over<T>(
+        &mut self,
+        half: Half,
+        cx: &mut Context<'_>,
+        came: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if self.guard.as_ref().is_some_and(Guard::is_cut) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        if came.is_ready() {
+            return came;
+        }
+        let cut = self.guard.as_mut().is_some_and(|guard| guard.poll_cut(half, cx).is_ready());
+        if cut {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        let mut end = self.end.as_mut().filter(|_| matches!(half, Half::Read));
+        if end.as_mut().is_some_and(|end| end.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        came
     }
 }
 
@@ -53,10 +94,8 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Held<IO> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.is_over(cx) {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        Pin::new(&mut self.io).poll_read(cx, buf)
+        let came = Pin::new(&mut self.io).poll_read(cx, buf);
+        self.unless_over(Half::Read, cx, came)
     }
 }
 
@@ -66,11 +105,13 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Held<IO> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let came = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.unless_over(Half::Write, cx, came)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let came = Pin::new(&mut self.io).poll_flush(cx);
+        self.unless_over(Half::Write, cx, came)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -82,7 +123,8 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Held<IO> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let came = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.unless_over(Half::Write, cx, came)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -10,6 +10,7 @@
 //! * [`files`]: the three files of a program, and what can be wrong with them.
 //! * [`links`]: connections; certificates that change on disk are taken up without a restart.
 //! * [`token`]: how a host gets its first certificate.
+//! * [`trust`]: certificates that are expelled, and their connections.
 //! * [`setting`]: where the files are, or that there is no TLS.
 pub mod admission;
 pub mod authority;
@@ -22,6 +23,8 @@ pub mod identity;
 pub mod links;
 pub mod setting;
 pub mod token;
+pub mod trust;
+mod verifier;
 
 pub use admission::Admission;
 pub use authority::{Authority, Request};
@@ -31,3 +34,4 @@ pub use identity::{Identity, Role};
 pub use links::{Accepted, LinkError, Purpose, Stream, Tls};
 pub use setting::Setting;
 pub use token::Token;
+pub use trust::{Expelled, Shown};

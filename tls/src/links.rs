@@ -1,6 +1,7 @@
 //! Connections between programs of a site.
 
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
@@ -18,6 +19,7 @@ use crate::{
     held::Held,
     identity::{Identity, IdentityError, Role},
     token::Pinned,
+    trust::{Expelled, Shown, Trust},
 };
 
 /// How often a program looks at its certificate files.
@@ -62,6 +64,9 @@ pub enum LinkError {
     /// The other side is of the site, but not of the role that was called.
     #[error("this is {0}, which was not called")]
     Stranger(Identity),
+    /// The other side was expelled while the link was made.
+    #[error("{0} is expelled from the site (rackferry certificate list)")]
+    Expelled(Identity),
 }
 
 /// What went wrong, as people need to know it: the alerts of TLS are terse.
@@ -72,6 +77,10 @@ pub fn explain(error: &io::Error) -> String {
         Some(rustls::Error::AlertReceived(alert)) => match alert {
             Alert::CertificateRequired => "refused: it wants a certificate".to_owned(),
             Alert::CertificateExpired => "refused: our certificate has expired".to_owned(),
+            Alert::CertificateRevoked => {
+                "refused: our certificate is expelled from the site; an admin can readmit it (rackferry certificate readmit)"
+                    .to_owned()
+            }
             Alert::UnknownCA | Alert::DecryptError => {
                 "refused: our certificate is not of its site".to_owned()
             }
@@ -109,6 +118,7 @@ pub struct Tls {
 struct Inner {
     dir: PathBuf,
     roles: Vec<Role>,
+    trust: Trust,
     /// Held for a look only, never over an await.
     loaded: RwLock<Arc<Loaded>>,
 }
@@ -125,9 +135,34 @@ impl Tls {
     /// # Errors
     /// If a file is missing or no good; the error says which, and what to do.
     pub fn open(dir: &Path, roles: &[Role]) -> Result<Self, FileError> {
-        let loaded = RwLock::new(Arc::new(Loaded::read(dir, roles)?));
+        let trust = Trust::default();
+        let loaded = RwLock::new(Arc::new(Loaded::read(dir, roles, &trust)?));
         let (dir, roles) = (dir.to_owned(), roles.to_owned());
-        Ok(Self { inner: Arc::new(Inner { dir, roles, loaded }) })
+        Ok(Self { inner: Arc::new(Inner { dir, roles, trust, loaded }) })
+    }
+
+    /// Expels exactly these from now on: ends their connections, and makes none with them. Returns how many it ends.
+    pub fn expel(&self, all: impl IntoIterator<Item = Expelled>) -> usize {
+        self.inner.trust.expel(all.into_iter().collect())
+    }
+
+    /// Those who are expelled.
+    pub fn expelled(&self) -> Arc<BTreeSet<Expelled>> {
+        self.inner.trust.expelled()
+    }
+
+    /// What the peer of an open connection has shown that was called at this address (`host:port`).
+    pub fn dialled(&self, address: &str) -> Option<Shown> {
+        self.inner.trust.dialled(address)
+    }
+
+    /// Reads what the peer has shown; from here on the connection ends when it is expelled.
+    fn guarded<IO>(&self, stream: &mut Stream<IO>) -> Result<Shown, LinkError> {
+        let shown = shown(stream.get_ref().1.peer_certificates())?;
+        let guard = self.inner.trust.enter(shown.clone());
+        let guard = guard.ok_or_else(|| LinkError::Expelled(shown.identity.clone()))?;
+        stream.get_mut().0.guard(guard);
+        Ok(shown)
     }
 
     fn loaded(&self) -> Arc<Loaded> {
@@ -137,6 +172,12 @@ impl Tls {
     /// The identity of this program.
     pub fn holder(&self) -> Identity {
         self.loaded().holder.clone()
+    }
+
+    /// What this program shows to others.
+    pub fn own(&self) -> Shown {
+        let loaded = self.loaded();
+        Shown { identity: loaded.holder.clone(), serial: loaded.serial.clone() }
     }
 
     /// When this program's certificate expires, in seconds of Unix.
@@ -163,7 +204,8 @@ impl Tls {
         if contents == self.loaded().contents {
             return Ok(false);
         }
-        let new = Arc::new(Loaded::new(&self.inner.dir, &self.inner.roles, contents)?);
+        let new =
+            Arc::new(Loaded::new(&self.inner.dir, &self.inner.roles, contents, &self.inner.trust)?);
         *self.inner.loaded.write().unwrap_or_else(PoisonError::into_inner) = new;
         Ok(true)
     }
@@ -211,11 +253,12 @@ impl Tls {
     {
         let config = self.loaded().client(purpose);
         let stream = TlsConnector::from(config).connect(role.called(), Held::new(io)).await?;
-        let identity = peer(stream.get_ref().1.peer_certificates())?;
+        let mut stream = stream.into();
+        let identity = self.guarded(&mut stream)?.identity;
         if identity.role != role {
             return Err(LinkError::Stranger(identity));
         }
-        Ok((stream.into(), identity))
+        Ok((stream, identity))
     }
 
     /// Accepts a connection of a caller of the site. Cancel safe.
@@ -232,8 +275,9 @@ impl Tls {
     {
         let config = self.loaded().server(purpose);
         let stream = tokio_rustls::TlsAcceptor::from(config).accept(Held::new(io)).await?;
-        let identity = peer(stream.get_ref().1.peer_certificates())?;
-        Ok((stream.into(), identity))
+        let mut stream = stream.into();
+        let identity = self.guarded(&mut stream)?.identity;
+        Ok((stream, identity))
     }
 
     /// Accepts a connection as a coordinator, which callers that want to join the site call, too. Cancel safe.
@@ -252,8 +296,9 @@ impl Tls {
             return Ok(Accepted::Joining(Box::new(stream.into())));
         }
         let stream = start.into_stream(self.loaded().server(Purpose::Control)).await?;
-        let identity = peer(stream.get_ref().1.peer_certificates())?;
-        Ok(Accepted::Known(Box::new(stream.into()), identity))
+        let mut stream = Box::new(stream.into());
+        let identity = self.guarded(&mut stream)?.identity;
+        Ok(Accepted::Known(stream, identity))
     }
 }
 
@@ -266,11 +311,12 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let config = Arc::new(newcomer(Pinned::new(authority)));
-    let stream = TlsConnector::from(config).connect(Role::Coordinator.called(), Held::new(io)).await?;
+    let stream =
+        TlsConnector::from(config).connect(Role::Coordinator.called(), Held::new(io)).await?;
     Ok(stream.into())
 }
 
-fn peer(chain: Option<&[CertificateDer<'_>]>) -> Result<Identity, IdentityError> {
+fn shown(chain: Option<&[CertificateDer<'_>]>) -> Result<Shown, IdentityError> {
     let first = chain.and_then(|chain| chain.first()).ok_or(IdentityError::Malformed)?;
-    Identity::of(first)
+    Shown::of(first)
 }

@@ -116,6 +116,9 @@ pub enum Command {
     /// Create tokens that admit hosts to the site.
     #[command(subcommand)]
     Token(Token),
+    /// Expel certificates before they expire, readmit them, or list them.
+    #[command(subcommand)]
+    Certificate(Certificate),
     /// Print the completion script of a shell.
     Completions {
         /// The shell.
@@ -508,6 +511,38 @@ pub enum IssuedRole {
     Admin,
     /// Is a coordinator.
     Coordinator,
+}
+
+/// Certificates that are expelled from the site.
+#[derive(Debug, Subcommand)]
+pub enum Certificate {
+    /// Expel a name with all its certificates, or one certificate: its connections end, and no new ones are made.
+    ///
+    /// The name is that of a host, a coordinator or a person. The VMs of a host that is expelled run on, and none of them
+    /// can move.
+    Expel {
+        /// Name in the certificate.
+        name: String,
+        /// Serial number of one certificate, as `openssl x509 -noout -serial` shows it; default: all of the name.
+        #[arg(long)]
+        serial: Option<String>,
+        /// Also if the name is your own, or if no majority of coordinators would be left.
+        #[arg(long)]
+        force: bool,
+        /// Do not ask; needed without a terminal, and with JSON.
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Take a name, or one certificate, off the list.
+    Readmit {
+        /// Name in the certificate.
+        name: String,
+        /// Serial number, if it was expelled by its serial number.
+        #[arg(long)]
+        serial: Option<String>,
+    },
+    /// List the certificates that are expelled, by whom, and since when.
+    List,
 }
 
 /// Tokens that admit hosts to the site.

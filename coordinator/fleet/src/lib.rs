@@ -65,8 +65,8 @@ pub use planted::PlantedBug;
 pub use problems::Problem;
 pub use published::{Published, Revision};
 pub use record::{
-    Change, EvacuationRecord, HostRecord, InventoryRecord, Key, LimitRecord, MigrationRecord,
-    MigrationResult, Numbers, Record, Stage, Standing, TokenRecord, VmRecord,
+    Change, EvacuationRecord, ExpelledRecord, HostRecord, InventoryRecord, Key, LimitRecord,
+    MigrationRecord, MigrationResult, Numbers, Record, Stage, Standing, TokenRecord, VmRecord,
 };
 pub use refusal::Refusal;
 pub use remains::Remains;

@@ -103,6 +103,17 @@ pub enum Refusal {
         "the token is not valid: it was used, has expired, was replaced by a newer one, or belongs to another host"
     )]
     Token,
+    /// The name is expelled from the site.
+    #[error(
+        "{0} is expelled from the site; rackferry certificate list says by whom, and readmit ends it"
+    )]
+    Expelled(String),
+    /// The certificate is not expelled.
+    #[error("{0} is not expelled; see rackferry certificate list")]
+    NotExpelled(String),
+    /// More certificates are expelled than every program can keep.
+    #[error("{0} certificates are expelled, and no more can be: replace the CA (docs/security.md)")]
+    TooManyExpelled(usize),
     /// More tokens wait to be used than are kept.
     #[error("{0} tokens wait to be used; wait until some have expired")]
     TooManyTokens(usize),

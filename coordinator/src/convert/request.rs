@@ -208,6 +208,9 @@ pub fn refusal(refusal: &Refusal) -> Status {
         Refusal::KeptApart(_) => Reason::KeptApart,
         Refusal::NothingToMove => Reason::NothingToMove,
         Refusal::Token => Reason::TokenRefused,
+        Refusal::Expelled(_) => Reason::Expelled,
+        Refusal::NotExpelled(_) => Reason::InvalidArgument,
+        Refusal::TooManyExpelled(_) => Reason::TooManyExpelled,
         Refusal::TooManyTokens(_) => Reason::TooManyTokens,
         Refusal::RequestReused(_) => Reason::RequestIdReused,
     };

@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use openraft::{
@@ -32,6 +32,9 @@ const KEEPALIVE_ANSWER: Duration = Duration::from_secs(2);
 /// How often a peer that cannot be reached is tried.
 const RETRY: Duration = Duration::from_millis(200);
 
+/// A coordinator that has not answered for so long does not: it is called with every heartbeat.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
+
 type Failed<E> = RPCError<NodeId, BasicNode, E>;
 
 /// Connections to the other coordinators; one for each address, dialled when needed.
@@ -47,6 +50,8 @@ struct Known {
     channel: Channel,
     /// The last call came to nothing.
     away: bool,
+    /// When it answered last.
+    answered: Option<Instant>,
     /// The latest version of an entry that it reads, as it said last; 0 before.
     reads: u32,
 }
@@ -68,7 +73,10 @@ impl Network {
             .keep_alive_while_idle(true)
             .tcp_nodelay(true);
         let channel = grpc::connect_lazy(&endpoint, self.tls.as_ref());
-        all.insert(addr.to_owned(), Known { channel: channel.clone(), away: false, reads: 0 });
+        all.insert(
+            addr.to_owned(),
+            Known { channel: channel.clone(), away: false, answered: None, reads: 0 },
+        );
         Ok(channel)
     }
 
@@ -77,6 +85,13 @@ impl Network {
         let all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let reads = |addr: &str| all.get(addr).map_or(0, |known| known.reads);
         addrs.into_iter().map(reads).min().unwrap_or(LATEST)
+    }
+
+    /// Whether this coordinator has answered lately.
+    pub fn answers(&self, addr: &str) -> bool {
+        let all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let answered = all.get(addr).and_then(|known| known.answered);
+        answered.is_some_and(|at| at.elapsed() < ANSWERED_WITHIN)
     }
 
     fn note_version(&self, addr: &str, reads: u32) {
@@ -90,6 +105,9 @@ impl Network {
     fn note(&self, target: NodeId, addr: &str, failed: Option<&Status>) {
         let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(known) = all.get_mut(addr) else { return };
+        if failed.is_none() {
+            known.answered = Some(Instant::now());
+        }
         if std::mem::replace(&mut known.away, failed.is_some()) == failed.is_some() {
             return;
         }

@@ -14,7 +14,7 @@ use openraft::{
     EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, StorageError, StorageIOError,
     storage::RaftStateMachine,
 };
-use rackferry_fleet::{Change, Key, Record};
+use rackferry_fleet::{Change, ExpelledRecord, Key, Record};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -119,6 +119,18 @@ impl Applied {
     /// Every record.
     pub fn records(&self) -> Vec<Record> {
         self.state().records.values().cloned().collect()
+    }
+
+    /// The certificates that are expelled.
+    pub fn expelled(&self) -> Vec<ExpelledRecord> {
+        let first = Key::Expelled(String::new(), None);
+        let state = self.state();
+        // No key is behind these.
+        let records = state.records.range(first..).filter_map(|(_, record)| match record {
+            Record::Expelled(one) => Some(one.clone()),
+            _ => None,
+        });
+        records.collect()
     }
 
     /// The key of the dedup domain, once a leader has written it down.

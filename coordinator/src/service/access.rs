@@ -48,7 +48,8 @@ fn allowed(path: &str) -> Option<&'static [Role]> {
         | ("EvacuationService", "GetEvacuation" | "ListEvacuations" | "WatchEvacuation")
         | ("MigrationService", "GetMigration" | "ListMigrations" | "WatchMigrations")
         | ("ClusterService", "GetCluster")
-        | ("EventService", "ListEvents" | "WatchEvents") => LOOK,
+        | ("EventService", "ListEvents" | "WatchEvents")
+        | ("EnrolmentService", "ListExpelledCertificates") => LOOK,
         (
             "EvacuationService",
             "CreateEvacuation" | "CancelEvacuation" | "PauseEvacuation" | "ResumeEvacuation"
@@ -61,7 +62,7 @@ fn allowed(path: &str) -> Option<&'static [Role]> {
         | ("MigrationService", "CreateMigration" | "CancelMigration" | "ForceSwitchover") => MOVE,
         ("ClusterService", "AddNode" | "RemoveNode")
         | ("InventoryService", "ImportInventory" | "DeclareHostDead" | "ForgetHost" | "ForgetVm")
-        | ("EnrolmentService", "CreateToken") => CHANGE,
+        | ("EnrolmentService", "CreateToken" | "ExpelCertificate" | "ReadmitCertificate") => CHANGE,
         _ => return None,
     })
 }
@@ -208,6 +209,8 @@ mod tests {
             ("MigrationService/ForceSwitchover", MOVE),
             ("ClusterService/RemoveNode", CHANGE),
             ("EnrolmentService/CreateToken", CHANGE),
+            ("EnrolmentService/ExpelCertificate", CHANGE),
+            ("EnrolmentService/ListExpelledCertificates", LOOK),
             ("AgentService/Connect", AGENTS),
             ("RaftService/AppendEntries", COORDINATORS),
             ("RaftService/Unheard", &[]),

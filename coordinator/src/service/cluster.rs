@@ -22,8 +22,10 @@ use super::{answer, audit::recorded};
 use crate::{
     driver::Handle,
     gate::leader_elsewhere,
-    raft::{Metrics, NodeId, Raft},
+    raft::{Metrics, Network, NodeId, Raft},
 };
+
+use super::majority::Voters;
 
 /// How long a change of the members may take. What was begun goes on; asked again, it is finished.
 const CHANGE_WITHIN: Duration = Duration::from_secs(20);
@@ -41,11 +43,12 @@ const DONE: &str = "done";
 pub struct Clusters {
     handle: Handle,
     raft: Raft,
+    network: Network,
 }
 
 impl Clusters {
-    pub fn new(handle: Handle, raft: Raft) -> Self {
-        Self { handle, raft }
+    pub fn new(handle: Handle, raft: Raft, network: Network) -> Self {
+        Self { handle, raft, network }
     }
 
     fn view(&self) -> Cluster {
@@ -93,6 +96,11 @@ impl Clusters {
         }
         let ids = BTreeSet::from([id]);
         let change = if members.voter_ids().any(|voter| voter == id) {
+            let left = Voters::of(&self.raft.metrics().borrow(), &self.network).without(id);
+            left.check_majority(
+                &format!("removing coordinator {id}"),
+                "Remove those first, or bring them back.",
+            )?;
             ChangeMembers::RemoveVoters(ids)
         } else {
             ChangeMembers::RemoveNodes(ids)

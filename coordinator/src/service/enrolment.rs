@@ -2,29 +2,38 @@
 
 use std::time::Duration;
 
-use rackferry_fleet::{Act, Caller as By, Done, HostName, Moment, TokenRecord};
+use rackferry_fleet::{Act, Caller as By, Done, Fleet, HostName, Moment, Refusal, TokenRecord};
 use rackferry_proto::{
     Reason, refuse,
     v1::{
-        CreateTokenRequest, CreateTokenResponse, JoinRequest, JoinResponse, RenewRequest,
-        RenewResponse, enrolment_service_server::EnrolmentService,
+        CreateTokenRequest, CreateTokenResponse, ExpelCertificateRequest, ExpelCertificateResponse,
+        JoinRequest, JoinResponse, ListExpelledCertificatesRequest,
+        ListExpelledCertificatesResponse, ReadmitCertificateRequest, ReadmitCertificateResponse,
+        RenewRequest, RenewResponse, enrolment_service_server::EnrolmentService,
         join_service_server::JoinService,
     },
 };
 use rackferry_tls::{
-    Authority, Identity, Role, Tls, Token,
+    Authority, Expelled, Identity, Role, Tls, Token,
     authority::{AuthorityError, LIFE},
     grpc::Caller,
     identity::NAME_LIMIT,
     token::digest_of_secret,
 };
+use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::{
     answer,
     audit::{self, recorded},
+    expulsion,
+    majority::Voters,
 };
-use crate::{convert, driver::Handle};
+use crate::{
+    convert,
+    driver::Handle,
+    raft::{Metrics, Network},
+};
 
 /// How long a token lasts, unless the admin says otherwise.
 const TOKEN_LIFE: Duration = Duration::from_secs(3600);
@@ -36,11 +45,22 @@ const TOKEN_LIFE_MAX: Duration = Duration::from_secs(7 * 86_400);
 pub struct Enrolments {
     handle: Handle,
     tls: Option<Tls>,
+    metrics: watch::Receiver<Metrics>,
+    network: Network,
 }
 
 impl Enrolments {
-    pub fn new(handle: Handle, tls: Option<Tls>) -> Self {
-        Self { handle, tls }
+    pub fn new(
+        handle: Handle,
+        tls: Option<Tls>,
+        metrics: watch::Receiver<Metrics>,
+        network: Network,
+    ) -> Self {
+        Self { handle, tls, metrics, network }
+    }
+
+    fn voters(&self) -> Voters {
+        Voters::of(&self.metrics.borrow(), &self.network)
     }
 
     /// The CA, if its key is here: looked for each time, so that it can come and go.
@@ -148,6 +168,11 @@ impl EnrolmentService for Enrolments {
             let Some(Caller::Known(identity)) = caller else {
                 return Err(refuse(Reason::NotPermitted, "there is no certificate to renew"));
             };
+            // Its connection is about to end; until then it must not get another certificate.
+            let all = Expelled { name: identity.name.clone(), serial: None };
+            if self.tls.as_ref().is_some_and(|tls| tls.expelled().contains(&all)) {
+                return Err(convert::refusal(&Refusal::Expelled(all.name)));
+            }
             let authority = self.authority()?;
             let certificate_pem = sign(&authority, &request_pem, &identity.name)?;
             answer(self.handle.act(act, |_, _, _| Ok(Done::new((), ""))).await?)?;
@@ -155,6 +180,100 @@ impl EnrolmentService for Enrolments {
             Ok(RenewResponse { certificate_pem, ca_pem: authority.pem })
         })
         .await
+    }
+
+    async fn expel_certificate(
+        &self,
+        request: Request<ExpelCertificateRequest>,
+    ) -> Result<Response<ExpelCertificateResponse>, Status> {
+        self.handle.admit().await?;
+        let caller = request.extensions().get::<Caller>().cloned();
+        recorded(&self.handle, request, |request, act| async move {
+            let expelled = expulsion::requested(request.name.clone(), &request.serial)?;
+            let voters = self.voters();
+            expulsion::check(&request, &expelled, caller.as_ref(), self.tls.as_ref(), voters)?;
+            let turn = move |fleet: &mut Fleet, now, out: &mut _| {
+                let record = expulsion::record(expelled, caller.as_ref(), now);
+                fleet.expel(record.clone(), now, out)?;
+                Ok(Done::new(record, if request.force { "forced" } else { "" }))
+            };
+            let record = answer(self.handle.act(act, turn).await?)?;
+            Ok(ExpelCertificateResponse { certificate: Some(expulsion::view(record)) })
+        })
+        .await
+    }
+
+    async fn readmit_certificate(
+        &self,
+        request: Request<ReadmitCertificateRequest>,
+    ) -> Result<Response<ReadmitCertificateResponse>, Status> {
+        self.handle.admit().await?;
+        recorded(&self.handle, request, |request, act| async move {
+            let Expelled { name, serial } = expulsion::requested(request.name, &request.serial)?;
+            let turn = move |fleet: &mut Fleet, now, out: &mut _| {
+                fleet.readmit(&name, serial.as_deref(), now, out)?;
+                Ok(Done::new((), ""))
+            };
+            answer(self.handle.act(act, turn).await?)?;
+            Ok(ReadmitCertificateResponse {})
+        })
+        .await
+    }
+
+    async fn list_expelled_certificates(
+        &self,
+        _: Request<ListExpelledCertificatesRequest>,
+    ) -> Result<Response<ListExpelledCertificatesResponse>, Status> {
+        self.handle.admit().await?;
+        let listed = |fleet: &Fleet| fleet.expelled().cloned().map(expulsion::view).collect();
+        let certificates = self.handle.ask(move |fleet, _| listed(fleet)).await?;
+        Ok(Response::new(ListExpelledCertificatesResponse { certificates }))
+    }
+
+    async fn expel_certificate(
+        &self,
+        request: Request<ExpelCertificateRequest>,
+    ) -> Result<Response<ExpelCertificateResponse>, Status> {
+        self.handle.admit().await?;
+        let caller = request.extensions().get::<Caller>().cloned();
+        let request = request.into_inner();
+        let expelled = expulsion::requested(request.name.clone(), &request.serial)?;
+        let voters = self.voters();
+        expulsion::check(&request, &expelled, caller.as_ref(), self.tls.as_ref(), voters)?;
+        let done = self
+            .handle
+            .ask(move |fleet, now, out| {
+                let record = expulsion::record(expelled, caller.as_ref(), now);
+                fleet.expel(record.clone(), now, out).map(|()| record)
+            })
+            .await?;
+        let certificate = Some(expulsion::view(answer(done)?));
+        Ok(Response::new(ExpelCertificateResponse { certificate }))
+    }
+
+    async fn readmit_certificate(
+        &self,
+        request: Request<ReadmitCertificateRequest>,
+    ) -> Result<Response<ReadmitCertificateResponse>, Status> {
+        self.handle.admit().await?;
+        let ReadmitCertificateRequest { name, serial } = request.into_inner();
+        let Expelled { name, serial } = expulsion::requested(name, &serial)?;
+        let done = self
+            .handle
+            .ask(move |fleet, now, out| fleet.readmit(&name, serial.as_deref(), now, out))
+            .await?;
+        answer(done)?;
+        Ok(Response::new(ReadmitCertificateResponse {}))
+    }
+
+    async fn list_expelled_certificates(
+        &self,
+        _: Request<ListExpelledCertificatesRequest>,
+    ) -> Result<Response<ListExpelledCertificatesResponse>, Status> {
+        self.handle.admit().await?;
+        let listed = |fleet: &Fleet| fleet.expelled().cloned().map(expulsion::view).collect();
+        let certificates = self.handle.ask(move |fleet, _, _| listed(fleet)).await?;
+        Ok(Response::new(ListExpelledCertificatesResponse { certificates }))
     }
 }
 

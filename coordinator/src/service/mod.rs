@@ -8,8 +8,10 @@ mod cluster;
 mod enrolment;
 mod evacuation;
 mod event;
+mod expulsion;
 mod health;
 mod inventory;
+mod majority;
 mod migration;
 mod page;
 mod raft;
@@ -40,7 +42,7 @@ use crate::{
     convert,
     driver::Handle,
     gate::Away,
-    raft::{Identity, MESSAGE_LIMIT, NodeId, Raft},
+    raft::{Identity, MESSAGE_LIMIT, Network, NodeId, Raft},
 };
 
 /// How often a silent peer is asked whether it is there, and how long it may take to answer. A peer that
@@ -59,6 +61,8 @@ pub struct Doors {
     pub identity: Identity,
     /// The replicated log.
     pub raft: Raft,
+    /// The way to the other coordinators.
+    pub network: Network,
     /// The certificates, unless TLS is off.
     pub tls: Option<Tls>,
     /// How many callers are taken.
@@ -72,7 +76,7 @@ pub struct Doors {
 /// # Errors
 /// If the listener fails.
 pub async fn serve(handle: Handle, doors: Doors, listener: TcpListener) -> anyhow::Result<()> {
-    let Doors { id, identity, raft, tls, admission, shutdown } = doors;
+    let Doors { id, identity, raft, network, tls, admission, shutdown } = doors;
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = health::Health::of(&raft, reporter).await;
     tokio::spawn(health.keep(shutdown.clone()));
@@ -88,10 +92,11 @@ pub async fn serve(handle: Handle, doors: Doors, listener: TcpListener) -> anyho
     let inventory =
         InventoryServiceServer::new(inventory::Inventory::new(handle.clone(), tls.clone()))
             .max_decoding_message_size(rackferry_inventory::SIZE_LIMIT + ROOM);
-    let enrolment = enrolment::Enrolments::new(handle.clone(), tls.clone());
+    let enrolment =
+        enrolment::Enrolments::new(handle.clone(), tls.clone(), raft.metrics(), network.clone());
     let enrolments = EnrolmentServiceServer::new(enrolment.clone());
     let events = EventServiceServer::new(event::Events::new(handle.clone(), shutdown.clone()));
-    let cluster = ClusterServiceServer::new(cluster::Clusters::new(handle, raft.clone()));
+    let cluster = ClusterServiceServer::new(cluster::Clusters::new(handle, raft.clone(), network));
     let log = RaftServiceServer::new(raft::Log::new(id, identity, raft))
         .max_decoding_message_size(MESSAGE_LIMIT);
     let reflection = tonic_reflection::server::Builder::configure()
@@ -126,6 +131,8 @@ pub async fn serve(handle: Handle, doors: Doors, listener: TcpListener) -> anyho
     tokio::try_join!(serving, joining)?;
     Ok(())
 }
+
+pub use expulsion::{denial, view as expelled};
 
 fn going_down() -> Status {
     Away::ShuttingDown.into()

@@ -282,7 +282,11 @@ impl Agent {
     pub async fn hear(&mut self) -> down::Message {
         loop {
             let message = self.hear_any().await;
-            if !matches!(message, down::Message::Welcome(_) | down::Message::RackView(_)) {
+            let site = matches!(
+                message,
+                down::Message::Welcome(_) | down::Message::RackView(_) | down::Message::Expelled(_)
+            );
+            if !site {
                 return message;
             }
         }

@@ -5,6 +5,7 @@ use rackferry_migrator_protocol::frame::{Ack, FromTarget, Hello, Holder, Kind, R
 use rackferry_migrator_protocol::session::open::Hurry;
 use rackferry_migrator_protocol::session::target::Event as AtTarget;
 use rackferry_migrator_protocol::stream::StreamWriter;
+use rackferry_tls::Admission;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
@@ -51,8 +52,8 @@ async fn connection() -> (Framed, Framed) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap().to_string();
     let far = tokio::spawn(async move {
-        let (stream, _) = listener.accept().await.unwrap();
-        let (_, _, (reader, mut writer)) = conn::greeting(stream, None).await.unwrap();
+        let (stream, _, ticket) = Admission::default().accept(&listener).await;
+        let (_, _peer, (reader, mut writer)) = conn::greeting(stream, None, ticket).await.unwrap();
         conn::accept(&mut writer, 1).await.unwrap();
         (reader, writer)
     });

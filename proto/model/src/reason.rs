@@ -92,6 +92,12 @@ reasons! {
     NoAuthority = "NO_AUTHORITY", NotFeasible;
     /// As many tokens wait to be used as the coordinator keeps.
     TooManyTokens = "TOO_MANY_TOKENS", NotFeasible;
+    /// The certificates of this name are expelled from the site.
+    Expelled = "EXPELLED", Unreachable;
+    /// As many certificates are expelled as every program keeps.
+    TooManyExpelled = "TOO_MANY_EXPELLED", NotFeasible;
+    /// The coordinators that would be left and answer are no majority.
+    NoMajority = "NO_MAJORITY", NotFeasible;
     /// The coordinator is shutting down.
     ShuttingDown = "SHUTTING_DOWN", Unreachable;
 }

@@ -24,4 +24,5 @@ pub use rackferry_agent_core::{
     Act, Mark, MigrationId, Role, Side, Standing, VmState, What, Writing,
 };
 pub use spec::{Attach, Claims, Disk, Launch, Needs, Nic, Qemu, SpecError, VmSpec};
+pub(crate) use state_dir::write_durably;
 pub use state_dir::{StateDir, Status, VmDir};

@@ -232,7 +232,7 @@ pub(super) fn at(path: &Path) -> impl Fn(io::Error) -> VmError {
 }
 
 /// The file is the old or the new one, whatever happens, and the new one when this returns.
-pub(super) fn write_durably(dir: &Path, name: &str, content: &[u8]) -> Result<(), VmError> {
+pub(crate) fn write_durably(dir: &Path, name: &str, content: &[u8]) -> Result<(), VmError> {
     let path = dir.join(name);
     let new = dir.join(format!("{name}.new"));
     let mut file = File::create(&new).map_err(at(&new))?;

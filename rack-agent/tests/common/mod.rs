@@ -9,12 +9,15 @@ use std::time::Duration;
 use rackferry_proto::v1::agent_service_server::{AgentService, AgentServiceServer};
 use rackferry_proto::v1::enrolment_service_server::{EnrolmentService, EnrolmentServiceServer};
 use rackferry_proto::v1::{
-    ConnectRequest, ConnectResponse, CreateTokenRequest, CreateTokenResponse, PrepareTarget,
-    RackMember, RackView, RenewRequest, RenewResponse, Welcome, connect_response::Message,
+    ConnectRequest, ConnectResponse, CreateTokenRequest, CreateTokenResponse,
+    ExpelCertificateRequest, ExpelCertificateResponse, Expelled, ListExpelledCertificatesRequest,
+    ListExpelledCertificatesResponse, PrepareTarget, RackMember, RackView,
+    ReadmitCertificateRequest, ReadmitCertificateResponse, RenewRequest, RenewResponse, Welcome,
+    connect_response::Message,
 };
 use rackferry_tls::authority::LIFE;
 use rackferry_tls::{Admission, Authority, Identity, Role, Tls, grpc};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
@@ -35,6 +38,9 @@ pub struct Site {
     pub authority: Authority,
     pub page_addr: String,
     agent: Child,
+    tls: String,
+    /// Whom the coordinator calls expelled.
+    pub expelled: watch::Sender<Expelled>,
 }
 
 impl Site {
@@ -70,7 +76,8 @@ impl Site {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let coordinator = listener.local_addr().unwrap().to_string();
         let (members, _newcomers) = grpc::incoming(listener, Some(tls), Admission::default());
-        let played = Played { ca: dir.path().join("ca"), prepare };
+        let (expelled, told) = watch::channel(Expelled::default());
+        let played = Played { ca: dir.path().join("ca"), prepare, expelled: told };
         let server = Server::builder()
             .add_service(AgentServiceServer::new(played.clone()))
             .add_service(EnrolmentServiceServer::new(played));
@@ -79,7 +86,7 @@ impl Site {
         let own = format!("tls = {{ dir = '{}' }}\n{settings}", own.display());
         let page_addr = free_addr();
         let agent = spawn(dir.path(), &page_addr, &coordinator, &own);
-        Self { dir, authority, page_addr, agent }
+        Self { dir, authority, page_addr, agent, tls: own, expelled }
     }
 
     pub fn folder(&self, name: &str) -> PathBuf {
@@ -93,6 +100,13 @@ impl Site {
     pub fn issue_for(&self, role: Role, name: &str, life: time::Duration) -> Tls {
         self.authority.issue(&self.folder(name), &Identity::new(role, name), life).unwrap();
         Tls::open(&self.folder(name), &[role]).unwrap()
+    }
+
+    /// The agent is killed, and another one starts that reaches no coordinator.
+    pub fn restart_alone(&mut self) {
+        self.agent.kill().unwrap();
+        self.agent.wait().unwrap();
+        self.agent = spawn(self.dir.path(), &self.page_addr, "127.0.0.1:1", &self.tls);
     }
 
     /// What the agent has logged.
@@ -158,6 +172,7 @@ fn free_addr() -> String {
 struct Played {
     ca: PathBuf,
     prepare: Option<PrepareTarget>,
+    expelled: watch::Receiver<Expelled>,
 }
 
 #[tonic::async_trait]
@@ -182,9 +197,18 @@ impl AgentService for Played {
         for message in messages.into_iter().flatten() {
             orders.send(Ok(ConnectResponse { message: Some(message) })).await.unwrap();
         }
+        let mut expelled = self.expelled.clone();
         tokio::spawn(async move {
-            let _open = orders;
-            while let Ok(Some(_)) = says.message().await {}
+            loop {
+                tokio::select! {
+                    said = says.message() => if !matches!(said, Ok(Some(_))) { return },
+                    Ok(()) = expelled.changed() => {
+                        let list = expelled.borrow_and_update().clone();
+                        let message = Some(Message::Expelled(list));
+                        orders.send(Ok(ConnectResponse { message })).await.unwrap();
+                    }
+                }
+            }
         });
         Ok(Response::new(ReceiverStream::new(to_agent)))
     }
@@ -196,6 +220,27 @@ impl EnrolmentService for Played {
         &self,
         _: Request<CreateTokenRequest>,
     ) -> Result<Response<CreateTokenResponse>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn expel_certificate(
+        &self,
+        _: Request<ExpelCertificateRequest>,
+    ) -> Result<Response<ExpelCertificateResponse>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn readmit_certificate(
+        &self,
+        _: Request<ReadmitCertificateRequest>,
+    ) -> Result<Response<ReadmitCertificateResponse>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn list_expelled_certificates(
+        &self,
+        _: Request<ListExpelledCertificatesRequest>,
+    ) -> Result<Response<ListExpelledCertificatesResponse>, Status> {
         Err(Status::unimplemented("no test asks for it"))
     }
 

@@ -64,7 +64,7 @@ impl Host {
             policy: Policy::default(),
         };
         let (vms, _) = VmManager::open(manager).await.unwrap();
-        let (agent, inputs) = Agent::new(Config::load(&config).unwrap(), vms, None);
+        let (agent, inputs) = Agent::new(Config::load(&config).unwrap(), vms, None).unwrap();
         tokio::spawn(task::run(agent.clone(), inputs));
         tokio::spawn(server::run(agent.clone(), pages));
         Self { agent, page_addr, streams, folder }

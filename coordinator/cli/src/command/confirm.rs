@@ -3,7 +3,7 @@
 use std::io::{BufRead, IsTerminal, Write};
 
 use crate::{
-    args::{Command, Host, Output},
+    args::{Certificate, Command, Host, Output},
     exit::Failure,
 };
 
@@ -16,6 +16,7 @@ pub fn check(command: &Command, output: Output) -> Result<(), Failure> {
         Command::Evacuate(args) => ("evacuate", args.yes),
         Command::Restore(args) => ("restore", args.yes),
         Command::Host(Host::DeclareDead { yes, .. }) => ("host declare-dead", *yes),
+        Command::Certificate(Certificate::Expel { yes, .. }) => ("certificate expel", *yes),
         _ => return Ok(()),
     };
     if yes || can_ask(output) { Ok(()) } else { Err(Failure::NotConfirmed(name)) }

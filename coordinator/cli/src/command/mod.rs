@@ -1,6 +1,7 @@
 //! What each command does.
 
 mod cancel;
+mod certificate;
 mod certificates;
 mod check;
 mod cluster;
@@ -98,6 +99,7 @@ pub async fn run(args: Args) -> Result<Code, Failure> {
         Command::Events(args) => events::run(&context, args).await,
         Command::Cluster(cluster) => cluster::run(&context, cluster).await,
         Command::Token(token) => token::run(&context, token).await,
+        Command::Certificate(args) => certificate::run(&context, args).await,
         Command::Init(_)
         | Command::Issue(_)
         | Command::Completions { .. }

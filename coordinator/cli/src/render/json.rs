@@ -222,6 +222,24 @@ pub fn token(created: &v1::CreateTokenResponse) -> String {
     resulting(Code::Done, Token { token, expires_unix_ms: *expires_unix_ms })
 }
 
+/// Certificates that are expelled.
+pub fn expelled(all: &[v1::ExpelledCertificate]) -> String {
+    #[derive(Serialize)]
+    struct Certificate {
+        name: String,
+        serial: Option<String>,
+        by: String,
+        expelled_unix_ms: u64,
+    }
+    impl From<v1::ExpelledCertificate> for Certificate {
+        fn from(one: v1::ExpelledCertificate) -> Self {
+            let v1::ExpelledCertificate { name, serial, by, expelled_unix_ms } = one;
+            Self { name, serial: (!serial.is_empty()).then_some(serial), by, expelled_unix_ms }
+        }
+    }
+    resulting(Code::Done, list::<_, Certificate>("expelled", all))
+}
+
 /// Why a command failed.
 pub fn failure(failure: &Failure) -> String {
     #[derive(Serialize)]

@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod doctor;
 pub mod evacuation;
 pub mod event;
+pub mod expelled;
 pub mod follow;
 pub mod inventory;
 pub mod json;

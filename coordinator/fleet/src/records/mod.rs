@@ -2,6 +2,7 @@
 //! change marks it.
 
 pub(crate) mod event;
+pub(crate) mod expelled;
 pub(crate) mod index;
 pub(crate) mod name;
 pub(crate) mod record;

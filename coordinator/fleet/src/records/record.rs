@@ -52,6 +52,9 @@ pub enum Record {
     /// What was done, or has happened.
     #[serde(rename = "event.v1")]
     Event(Box<EventRecord>),
+    /// A certificate that is expelled.
+    #[serde(rename = "expelled.v1")]
+    Expelled(ExpelledRecord),
 }
 
 /// What a record is found by.
@@ -75,6 +78,8 @@ pub enum Key {
     Token(HostName),
     /// An event.
     Event(EventId),
+    /// A name that is expelled, or one certificate of it, by its serial number.
+    Expelled(String, Option<String>),
 }
 
 impl Record {
@@ -90,6 +95,7 @@ impl Record {
             Self::Limit(limit) => Key::Limit(limit.link.clone()),
             Self::Token(token) => Key::Token(token.host.clone()),
             Self::Event(event) => Key::Event(event.id),
+            Self::Expelled(one) => Key::Expelled(one.name.clone(), one.serial.clone()),
         }
     }
 }
@@ -396,6 +402,19 @@ pub struct TokenRecord {
     pub digest: String,
     /// When it is no longer good.
     pub expires: Moment,
+}
+
+/// A name, of whichever role, whose certificates are good no more; or one certificate of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpelledRecord {
+    /// The name that the certificates state.
+    pub name: String,
+    /// The serial number, hexadecimal; none: every certificate of the name.
+    pub serial: Option<String>,
+    /// The certificate that asked for it; empty without TLS.
+    pub by: String,
+    /// When.
+    pub at: Moment,
 }
 
 impl Standing {

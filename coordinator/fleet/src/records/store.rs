@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    Change, EvacuationId, EvacuationRecord, EventId, Generation, HostName, HostRecord,
+    Change, EvacuationId, EvacuationRecord, EventId, ExpelledRecord, Generation, HostName, HostRecord,
     InventoryRecord, Key, LimitRecord, LinkLimit, LinkName, MigrationId, MigrationRecord, Numbers,
     RackName, Record, TokenRecord, VmName, VmRecord,
     event::History,
@@ -23,6 +23,7 @@ pub(crate) struct Store {
     limits: BTreeMap<LinkName, LinkLimit>,
     tokens: BTreeMap<HostName, TokenRecord>,
     events: History,
+    expelled: BTreeMap<(String, Option<String>), ExpelledRecord>,
     index: Index,
     changed: BTreeSet<Key>,
 }
@@ -74,6 +75,9 @@ impl Store {
             Record::Limit(LimitRecord { link, limit }) => {
                 self.limits.insert(link, limit);
             }
+            Record::Expelled(one) => {
+                self.expelled.insert((one.name.clone(), one.serial.clone()), one);
+            }
             Record::Token(token) => {
                 self.tokens.insert(token.host.clone(), token);
             }
@@ -122,6 +126,15 @@ impl Store {
     pub(crate) fn remove_limit(&mut self, link: &LinkName) {
         self.limits.remove(link);
         self.changed.insert(Key::Limit(link.clone()));
+    }
+
+    pub(crate) fn remove_expelled(&mut self, name: &str, serial: Option<&str>) -> bool {
+        let key = (name.to_owned(), serial.map(str::to_owned));
+        let removed = self.expelled.remove(&key).is_some();
+        if removed {
+            self.changed.insert(Key::Expelled(key.0, key.1));
+        }
+        removed
     }
 
     pub(crate) fn remove_token(&mut self, host: &HostName) {
@@ -179,6 +192,10 @@ impl Store {
 
     pub(crate) fn limits(&self) -> &BTreeMap<LinkName, LinkLimit> {
         &self.limits
+    }
+
+    pub(crate) fn expelled(&self) -> &BTreeMap<(String, Option<String>), ExpelledRecord> {
+        &self.expelled
     }
 
     pub(crate) fn tokens(&self) -> &BTreeMap<HostName, TokenRecord> {
@@ -283,6 +300,10 @@ impl Store {
                 .limits
                 .get(link)
                 .map(|&limit| Record::Limit(LimitRecord { link: link.clone(), limit })),
+            Key::Expelled(name, serial) => {
+                let one = self.expelled.get(&(name.clone(), serial.clone()));
+                one.cloned().map(Record::Expelled)
+            }
             Key::Token(host) => self.tokens.get(host).cloned().map(Record::Token),
             Key::Event(id) => {
                 self.events.get(*id).cloned().map(|event| Record::Event(Box::new(event)))

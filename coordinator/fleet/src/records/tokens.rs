@@ -9,13 +9,14 @@ impl Fleet {
     /// Keeps a token for a host, in place of an older one of that host.
     ///
     /// # Errors
-    /// If too many wait to be used.
+    /// If too many wait to be used, or the host is expelled.
     pub fn create_token(
         &mut self,
         token: TokenRecord,
         now: Moment,
         out: &mut Vec<Effect>,
     ) -> Result<(), Refusal> {
+        self.check_not_expelled(token.host.as_str())?;
         self.begin(now);
         let tokens = self.store.tokens().values();
         let expired = tokens.filter(|token| token.expires <= self.now);
@@ -33,8 +34,9 @@ impl Fleet {
     /// Whether this is the token of a host; it is not used up.
     ///
     /// # Errors
-    /// If it is not, or not any more.
+    /// If it is not, or not any more, or the host is expelled.
     pub fn check_token(&self, host: &HostName, digest: &str, now: Moment) -> Result<(), Refusal> {
+        self.check_not_expelled(host.as_str())?;
         let token = self.store.tokens().get(host);
         let good = token.is_some_and(|token| token.digest == digest && now < token.expires);
         if good { Ok(()) } else { Err(Refusal::Token) }

@@ -285,9 +285,16 @@ impl Fleet {
                 Change::Remove(Key::Evacuation(id)) => {
                     self.view.unpublished.evacuations.insert(*id);
                 }
-                Change::Put(Record::Numbers(_) | Record::Limit(_) | Record::Token(_))
-                | Change::Remove(Key::Numbers | Key::Inventory | Key::Limit(_) | Key::Token(_)) => {
-                }
+                Change::Put(
+                    Record::Numbers(_) | Record::Limit(_) | Record::Token(_) | Record::Expelled(_),
+                )
+                | Change::Remove(
+                    Key::Numbers
+                    | Key::Inventory
+                    | Key::Limit(_)
+                    | Key::Token(_)
+                    | Key::Expelled(..),
+                ) => {}
             }
         }
     }

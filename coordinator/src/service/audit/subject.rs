@@ -3,8 +3,8 @@
 use rackferry_proto::v1::{
     AddNodeRequest, CancelEvacuationRequest, CancelMigrationRequest, CordonHostsRequest,
     CreateEvacuationRequest, CreateMigrationRequest, CreateTokenRequest, DeclareHostDeadRequest,
-    ForceSwitchoverRequest, ForgetHostRequest, ForgetVmRequest, ImportInventoryRequest,
-    JoinRequest, LinkLimit, PauseEvacuationRequest, RemoveNodeRequest, RenewRequest,
+    ExpelCertificateRequest, ForceSwitchoverRequest, ForgetHostRequest, ForgetVmRequest, ImportInventoryRequest,
+    JoinRequest, LinkLimit, PauseEvacuationRequest, ReadmitCertificateRequest, RemoveNodeRequest, RenewRequest,
     RepairProblemsRequest, RestoreEvacuationRequest, ResumeEvacuationRequest, SetLinkLimitsRequest,
     UncordonHostsRequest, link_limit::Limit,
 };
@@ -46,8 +46,16 @@ mutations! {
     RemoveNodeRequest = "cluster-remove", |request| format!("coordinator {}", request.id);
     CreateTokenRequest = "token-create", |request| request.host.clone();
     RenewRequest = "certificate-renew", |_| String::new();
+    ExpelCertificateRequest = "certificate-expel",
+        |request| certificate(&request.name, &request.serial);
+    ReadmitCertificateRequest = "certificate-readmit",
+        |request| certificate(&request.name, &request.serial);
     // From any caller that reaches the port: what it says it is would make each attempt another event.
     JoinRequest = "join", |_| String::new();
+}
+
+fn certificate(name: &str, serial: &str) -> String {
+    if serial.is_empty() { name.to_owned() } else { format!("{name}, serial {serial}") }
 }
 
 impl Mutation for CreateEvacuationRequest {
