@@ -69,6 +69,7 @@ pub struct Leadership<'a> {
     metrics: watch::Receiver<Metrics>,
     leader: Leader<Answer>,
     key: DomainKey,
+    incarnation: u64,
     links: HashMap<Connection, OpenLink>,
     /// Links whose agents do not take their orders.
     stuck: Vec<Connection>,
@@ -106,13 +107,14 @@ impl<'a> Leadership<'a> {
         log.settle_address(node.id, &node.addr).await?;
         let key = node.applied.domain_key().context("the log has no key of the dedup domain");
         let key = key.map_err(Vacated::Failed)?;
+        let incarnation = node.applied.incarnation();
         let records = node.applied.records();
         tracing::info!(term, records = records.len(), "leading");
         let mut fleet = Fleet::new(driver.setup.limits, records, now());
         fleet.set_term(term);
         let leader = Leader::new(fleet, driver.last_connection);
         let (links, stuck, questions) = (HashMap::new(), Vec::new(), Questions::default());
-        Ok(Self { driver, term, metrics, leader, key, links, stuck, questions })
+        Ok(Self { driver, term, metrics, leader, key, incarnation, links, stuck, questions })
     }
 
     /// Lets agents and clients in.
@@ -282,7 +284,7 @@ impl<'a> Leadership<'a> {
 
     fn send(&mut self, connection: Connection, order: Order) {
         let welcome = matches!(order, Order::Welcome(_));
-        self.pass_on(connection, convert::order(order, &self.key));
+        self.pass_on(connection, convert::order(order, &self.key, self.incarnation));
         if welcome {
             self.tell_expelled(connection);
         }

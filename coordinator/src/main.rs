@@ -19,6 +19,7 @@ mod gate;
 mod key;
 mod leadership;
 mod metrics;
+mod offline;
 mod preflight;
 mod questions;
 mod raft;
@@ -47,8 +48,10 @@ use tracing_subscriber::EnvFilter;
 #[command(name = "rackferry-coordinator", version)]
 struct Args {
     /// Settings (TOML); RACKFERRY_SECTION__KEY in the environment overrides them.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<offline::Command>,
 }
 
 /// What is shown. openraft tells all it does at `info`, and at every try that a peer is away; what matters of
@@ -64,6 +67,9 @@ fn main() -> anyhow::Result<()> {
         .unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let config = Config::load(args.config.as_deref()).context("reading the settings")?;
+    if let Some(command) = args.command {
+        return offline::run(command, &config);
+    }
     let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
     runtime.block_on(run(config))
 }
@@ -93,6 +99,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         identity: node.identity.clone(),
         raft: node.raft.clone(),
         network: node.network.clone(),
+        applied: node.applied.clone(),
         tls: tls.clone(),
         admission: Admission::new(config.admission),
         shutdown: shutdown.clone(),

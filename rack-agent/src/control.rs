@@ -97,8 +97,8 @@ impl Control {
     }
 
     /// Ends the stream; another one follows.
-    pub fn restart(&mut self) {
-        warn!("a message was lost: the stream starts anew");
+    pub fn restart(&mut self, why: &str) {
+        warn!(why, "the stream starts anew");
         self.ended(Some(&closed()));
     }
 

@@ -13,6 +13,7 @@ mod convert;
 pub mod coordinators;
 pub mod enrol;
 mod expelled;
+mod incarnation;
 pub mod local;
 pub mod metrics;
 pub mod moves;

@@ -96,7 +96,7 @@ async fn serve(config: Config, policy: Policy) -> anyhow::Result<()> {
     tokio::select! {
         _ = term.recv() => info!("ending; the VMs go on"),
         _ = int.recv() => info!("ending; the VMs go on"),
-        result = task => result.context("the task that keeps the agent's rules ended")?,
+        result = task => result.context("the task that keeps the agent's rules ended")??,
     }
     Ok(())
 }

@@ -23,6 +23,7 @@ use tracing::{debug, warn};
 use crate::agent::{Agent, Input};
 use crate::control::{Control, Happened, Sender, name_of};
 use crate::convert::{self, Wire};
+use crate::incarnation::Incarnation;
 use crate::moves::{self, SESSION_QUEUE};
 use crate::preflight;
 
@@ -46,6 +47,8 @@ struct Task {
     /// Sessions by migration.
     sources: HashMap<MigrationId, Source>,
     targets: HashMap<MigrationId, mpsc::Sender<target::Command>>,
+    /// The cluster that is followed.
+    incarnation: Incarnation,
     began: Instant,
 }
 
@@ -61,8 +64,12 @@ enum Next {
 }
 
 /// Runs until the agent ends.
-pub async fn run(agent: Agent, inputs: mpsc::Receiver<Input>) {
+///
+/// # Errors
+/// If it cannot be read which cluster of coordinators is followed.
+pub async fn run(agent: Agent, inputs: mpsc::Receiver<Input>) -> anyhow::Result<()> {
     let mut task = Task {
+        incarnation: Incarnation::open(&agent.config().state_dir)?,
         core: Core::new(OUTBOX),
         control: Control::new(agent.clone()),
         inputs,
@@ -145,11 +152,17 @@ impl Task {
     fn ordered(&mut self, order: Down) {
         debug!(order = name_of(&order), "order");
         match order {
-            Down::Welcome(welcome) => {
-                if self.agent.welcome(&welcome) {
-                    self.handle(Event::Welcomed, None);
+            Down::Welcome(welcome) => match self.incarnation.follow(welcome.incarnation) {
+                Ok(()) => {
+                    if self.agent.welcome(&welcome) {
+                        self.handle(Event::Welcomed, None);
+                    }
                 }
-            }
+                Err(why) => {
+                    self.control.restart(&why.to_string());
+                    self.disconnected();
+                }
+            },
             Down::RackView(view) => self.agent.rack_view(&view),
             Down::Expelled(list) => self.agent.expelled(list),
             Down::CheckSource(order) => {
@@ -246,7 +259,7 @@ impl Task {
                 }));
             }
             Effect::RestartStream => {
-                self.control.restart();
+                self.control.restart("a message was lost");
                 (self.up, self.report) = (None, None);
                 return Some(Event::Disconnected);
             }

@@ -116,6 +116,7 @@ async fn poisoned(more: &str, hint: &str) {
         memory_bytes: 32 << 20,
         options: Some(v1::MigrationOptions::default()),
         source_host: "source".to_owned(),
+        ..v1::PrepareTarget::default()
     };
     let site = Site::start_with(LIFE, Some(prepare)).await;
     wait_for(async || site.log().contains("target not prepared")).await;

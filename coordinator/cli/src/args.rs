@@ -467,6 +467,11 @@ pub enum Cluster {
         #[arg(value_name = "HOST:PORT")]
         addr: String,
     },
+    /// Write a backup of the running cluster, for `rackferry-coordinator restore`. It holds the key of the dedup domain.
+    Backup {
+        /// File to write; it must not exist, and only its owner may read it.
+        file: PathBuf,
+    },
     /// Remove a coordinator, also one that is lost for good.
     Remove {
         /// Number of the coordinator.

@@ -49,6 +49,19 @@ impl Fake {
 
 #[tonic::async_trait]
 impl ClusterService for Fake {
+    type BackupClusterStream =
+        tokio_stream::Iter<std::vec::IntoIter<Result<v1::BackupClusterResponse, Status>>>;
+
+    async fn backup_cluster(
+        &self,
+        _: Request<v1::BackupClusterRequest>,
+    ) -> Result<Response<Self::BackupClusterStream>, Status> {
+        self.admit()?;
+        let part = |part: &[u8]| Ok(v1::BackupClusterResponse { part: part.to_vec() });
+        let parts = vec![part(b"a back"), part(b"up")];
+        Ok(Response::new(tokio_stream::iter(parts)))
+    }
+
     async fn get_cluster(
         &self,
         _: Request<GetClusterRequest>,
@@ -313,4 +326,19 @@ async fn the_doctor_ends_with_the_worst_it_has_found() {
         let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!((&value["name"], &value["result_code"]), (&"web".into(), &code.into()));
     }
+}
+
+#[tokio::test]
+async fn a_backup_is_its_owners_and_replaces_no_file() {
+    use std::os::unix::fs::PermissionsExt;
+    let leader = serve(None).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("backup");
+    let args = ["cluster", "backup", file.to_str().unwrap()];
+    assert_eq!(rackferry(&leader, &args).await.status.code(), Some(0));
+    assert_eq!(std::fs::read(&file).unwrap(), b"a backup");
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let again = rackferry(&leader, &args).await;
+    assert_eq!(again.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("cannot write"));
 }

@@ -6,14 +6,15 @@ use rackferry_proto::v1::{self, ConnectResponse, connect_response::Message};
 use crate::key::DomainKey;
 
 /// An order as its message; the key goes with a welcome.
-pub fn order(order: Order, key: &DomainKey) -> ConnectResponse {
-    ConnectResponse { message: Some(message(order, key)) }
+pub fn order(order: Order, key: &DomainKey, incarnation: u64) -> ConnectResponse {
+    ConnectResponse { message: Some(message(order, key, incarnation)) }
 }
 
-fn message(order: Order, key: &DomainKey) -> Message {
+fn message(order: Order, key: &DomainKey, incarnation: u64) -> Message {
     match order {
         Order::Welcome(id) => {
-            Message::Welcome(v1::Welcome { host_id: id.0, domain_key: key.expose().to_vec() })
+            let domain_key = key.expose().to_vec();
+            Message::Welcome(v1::Welcome { host_id: id.0, domain_key, incarnation })
         }
         Order::KeepDead(migration, generation) => {
             Message::KeepDead(keep_dead(migration, generation))

@@ -101,6 +101,35 @@ impl LogStore {
         .await
     }
 
+    /// Every entry from an index on, for a coordinator that does not run.
+    ///
+    /// # Errors
+    /// If one of them cannot be read.
+    pub fn all_from(&self, index: u64) -> Result<Vec<Entry>, DatabaseError> {
+        self.entries(index.., usize::MAX)
+    }
+
+    /// The last entry that is known to be committed; more may be.
+    pub fn committed_index(&self) -> Option<u64> {
+        self.committed().map(|id| id.index)
+    }
+
+    /// Makes an empty log that begins after an entry, in the cluster of this name.
+    ///
+    /// # Errors
+    /// If it may not be durable.
+    pub fn begin_after(&self, last: LogId, cluster: &str) -> Result<(), DatabaseError> {
+        let node: Option<NodeId> = database::meta(&self.database, NODE)?;
+        let write = self.database.begin_write()?;
+        database::put_meta(&write, PURGED, &last)?;
+        database::put_meta(&write, CLUSTER, &cluster)?;
+        // Higher than every vote that this log has seen.
+        let vote = Vote::new(last.leader_id.term + 1, node.unwrap_or_default());
+        database::put_meta(&write, VOTE, &vote)?;
+        write.commit()?;
+        Ok(())
+    }
+
     /// Runs something that waits for the disk where it keeps no task waiting.
     async fn blocking<T: Send + 'static>(
         &self,

@@ -9,14 +9,17 @@
 //! * [`identity`]: which cluster this is.
 //! * [`log`]: entries and the vote; one fsync for each append.
 //! * [`state`]: the records, in memory; rebuilt from [`snapshot`] and log at a start. [`staged`]: parts of a write.
+//! * [`backup`], [`offline`]: a copy of the records; a cluster that begins anew from one, or from one log.
 //! * [`network`]: how coordinators call each other.
 //! * [`node`]: starting one; [`runtime`]: how long its calls may take.
+pub mod backup;
 pub mod command;
 mod database;
 pub mod identity;
 mod log;
 mod network;
 pub mod node;
+pub mod offline;
 mod packed;
 mod runtime;
 mod snapshot;

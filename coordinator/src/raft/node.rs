@@ -11,8 +11,11 @@ use rackferry_tls::Tls;
 use thiserror::Error;
 
 use super::{
-    Applied, DatabaseError, Identity, LogStore, NodeId, Raft, network::Network,
-    snapshot::SnapshotError, state::StateMachine,
+    Applied, DatabaseError, Identity, LogStore, NodeId, Raft,
+    network::Network,
+    offline::{self, OfflineError},
+    snapshot::SnapshotError,
+    state::StateMachine,
 };
 use crate::config::Members;
 
@@ -41,6 +44,9 @@ pub enum NodeError {
     /// The coordinator's snapshot cannot be used.
     #[error("the snapshot")]
     Snapshot(#[from] SnapshotError),
+    /// The files were being replaced when the program ended.
+    #[error(transparent)]
+    Offline(#[from] OfflineError),
     /// The settings contradict each other.
     #[error("the settings of the log")]
     Config(#[from] Box<openraft::ConfigError>),
@@ -85,6 +91,7 @@ impl Node {
         tls: Option<Tls>,
     ) -> Result<Self, NodeError> {
         let Members { id, addr, peers, join } = members;
+        offline::check_finished(dir)?;
         let log = LogStore::open(&dir.join("coordinator.redb"), *id)?;
         let unconverted = log.unconverted()?;
         if unconverted.is_some() && (*join || peers.len() > 1) {

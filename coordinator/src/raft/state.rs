@@ -108,6 +108,16 @@ impl State {
     }
 }
 
+/// What is kept of the state in a backup.
+pub struct Kept {
+    /// The last entry that is in it.
+    pub last: Option<LogId>,
+    /// The key of the dedup domain.
+    pub domain_key: Option<DomainKey>,
+    /// Every record.
+    pub records: Vec<Record>,
+}
+
 /// What the log has come to, for reading.
 #[derive(Clone)]
 pub struct Applied {
@@ -116,6 +126,26 @@ pub struct Applied {
 }
 
 impl Applied {
+    /// All of it, as it is at one entry.
+    pub fn kept(&self) -> Kept {
+        let state = self.state();
+        let records = state.records.values().cloned().collect();
+        Kept { last: state.last_applied, domain_key: state.domain_key.clone(), records }
+    }
+
+    /// The last entry that is applied.
+    pub fn last(&self) -> Option<LogId> {
+        self.state().last_applied
+    }
+
+    /// The incarnation of the cluster; see [`rackferry_fleet::Numbers`].
+    pub fn incarnation(&self) -> u64 {
+        match self.state().records.get(&Key::Numbers) {
+            Some(Record::Numbers(numbers)) => numbers.incarnation,
+            _ => 0,
+        }
+    }
+
     /// Every record.
     pub fn records(&self) -> Vec<Record> {
         self.state().records.values().cloned().collect()
@@ -162,6 +192,14 @@ impl StateMachine {
         };
         let applied = Applied { state: Arc::new(Mutex::new(state)) };
         Ok(Self { applied, snapshots: Arc::new(snapshots) })
+    }
+
+    /// Applies entries of a log that takes no part in a cluster.
+    pub fn replay(&mut self, entries: impl IntoIterator<Item = Entry>) {
+        let mut state = self.applied.state();
+        for entry in entries {
+            state.apply(entry);
+        }
     }
 
     /// For reading.

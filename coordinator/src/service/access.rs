@@ -60,7 +60,7 @@ fn allowed(path: &str) -> Option<&'static [Role]> {
             "SetLinkLimits" | "CordonHosts" | "UncordonHosts" | "RepairProblems",
         )
         | ("MigrationService", "CreateMigration" | "CancelMigration" | "ForceSwitchover") => MOVE,
-        ("ClusterService", "AddNode" | "RemoveNode")
+        ("ClusterService", "AddNode" | "RemoveNode" | "BackupCluster")
         | ("InventoryService", "ImportInventory" | "DeclareHostDead" | "ForgetHost" | "ForgetVm")
         | ("EnrolmentService", "CreateToken" | "ExpelCertificate" | "ReadmitCertificate") => CHANGE,
         _ => return None,
@@ -209,6 +209,7 @@ mod tests {
             ("MigrationService/ForceSwitchover", MOVE),
             ("ClusterService/RemoveNode", CHANGE),
             ("EnrolmentService/CreateToken", CHANGE),
+            ("ClusterService/BackupCluster", CHANGE),
             ("EnrolmentService/ExpelCertificate", CHANGE),
             ("EnrolmentService/ListExpelledCertificates", LOOK),
             ("AgentService/Connect", AGENTS),

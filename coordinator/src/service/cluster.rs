@@ -10,22 +10,26 @@ use rackferry_fleet::{Act, Done};
 use rackferry_proto::{
     Reason, refuse,
     v1::{
-        AddNodeRequest, AddNodeResponse, Cluster, ClusterNode, GetClusterRequest,
-        GetClusterResponse, NodeRole, RemoveNodeRequest, RemoveNodeResponse,
+        AddNodeRequest, AddNodeResponse, BackupClusterRequest, Cluster, ClusterNode,
+        GetClusterRequest, GetClusterResponse, NodeRole, RemoveNodeRequest, RemoveNodeResponse,
         cluster_service_server::ClusterService,
     },
 };
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
-use super::{answer, audit::recorded};
 use crate::{
     driver::Handle,
     gate::leader_elsewhere,
     raft::{Metrics, Network, NodeId, Raft},
 };
 
-use super::majority::Voters;
+use super::{
+    answer,
+    audit::recorded,
+    backups::{Backups, Parts},
+    majority::Voters,
+};
 
 /// How long a change of the members may take. What was begun goes on; asked again, it is finished.
 const CHANGE_WITHIN: Duration = Duration::from_secs(20);
@@ -44,11 +48,12 @@ pub struct Clusters {
     handle: Handle,
     raft: Raft,
     network: Network,
+    backups: Backups,
 }
 
 impl Clusters {
-    pub fn new(handle: Handle, raft: Raft, network: Network) -> Self {
-        Self { handle, raft, network }
+    pub fn new(handle: Handle, raft: Raft, network: Network, backups: Backups) -> Self {
+        Self { handle, raft, network, backups }
     }
 
     fn view(&self) -> Cluster {
@@ -182,6 +187,21 @@ fn view(metrics: &Metrics) -> Cluster {
 
 #[tonic::async_trait]
 impl ClusterService for Clusters {
+    type BackupClusterStream = Parts;
+
+    async fn backup_cluster(
+        &self,
+        request: Request<BackupClusterRequest>,
+    ) -> Result<Response<Parts>, Status> {
+        self.handle.admit().await?;
+        recorded(&self.handle, request, |_, act| async move {
+            // Who took the key of the domain is written down. Whatever was answered before is in the backup.
+            answer(self.handle.act(act, |_, _, _| Ok(Done::new((), ""))).await?)?;
+            self.backups.make().await
+        })
+        .await
+    }
+
     async fn get_cluster(
         &self,
         _: Request<GetClusterRequest>,

@@ -229,52 +229,6 @@ impl EnrolmentService for Enrolments {
         let certificates = self.handle.ask(move |fleet, _| listed(fleet)).await?;
         Ok(Response::new(ListExpelledCertificatesResponse { certificates }))
     }
-
-    async fn expel_certificate(
-        &self,
-        request: Request<ExpelCertificateRequest>,
-    ) -> Result<Response<ExpelCertificateResponse>, Status> {
-        self.handle.admit().await?;
-        let caller = request.extensions().get::<Caller>().cloned();
-        let request = request.into_inner();
-        let expelled = expulsion::requested(request.name.clone(), &request.serial)?;
-        let voters = self.voters();
-        expulsion::check(&request, &expelled, caller.as_ref(), self.tls.as_ref(), voters)?;
-        let done = self
-            .handle
-            .ask(move |fleet, now, out| {
-                let record = expulsion::record(expelled, caller.as_ref(), now);
-                fleet.expel(record.clone(), now, out).map(|()| record)
-            })
-            .await?;
-        let certificate = Some(expulsion::view(answer(done)?));
-        Ok(Response::new(ExpelCertificateResponse { certificate }))
-    }
-
-    async fn readmit_certificate(
-        &self,
-        request: Request<ReadmitCertificateRequest>,
-    ) -> Result<Response<ReadmitCertificateResponse>, Status> {
-        self.handle.admit().await?;
-        let ReadmitCertificateRequest { name, serial } = request.into_inner();
-        let Expelled { name, serial } = expulsion::requested(name, &serial)?;
-        let done = self
-            .handle
-            .ask(move |fleet, now, out| fleet.readmit(&name, serial.as_deref(), now, out))
-            .await?;
-        answer(done)?;
-        Ok(Response::new(ReadmitCertificateResponse {}))
-    }
-
-    async fn list_expelled_certificates(
-        &self,
-        _: Request<ListExpelledCertificatesRequest>,
-    ) -> Result<Response<ListExpelledCertificatesResponse>, Status> {
-        self.handle.admit().await?;
-        let listed = |fleet: &Fleet| fleet.expelled().cloned().map(expulsion::view).collect();
-        let certificates = self.handle.ask(move |fleet, _, _| listed(fleet)).await?;
-        Ok(Response::new(ListExpelledCertificatesResponse { certificates }))
-    }
 }
 
 #[tonic::async_trait]

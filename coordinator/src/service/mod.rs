@@ -3,6 +3,7 @@
 mod access;
 mod agent;
 mod audit;
+mod backups;
 mod check;
 mod cluster;
 mod enrolment;
@@ -42,7 +43,7 @@ use crate::{
     convert,
     driver::Handle,
     gate::Away,
-    raft::{Identity, MESSAGE_LIMIT, Network, NodeId, Raft},
+    raft::{Applied, Identity, MESSAGE_LIMIT, Network, NodeId, Raft},
 };
 
 /// How often a silent peer is asked whether it is there, and how long it may take to answer. A peer that
@@ -63,6 +64,8 @@ pub struct Doors {
     pub raft: Raft,
     /// The way to the other coordinators.
     pub network: Network,
+    /// What the log has come to.
+    pub applied: Applied,
     /// The certificates, unless TLS is off.
     pub tls: Option<Tls>,
     /// How many callers are taken.
@@ -76,7 +79,7 @@ pub struct Doors {
 /// # Errors
 /// If the listener fails.
 pub async fn serve(handle: Handle, doors: Doors, listener: TcpListener) -> anyhow::Result<()> {
-    let Doors { id, identity, raft, network, tls, admission, shutdown } = doors;
+    let Doors { id, identity, raft, network, applied, tls, admission, shutdown } = doors;
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = health::Health::of(&raft, reporter).await;
     tokio::spawn(health.keep(shutdown.clone()));
@@ -96,7 +99,12 @@ pub async fn serve(handle: Handle, doors: Doors, listener: TcpListener) -> anyho
         enrolment::Enrolments::new(handle.clone(), tls.clone(), raft.metrics(), network.clone());
     let enrolments = EnrolmentServiceServer::new(enrolment.clone());
     let events = EventServiceServer::new(event::Events::new(handle.clone(), shutdown.clone()));
-    let cluster = ClusterServiceServer::new(cluster::Clusters::new(handle, raft.clone(), network));
+    let cluster = ClusterServiceServer::new(cluster::Clusters::new(
+        handle,
+        raft.clone(),
+        network,
+        backups::Backups::new(applied, identity.clone()),
+    ));
     let log = RaftServiceServer::new(raft::Log::new(id, identity, raft))
         .max_decoding_message_size(MESSAGE_LIMIT);
     let reflection = tonic_reflection::server::Builder::configure()

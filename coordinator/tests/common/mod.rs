@@ -1,6 +1,7 @@
 //! A real coordinator process, and agents that are played over gRPC.
 #![allow(dead_code, reason = "each test file uses some of it")]
 
+pub mod coordinators;
 pub mod site;
 
 use std::{

@@ -396,6 +396,7 @@ mod tests {
             state_dir: folder.path().to_owned(),
             memory_ceiling_bytes: ROOM,
             qemu: Qemu::default(),
+            policy: Policy::default(),
             preallocate: None,
         };
         let spec = |name| VmSpec::parse(&format!("name = 'vm{name}'\nmemory = '64MiB'")).unwrap();

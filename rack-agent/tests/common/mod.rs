@@ -1,4 +1,5 @@
 //! A real agent process in a site with TLS, and a coordinator that is played over gRPC.
+#![allow(dead_code, reason = "each test file uses some of it")]
 
 use std::fs::OpenOptions;
 use std::net::TcpListener;
@@ -41,6 +42,8 @@ pub struct Site {
     tls: String,
     /// Whom the coordinator calls expelled.
     pub expelled: watch::Sender<Expelled>,
+    /// The incarnation of the coordinator's cluster; streams end when it changes.
+    pub incarnation: watch::Sender<u64>,
 }
 
 impl Site {
@@ -77,7 +80,9 @@ impl Site {
         let coordinator = listener.local_addr().unwrap().to_string();
         let (members, _newcomers) = grpc::incoming(listener, Some(tls), Admission::default());
         let (expelled, told) = watch::channel(Expelled::default());
-        let played = Played { ca: dir.path().join("ca"), prepare, expelled: told };
+        let (incarnation, of_cluster) = watch::channel(0);
+        let ca = dir.path().join("ca");
+        let played = Played { ca, prepare, expelled: told, incarnation: of_cluster };
         let server = Server::builder()
             .add_service(AgentServiceServer::new(played.clone()))
             .add_service(EnrolmentServiceServer::new(played));
@@ -86,7 +91,7 @@ impl Site {
         let own = format!("tls = {{ dir = '{}' }}\n{settings}", own.display());
         let page_addr = free_addr();
         let agent = spawn(dir.path(), &page_addr, &coordinator, &own);
-        Self { dir, authority, page_addr, agent, tls: own, expelled }
+        Self { dir, authority, page_addr, agent, tls: own, expelled, incarnation }
     }
 
     pub fn folder(&self, name: &str) -> PathBuf {
@@ -173,6 +178,7 @@ struct Played {
     ca: PathBuf,
     prepare: Option<PrepareTarget>,
     expelled: watch::Receiver<Expelled>,
+    incarnation: watch::Receiver<u64>,
 }
 
 #[tonic::async_trait]
@@ -185,7 +191,10 @@ impl AgentService for Played {
     ) -> Result<Response<Self::ConnectStream>, Status> {
         let mut says = request.into_inner();
         let (orders, to_agent) = mpsc::channel(8);
-        let welcome = Message::Welcome(Welcome { host_id: 1, domain_key: KEY.to_vec() });
+        let mut cluster = self.incarnation.clone();
+        let incarnation = *cluster.borrow_and_update();
+        let domain_key = KEY.to_vec();
+        let welcome = Message::Welcome(Welcome { host_id: 1, domain_key, incarnation });
         let member = RackMember {
             host_id: NEIGHBOUR_ID,
             host: NEIGHBOUR.to_owned(),
@@ -201,6 +210,7 @@ impl AgentService for Played {
         tokio::spawn(async move {
             loop {
                 tokio::select! {
+                    Ok(()) = cluster.changed() => return,
                     said = says.message() => if !matches!(said, Ok(Some(_))) { return },
                     Ok(()) = expelled.changed() => {
                         let list = expelled.borrow_and_update().clone();

@@ -75,7 +75,9 @@ impl Host {
         let streams = self.streams.recv();
         let mut stream = tokio::time::timeout(LIMIT, streams).await.unwrap().unwrap();
         stream.hears(|up| matches!(up, Up::Hello(_))).await;
-        stream.order(Down::Welcome(Welcome { host_id, domain_key: vec![9; 32] })).await;
+        stream
+            .order(Down::Welcome(Welcome { host_id, domain_key: vec![9; 32], incarnation: 0 }))
+            .await;
         stream
     }
 }

@@ -222,6 +222,16 @@ pub fn token(created: &v1::CreateTokenResponse) -> String {
     resulting(Code::Done, Token { token, expires_unix_ms: *expires_unix_ms })
 }
 
+/// A backup that was written.
+pub fn backup(file: &std::path::Path, bytes: usize) -> String {
+    #[derive(Serialize)]
+    struct Backup {
+        file: String,
+        bytes: usize,
+    }
+    resulting(Code::Done, Backup { file: file.display().to_string(), bytes })
+}
+
 /// Certificates that are expelled.
 pub fn expelled(all: &[v1::ExpelledCertificate]) -> String {
     #[derive(Serialize)]

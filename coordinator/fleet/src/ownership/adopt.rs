@@ -211,13 +211,20 @@ impl Fleet {
         }
     }
 
-    /// A new stream's source that counts its VM to a migration which is over.
+    /// A new stream's source that counts its VM to a migration which is over, or not known.
     fn cancel_what_is_over(
         &mut self,
         host: &HostName,
         vm: &VmReport,
         moved_by: Option<&MigrationRecord>,
     ) {
+        // A log that began anew without its VM knows nothing of it, and its source must not go on for ever.
+        if let Some(id) = vm.migration
+            && moved_by.is_none()
+            && !self.store.vms().contains_key(&vm.name)
+        {
+            return self.tell(host, Order::Cancel(id, "no coordinator knows of it".to_owned()));
+        }
         let ours = moved_by.filter(|one| vm.migration == Some(one.id) && one.source == *host);
         if let Some(migration) = ours.filter(|one| !one.is_active())
             && self.store.vms().contains_key(&vm.name)

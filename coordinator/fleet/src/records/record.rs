@@ -116,9 +116,34 @@ pub struct Numbers {
     pub generation: Generation,
     /// Of rack views.
     pub epoch: u64,
+    /// Of the cluster of coordinators: it rises when one begins anew from a log that may miss something. Agents refuse
+    /// coordinators of a lower one.
+    #[serde(default)]
+    pub incarnation: u64,
 }
 
+/// Far more than a cluster hands out between a backup and its end.
+const JUMP: u64 = 1_000_000_000;
+/// The same of hosts.
+const HOSTS_JUMP: u32 = 1_000_000;
+
 impl Numbers {
+    /// Jumps over every number that may have been handed out by a cluster whose end is not known.
+    pub fn jump(&mut self, incarnation: u64) {
+        self.host.0 = self.host.0.saturating_add(HOSTS_JUMP);
+        let all = [
+            &mut self.migration.0,
+            &mut self.evacuation.0,
+            &mut self.crossing.0,
+            &mut self.generation.0,
+            &mut self.epoch,
+        ];
+        for number in all {
+            *number = number.saturating_add(JUMP);
+        }
+        self.incarnation = incarnation;
+    }
+
     /// The next number of a kind.
     pub(crate) fn next<T: Numbered>(&mut self) -> T {
         let last = T::last(self);

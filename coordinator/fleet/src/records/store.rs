@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    Change, EvacuationId, EvacuationRecord, EventId, ExpelledRecord, Generation, HostName, HostRecord,
-    InventoryRecord, Key, LimitRecord, LinkLimit, LinkName, MigrationId, MigrationRecord, Numbers,
-    RackName, Record, TokenRecord, VmName, VmRecord,
+    Change, EvacuationId, EvacuationRecord, EventId, ExpelledRecord, Generation, HostName,
+    HostRecord, InventoryRecord, Key, LimitRecord, LinkLimit, LinkName, MigrationId,
+    MigrationRecord, Numbers, RackName, Record, TokenRecord, VmName, VmRecord,
     event::History,
     index::{Index, Place},
     record::Numbered,

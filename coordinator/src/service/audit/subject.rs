@@ -1,12 +1,13 @@
 //! What each request that changes the site does, and to what.
 
 use rackferry_proto::v1::{
-    AddNodeRequest, CancelEvacuationRequest, CancelMigrationRequest, CordonHostsRequest,
-    CreateEvacuationRequest, CreateMigrationRequest, CreateTokenRequest, DeclareHostDeadRequest,
-    ExpelCertificateRequest, ForceSwitchoverRequest, ForgetHostRequest, ForgetVmRequest, ImportInventoryRequest,
-    JoinRequest, LinkLimit, PauseEvacuationRequest, ReadmitCertificateRequest, RemoveNodeRequest, RenewRequest,
-    RepairProblemsRequest, RestoreEvacuationRequest, ResumeEvacuationRequest, SetLinkLimitsRequest,
-    UncordonHostsRequest, link_limit::Limit,
+    AddNodeRequest, BackupClusterRequest, CancelEvacuationRequest, CancelMigrationRequest,
+    CordonHostsRequest, CreateEvacuationRequest, CreateMigrationRequest, CreateTokenRequest,
+    DeclareHostDeadRequest, ExpelCertificateRequest, ForceSwitchoverRequest, ForgetHostRequest,
+    ForgetVmRequest, ImportInventoryRequest, JoinRequest, LinkLimit, PauseEvacuationRequest,
+    ReadmitCertificateRequest, RemoveNodeRequest, RenewRequest, RepairProblemsRequest,
+    RestoreEvacuationRequest, ResumeEvacuationRequest, SetLinkLimitsRequest, UncordonHostsRequest,
+    link_limit::Limit,
 };
 
 use super::Mutation;
@@ -44,6 +45,7 @@ mutations! {
     AddNodeRequest = "cluster-add",
         |request| format!("coordinator {} at {}", request.id, request.addr);
     RemoveNodeRequest = "cluster-remove", |request| format!("coordinator {}", request.id);
+    BackupClusterRequest = "cluster-backup", |_| String::new();
     CreateTokenRequest = "token-create", |request| request.host.clone();
     RenewRequest = "certificate-renew", |_| String::new();
     ExpelCertificateRequest = "certificate-expel",
