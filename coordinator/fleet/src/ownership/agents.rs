@@ -72,6 +72,16 @@ impl Agents {
         self.by_host.get_mut(host)
     }
 
+    /// The guest of a VM has powered itself off at this host; the host's list says so with its next report only.
+    pub(crate) fn powered_off(&mut self, host: &HostName, vm: &VmName, now: Moment) {
+        let Some(agent) = self.by_host.get_mut(host) else { return };
+        if let Some(copy) = Arc::make_mut(&mut agent.vms).get_mut(vm) {
+            copy.run_state = RunState::Dead;
+            copy.powered_off = true;
+            agent.changed.insert(vm.clone(), now);
+        }
+    }
+
     /// The copy that a migration brought to a host runs; the host's list says so with its next report only.
     pub(crate) fn copy_runs(
         &mut self,

@@ -200,6 +200,9 @@ impl Fleet {
                 live.not_converged = end.not_converged;
                 live.powered_off |= end.powered_off;
             }
+            if end.powered_off {
+                self.ownership.agents.powered_off(host, &migration.vm, self.now);
+            }
             self.source_ended(&migration, end.outcome, reason);
         } else if migration.target == *host {
             self.keep_target_digest(id, &end);

@@ -135,7 +135,11 @@ impl Fleet {
         let last = attempts.find(|one| one.source == *host);
         !is_owner
             && last.is_some_and(|one| {
-                matches!(one.stage, Stage::Settling | Stage::Ended { end: End::Moved, .. })
+                let gone = |end: &End| matches!(end, End::Moved | End::Ended);
+                match &one.stage {
+                    Stage::Ended { end, .. } => gone(end),
+                    stage => *stage == Stage::Settling,
+                }
             })
     }
 
