@@ -339,6 +339,6 @@ async fn a_backup_is_its_owners_and_replaces_no_file() {
     assert_eq!(std::fs::read(&file).unwrap(), b"a backup");
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     let again = rackferry(&leader, &args).await;
-    assert_eq!(again.status.code(), Some(1));
+    assert_eq!(again.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&again.stderr).contains("cannot write"));
 }

@@ -61,7 +61,7 @@ impl Host {
             memory_ceiling_bytes: 128 << 20,
             qemu: qemu.clone(),
             preallocate: None,
-            policy: Policy::default(),
+            policy: Policy { paths: vec![std::env::temp_dir()], ..Policy::default() },
         };
         let (vms, _) = VmManager::open(manager).await.unwrap();
         let (agent, inputs) = Agent::new(Config::load(&config).unwrap(), vms, None).unwrap();

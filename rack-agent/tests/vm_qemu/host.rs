@@ -45,12 +45,16 @@ pub async fn eventually(check: impl Fn() -> bool) -> bool {
 impl Host {
     pub async fn open(qemu: &Qemu, memory_ceiling_bytes: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let policy = format!(
+            "extra_args = ['-device no-such-device']\npaths = ['{}']",
+            folder.path().display()
+        );
         let config = ManagerConfig {
             state_dir: folder.path().to_owned(),
             memory_ceiling_bytes,
             qemu: qemu.clone(),
             preallocate: Some(Preallocate::Reserve),
-            policy: Policy::parse("extra_args = ['-device no-such-device']").unwrap(),
+            policy: Policy::parse(&policy).unwrap(),
         };
         let (vms, adoption) = VmManager::open(config.clone()).await.unwrap();
         assert!(adoption.adopted.is_empty());
