@@ -23,7 +23,6 @@ use rackferry_proto::{
 };
 use tokio::time::timeout;
 use tonic::{Code, Status, transport::Channel};
-use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_reflection::pb::v1::{
     ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
@@ -150,9 +149,7 @@ async fn it_says_that_it_is_well_and_what_it_serves() {
     let channel = coordinator.channel().await;
     let served = forge::services();
     for service in &served {
-        let check = HealthCheckRequest { service: service.clone() };
-        let health = HealthClient::new(channel.clone()).check(check).await.unwrap().into_inner();
-        assert_eq!(health.status().as_str_name(), "SERVING", "{service}");
+        common::health_becomes(coordinator.port, service, true).await;
     }
     let list = ServerReflectionRequest {
         host: String::new(),
