@@ -2,8 +2,8 @@
 //! contents without being asked.
 //!
 //! A running VM's references may wait for a holder: that costs nothing but a buffer. A VM that is about to stop, or has
-//! stopped, must not wait for a neighbour of its target. So from its switchover slot on, a batch that stays open is
-//! supplied after [`OPEN_LIMIT`]; once the VM is stopped, as soon as it is known to be open.
+//! stopped, must not wait for a neighbour of its target. So from its switchover slot on, until QEMU may stop it, a batch
+//! that stays open is supplied after [`OPEN_LIMIT`]; once the VM is stopped, as soon as it is known to be open.
 //!
 //! A batch is open from the ack that says it was received and does not say it is resolved: what the target host has
 //! itself is resolved by then. Times are those since the session began.
