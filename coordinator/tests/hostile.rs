@@ -56,7 +56,7 @@ async fn an_agent_has_no_word_in_the_migrations_of_others() {
     };
     let mut a1 = agent("a1", "a", vec![vm("web", RunState::Running, "")]).await;
     let mut b1 = agent("b1", "b", vec![]).await;
-    let mut evil = agent("x1", "b", vec![]).await;
+    let evil = agent("x1", "b", vec![]).await;
     let operator = site.caller(Role::Operator).await;
     let mut evacuations = EvacuationServiceClient::new(operator.clone());
     let mut wanted = request("one");
