@@ -37,7 +37,10 @@ fn lies(generation: u64) -> Vec<up::Message> {
     };
     vec![
         up::Message::TargetReady(TargetReady { migration_id: migration_id.clone() }),
-        up::Message::CommitRequest(CommitRequest { migration_id: migration_id.clone(), generation }),
+        up::Message::CommitRequest(CommitRequest {
+            migration_id: migration_id.clone(),
+            generation,
+        }),
         up::Message::SourceStopped(SourceStopped { migration_id: migration_id.clone() }),
         up::Message::TargetRunning(TargetRunning { migration_id: migration_id.clone() }),
         up::Message::TargetDiscarded(TargetDiscarded { migration_id }),
