@@ -4,7 +4,9 @@
 
 mod common;
 
-use common::{Agent, request, site::Site, up_to_the_commit, vm};
+use std::time::Duration;
+
+use common::{Agent, LIMIT, request, site::Site, up_to_the_commit, vm};
 use rackferry_proto::v1::{
     CommitRequest, DeclareHostDeadRequest, GetMigrationRequest, ListVmsRequest, MigrationEnded,
     Outcome, Phase, RunState, SourceStopped, TargetDiscarded, TargetReady, TargetRunning,
@@ -14,6 +16,7 @@ use rackferry_proto::v1::{
     migration_service_client::MigrationServiceClient, raft_service_client::RaftServiceClient,
 };
 use rackferry_tls::Role;
+use tokio::time::timeout;
 use tonic::{Code, transport::Channel};
 
 /// Host and phase that the log says.
@@ -70,16 +73,21 @@ async fn an_agent_has_no_word_in_the_migrations_of_others() {
     for lie in lies(generation) {
         evil.say(lie).await;
     }
-    // It says that the VM is its own, and runs: that is shown to an operator and changes no owner.
-    evil.report(vec![vm("web", RunState::Running, "mig-1")]).await;
-    // Its next word was taken, so the ones before were.
-    evil.say(up::Message::CommitRequest(CommitRequest {
-        migration_id: "mig-1".to_owned(),
-        generation: generation + 1,
-    }))
-    .await;
-    let stopped = SourceStopped { migration_id: "mig-2".to_owned() };
-    a1.say(up::Message::SourceStopped(stopped)).await;
+    // It says that the VM is its own, and runs: that is shown to an operator and changes no owner. Once the other VM is
+    // known, all it said before was heard.
+    let running = |name| vm(name, RunState::Running, "");
+    evil.report(vec![vm("web", RunState::Running, "mig-1"), running("its-own")]).await;
+    let heard = async {
+        let mut inventory = InventoryServiceClient::new(operator.clone());
+        loop {
+            let listed = inventory.list_vms(ListVmsRequest::default()).await.unwrap().into_inner();
+            if listed.vms.iter().any(|vm| vm.name == "its-own") {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(LIMIT, heard).await.expect("it is heard");
     assert_eq!(owner(&operator).await, before, "nothing has changed");
 
     // The true source stops: only then its target is let run, and nobody else.
