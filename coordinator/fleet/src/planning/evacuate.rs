@@ -482,21 +482,6 @@ impl Fleet {
     pub(crate) fn move_of(&self, vm: &VmName) -> Option<MigrationId> {
         self.store.index().attempts_of_vm(vm).find(|id| self.live.contains_key(id))
     }
-
-    /// Forgets the oldest of what has ended, beyond the history that is kept.
-    fn prune(&mut self) {
-        let history = self.limits.history;
-        for id in self.store.index().stale_evacuations(history) {
-            let migrations = self.store.evacuations().get(&id).map(|record| record.vms.clone());
-            for migration in migrations.unwrap_or_default().into_values().flatten() {
-                self.store.remove_migration(migration);
-            }
-            self.store.remove_evacuation(id);
-        }
-        for id in self.store.index().stale_singles(history) {
-            self.store.remove_migration(id);
-        }
-    }
 }
 
 /// Why a VM cannot move whose QEMU died.

@@ -5,6 +5,7 @@ pub(crate) mod event;
 pub(crate) mod expelled;
 pub(crate) mod index;
 pub(crate) mod name;
+mod prune;
 pub(crate) mod record;
 pub(crate) mod store;
 pub(crate) mod tokens;

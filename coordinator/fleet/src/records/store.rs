@@ -278,6 +278,11 @@ impl Store {
         }
     }
 
+    /// A record is as it was last written.
+    pub(crate) fn is_written(&self, key: &Key) -> bool {
+        !self.changed.contains(key)
+    }
+
     /// What changed since the last call.
     pub(crate) fn take_changes(&mut self) -> Vec<Change> {
         let changed = std::mem::take(&mut self.changed);
