@@ -62,3 +62,21 @@ fn a_vm_with_a_stopped_copy_elsewhere_is_not_forgotten() {
     let refused = desk.fleet.forget_vm(&"web".into(), now, &mut out);
     assert_eq!(refused, Err(Refusal::VmMayRun("web".into(), "b1".into())));
 }
+
+/// Its source was away from the switchover until the move was forgotten.
+#[test]
+fn a_stopped_copy_goes_once_its_vm_runs_where_it_belongs_and_not_before() {
+    for (state, goes) in [(RunState::Running, true), (RunState::Dead, false)] {
+        let mut desk = Desk::new();
+        desk.connect("b1", "b", "boot-b", vec![vm("web", RunState::Running)]);
+        desk.connect("b1", "b", "boot-b2", vec![vm("web", state)]);
+        desk.told();
+        desk.connect("a1", "a", "boot-a", vec![moving("web", RunState::MovedOut, 9)]);
+        let told = orders(&mut desk);
+        let released = matches!(
+            told[..],
+            [Order::ReleaseSource { migration: MigrationId(9), resume: false, .. }]
+        );
+        assert_eq!((released, told.is_empty()), (goes, !goes), "{state:?}: {told:?}");
+    }
+}

@@ -70,7 +70,9 @@ impl Fleet {
         if !owns && useless {
             self.tell(host, Order::DiscardTarget(id, "it is over".to_owned()));
         }
-        if !owns && vm.run_state == RunState::Dead {
+        // Stopped memory is of no use any more once the VM runs where it belongs.
+        let outrun = stable && vm.run_state == RunState::MovedOut && self.runs_at_owner(&vm.name);
+        if !owns && (outrun || vm.run_state == RunState::Dead) {
             self.tell(host, Order::ReleaseSource { migration: id, generation, resume: false });
         }
         if !owns || !stable {
