@@ -158,7 +158,7 @@ impl<C: Carried + Clone> Core<C> {
             Order::DiscardTarget(migration, why) => {
                 if self.targets.receives(migration) {
                     out.push(Effect::TellTarget(migration, TargetCommand::Discard(why)));
-                } else if planted!(DiscardedInPrepare) || !self.targets.unwanted(migration) {
+                } else {
                     self.discard(migration, out);
                 }
             }
@@ -194,10 +194,13 @@ impl<C: Carried + Clone> Core<C> {
         }
     }
 
-    /// Removes what is to arrive, and says so also if there is nothing: that is what is asked.
+    /// Removes what is to arrive, as soon as it is there if it is being prepared, and says so also if there is nothing: that
+    /// is what is asked.
     fn discard(&mut self, migration: MigrationId, out: &mut Vec<Effect<C>>) {
         self.targets.forget(migration);
-        self.act(migration, What::Discard, out);
+        if planted!(DiscardedInPrepare) || !self.targets.unwanted(migration) {
+            self.act(migration, What::Discard, out);
+        }
     }
 
     fn leave(
@@ -305,8 +308,11 @@ impl<C: Carried + Clone> Core<C> {
                 self.tell(Word::TargetRunning(migration, generation), out);
             }
             (What::Discard, result) => {
+                // A repeated order to prepare may have come in between: what that makes goes, too, before it is said.
+                if self.targets.unwanted(migration) && !planted!(DiscardedInPrepare) {
+                    return;
+                }
                 if result.is_ok() {
-                    // A repeated order to prepare may have come in between.
                     self.targets.forget(migration);
                     self.tell(Word::TargetDiscarded(migration), out);
                 }

@@ -70,6 +70,8 @@ impl Plan {
             history: if dice.chance(200) { dice.index(3) } else { Limits::default().history },
             ..Limits::default()
         };
+        // What is forgotten early must be forgotten while something of it is left.
+        let busiest = if limits.history < 3 { 2500 } else { 9000 };
         let calm = dice.chance(30);
         Self {
             nodes: if dice.chance(650) { 3 } else { 1 },
@@ -83,7 +85,7 @@ impl Plan {
             fault_at_step: if dice.chance(700) { dice.between(5, 200) } else { 0 },
             datagram_loss: if dice.chance(300) { dice.between(1, 100) } else { 0 },
             said_twice: if dice.chance(300) { dice.between(1, 200) } else { 0 },
-            act_every_ns: dice.between(1500, 9000) * MS,
+            act_every_ns: dice.between(1000, busiest) * MS,
             troubled_ns: dice.between(10, 45) * SECOND,
             copy_ns: dice.between(50, 4000) * MS,
             old_qemu: dice.chance(300),

@@ -11,6 +11,8 @@ const SEEDS: u64 = 40_000;
 fn find(bug: Bug) -> (u64, &'static str) {
     let found = (0..SEEDS).find_map(|seed| {
         let violation = play(seed, Some(bug)).violation?;
+        // Else it is not the bug that was found.
+        assert_eq!(play(seed, None).violation, None, "seed {seed} without a bug");
         Some((seed + 1, violation.invariant))
     });
     found.unwrap_or_else(|| panic!("{bug:?} is not found in {SEEDS} seeds"))

@@ -212,3 +212,27 @@ fn what_is_being_prepared_is_removed_when_it_is_there() {
         assert_eq!(agent.says(), [Word::TargetDiscarded(ID)]);
     }
 }
+
+/// The order to prepare came again, and its work goes on while the session's copy is discarded: it makes another.
+#[test]
+fn nothing_is_called_gone_while_a_repeated_order_is_at_work() {
+    for late in [false, true] {
+        let mut agent = receiving();
+        let over = Event::TargetOver(ID, TargetEnd::Discard("why".to_owned()));
+        let removed = || Event::Acted(act(What::Discard), Ok(true));
+        if late {
+            assert_eq!(agent.takes(over), [Effect::Act(act(What::Discard))]);
+            agent.obeys(prepare());
+            assert_eq!(agent.takes(removed()), []);
+        } else {
+            agent.obeys(prepare());
+            assert_eq!(agent.takes(over), []);
+        }
+        assert_eq!(agent.says(), []);
+        assert_eq!(agent.takes(Event::Prepared(ID, Ok(()))), [Effect::Act(act(What::Discard))]);
+        agent.takes(removed());
+        let words = [Word::TargetDiscarded(ID), ended(Outcome::RolledBack, "why")];
+        assert_eq!(agent.says(), words);
+        assert_eq!(agent.core.expected().count(), 0);
+    }
+}

@@ -20,7 +20,7 @@ impl World {
         if self.dice.chance(500) {
             self.declare_lost_hosts();
         }
-        match self.dice.below(20) {
+        match self.dice.below(24) {
             0..=3 => {
                 let from_a = self.dice.chance(500);
                 self.evacuate(from_a);
@@ -77,7 +77,12 @@ impl World {
                 }
             }
             18 => self.hand_out_token(),
-            _ => self.tidy_up(),
+            19 => self.tidy_up(),
+            // Most of what can go wrong does so in moves.
+            _ => {
+                let from_a = self.dice.chance(500);
+                self.evacuate(from_a);
+            }
         }
     }
 
