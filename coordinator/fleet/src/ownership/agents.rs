@@ -103,10 +103,14 @@ impl Agents {
         }
     }
 
-    /// A host has this copy no more.
+    /// A host has this copy no more, and its memory is free: its next list says the same.
     pub(crate) fn forget_copy(&mut self, host: &HostName, vm: &VmName) {
-        if let Some(agent) = self.by_host.get_mut(host) {
-            Arc::make_mut(&mut agent.vms).remove(vm);
+        let Some(agent) = self.by_host.get_mut(host) else { return };
+        let Some(copy) = Arc::make_mut(&mut agent.vms).remove(vm) else { return };
+        if let Some(free) = &mut agent.memory_free_bytes
+            && copy.run_state != RunState::Dead
+        {
+            *free = free.saturating_add(copy.memory_bytes);
         }
     }
 }
