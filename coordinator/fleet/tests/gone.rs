@@ -153,6 +153,30 @@ fn a_copy_that_may_have_run_does_not() {
     );
 }
 
+/// While the source is silent it is not known whether its stopped copy is the last trace of the VM's memory.
+#[test]
+fn a_lost_vm_is_not_forgotten_while_an_end_of_its_move_is_silent() {
+    let limits = Limits { history: 0, attempts: 1, ..Limits::default() };
+    let (mut desk, a, b) = started_in(Desk::with(limits));
+    let generation = desk.fleet.migration(M1).expect("known").record.generation;
+    desk.say(a, Said::CommitRequest(M1, generation));
+    desk.say(a, Said::SourceStopped(M1));
+    desk.handle(Event::Disconnected(b));
+    desk.handle(Event::Disconnected(a));
+    desk.connect("b1", "b", "boot-b2", died(true));
+    desk.pass(31 * SECOND);
+    assert_eq!(desk.phase(1), Phase::Failed, "a loss is remembered as long as its VM");
+    let (now, mut out) = (desk.now, Vec::new());
+    let refused = desk.fleet.forget_vm(&"web".into(), now, &mut out);
+    assert_eq!(refused, Err(Refusal::Disconnected("a1".into())));
+
+    desk.connect("a1", "a", "boot-a2", vec![]);
+    assert_eq!(desk.fleet.forget_vm(&"web".into(), now, &mut out), Ok(()));
+    desk.connect("c1", "c", "boot-c", vec![vm("other", RunState::Running)]);
+    desk.evacuate("c", "b");
+    assert!(desk.fleet.migration(M1).is_none(), "like any other that has ended");
+}
+
 /// Its host was away for so long that the move is no longer remembered.
 #[test]
 fn the_only_copy_goes_on_though_its_move_is_forgotten() {

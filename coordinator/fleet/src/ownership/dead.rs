@@ -141,6 +141,9 @@ impl Fleet {
         {
             return Err(Refusal::VmMayRun(name.clone(), host));
         }
+        if let Some(host) = self.silent_end(name) {
+            return Err(Refusal::Disconnected(host));
+        }
         self.begin(now);
         self.store.remove_vm(name);
         self.look_at_vm(name);
@@ -150,6 +153,16 @@ impl Fleet {
         self.outbox.publish = true;
         self.finish(out);
         Ok(())
+    }
+
+    /// A host of the move that lost a VM, if it is silent: it may have a copy that could go on.
+    fn silent_end(&self, name: &VmName) -> Option<HostName> {
+        let lost = self.loss_of(name)?;
+        let mut ends = [&lost.source, &lost.target].into_iter();
+        let silent = |host: &&HostName| {
+            !self.ownership.agents.contains_key(host) && !self.is_declared_dead(host)
+        };
+        ends.find(silent).cloned()
     }
 
     /// A host whose copy of a VM could go on.
