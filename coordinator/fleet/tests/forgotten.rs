@@ -51,6 +51,18 @@ fn what_died_is_removed_on_whichever_side_it_was() {
     assert!(both, "{told:?}");
 }
 
+/// Its VM was ended where it came from, so neither the move nor the VM is on record.
+#[test]
+fn a_copy_of_no_vm_is_removed_unless_it_is_whole() {
+    for (state, goes) in [(RunState::Incoming, true), (RunState::Loaded, false)] {
+        let mut desk = Desk::new();
+        desk.connect("b1", "b", "boot-b", vec![moving("web", state, 9)]);
+        let told = orders(&mut desk);
+        let discarded = matches!(told[..], [Order::DiscardTarget(MigrationId(9), _)]);
+        assert_eq!((discarded, told.is_empty()), (goes, !goes), "{state:?}: {told:?}");
+    }
+}
+
 /// It is dead where it should be, and stopped where it came from: that copy may be the last trace of its memory.
 #[test]
 fn a_vm_with_a_stopped_copy_elsewhere_is_not_forgotten() {

@@ -61,7 +61,13 @@ impl Fleet {
     /// A copy of a move that is no longer remembered: the record of its VM alone says what becomes of it.
     fn sweep_forgotten(&mut self, host: &HostName, vm: &VmReport) {
         let Some(id) = vm.migration else { return };
-        let Some(record) = self.store.vms().get(&vm.name) else { return };
+        let Some(record) = self.store.vms().get(&vm.name) else {
+            // Of a VM that has ended, too. What has arrived whole is left to a person.
+            if vm.run_state == RunState::Incoming {
+                self.tell(host, Order::DiscardTarget(id, "it is over".to_owned()));
+            }
+            return;
+        };
         let (owns, generation) = (record.owner == *host, record.generation);
         let stable = record.standing == Standing::Stable;
         // It never ran, or died, and the VM is another host's. On which side of its move it was is not known any more.
