@@ -48,11 +48,13 @@ pub enum Kind {
     LoseHost,
     /// A clone of a host dials in.
     CloneHost,
+    /// An agent is killed, and at the other end of one of its sessions the QEMU.
+    BothEnds,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::KillAgent,
         Self::KillNode,
         Self::KillLeader,
@@ -71,11 +73,12 @@ impl Kind {
         Self::KillHost,
         Self::LoseHost,
         Self::CloneHost,
+        Self::BothEnds,
     ];
 
     /// VMs may be lost by it.
     pub fn kills(self) -> bool {
-        matches!(self, Self::KillQemu | Self::KillHost | Self::LoseHost)
+        matches!(self, Self::KillQemu | Self::KillHost | Self::LoseHost | Self::BothEnds)
     }
 
     /// For people.
@@ -99,12 +102,18 @@ impl Kind {
             Self::KillHost => "host without power",
             Self::LoseHost => "host lost with its disk",
             Self::CloneHost => "clone of a host",
+            Self::BothEnds => "agent here, QEMU there killed",
         }
     }
 }
 
 /// QEMUs that may be killed in one world: some VMs are to be left.
 const KILLS: u32 = 3;
+
+/// In so many of a thousand steps that concern a VM that is sought something breaks.
+const SOUGHT_AT_STEP: u64 = 700;
+/// How long it is sought.
+const SOUGHT_FOR: u64 = 4 * SECOND;
 
 impl World {
     /// Something breaks, and something else will.
@@ -120,16 +129,49 @@ impl World {
     }
 
     /// A session has made a step: sometimes something breaks just then, or a moment later.
-    pub fn step_of_session(&mut self, host: usize, phase: &'static str) {
+    pub fn step_of_session(&mut self, host: usize, vm: usize, phase: &'static str) {
         *self.coverage.phases.entry(phase).or_default() += 1;
-        if self.healing || !self.dice.chance(self.plan.fault_at_step) {
+        if matches!(phase, "stopping" | "handed over") {
+            self.seek(vm);
+        }
+        let sought = self.clock.now < self.sought_until[vm];
+        let often = if sought { SOUGHT_AT_STEP } else { self.plan.fault_at_step };
+        if self.healing || !self.dice.chance(often) {
             return;
         }
-        if let Some(kind) = self.dice.pick(&self.plan.kinds) {
-            let soon = if self.dice.chance(500) { 0 } else { 150 * MS };
-            let pause = self.dice.between(0, soon);
-            self.clock.after(pause, Happening::Strike(kind, host));
+        self.strike_soon(host, vm);
+        // One failure is often not alone, and what they take together is what nothing else can tell.
+        if self.dice.chance(self.plan.both_ends)
+            && let Some(other) = self.other_end(host)
+        {
+            self.strike_soon(other, vm);
         }
+    }
+
+    /// A VM stands still, and which copy goes on is being decided. In some worlds faults seek it for a while: where they
+    /// are as rare as elsewhere, the two or three in a row that it takes to get this wrong would hardly ever meet.
+    pub fn seek(&mut self, vm: usize) {
+        if self.plan.seeks {
+            self.sought_until[vm] = self.clock.now + SOUGHT_FOR;
+        }
+    }
+
+    fn strike_soon(&mut self, host: usize, vm: usize) {
+        let Some(kind) = self.dice.pick(&self.plan.kinds) else { return };
+        let soon = if self.dice.chance(500) { 0 } else { 150 * MS };
+        let pause = self.dice.between(0, soon);
+        self.clock.after(pause, Happening::Strike(kind, host, vm));
+    }
+
+    /// A host with which this one has a session.
+    fn other_end(&mut self, host: usize) -> Option<usize> {
+        let place = self.place_of(host);
+        let pipes = self.net.conns.values().filter(|conn| conn.purpose != Purpose::Stream);
+        let pipes = pipes.filter(|conn| conn.ends.contains(&place));
+        let others = pipes.flat_map(|conn| conn.ends).filter(|&end| end != place);
+        let others: Vec<usize> =
+            others.filter_map(|end| end.checked_sub(self.nodes.len())).collect();
+        self.dice.pick(&others)
     }
 
     fn furthest_phase(&self) -> &'static str {
@@ -145,15 +187,17 @@ impl World {
         self.dice.between(30 * MS, longest)
     }
 
-    /// Breaks something, near a host if one is given.
-    pub fn strike(&mut self, kind: Kind, near: Option<usize>) {
+    /// Breaks something, near a host and a VM if they are given.
+    pub fn strike(&mut self, kind: Kind, near: Option<(usize, usize)>) {
         if self.healing {
             return;
         }
         let phase = self.furthest_phase();
         *self.coverage.faults.entry((kind, phase)).or_default() += 1;
         let any = self.dice.index(self.hosts.len());
-        let host = near.filter(|_| self.dice.chance(600)).unwrap_or(any);
+        let some_vm = self.dice.index(self.plan.vms);
+        let near = near.filter(|_| self.dice.chance(700));
+        let (host, vm) = near.unwrap_or((any, some_vm));
         let some_node = self.dice.index(self.nodes.len());
         let leading = (0..self.nodes.len()).find(|&node| self.nodes[node].leader().is_some());
         let leader = leading.unwrap_or(some_node);
@@ -206,13 +250,16 @@ impl World {
                 let start = self.dice.between(10, 900) * MS;
                 self.start_agent_later(host, start);
             }
-            Kind::KillQemu => {
-                let vm = self.dice.index(self.plan.vms);
-                self.kill_qemu(host, vm);
-            }
+            Kind::KillQemu => self.kill_qemu(host, vm),
             Kind::KillHost => self.kill_host(host, pause),
             Kind::LoseHost => self.lose_host(host, pause),
             Kind::CloneHost => self.clone_dials(host),
+            Kind::BothEnds => {
+                let other = self.other_end(host).unwrap_or(host);
+                self.kill_agent(host);
+                self.start_agent_later(host, pause);
+                self.kill_qemu(other, vm);
+            }
         }
     }
 

@@ -94,6 +94,11 @@ impl Net {
     pub fn is_cut(&self, a: Place, b: Place) -> bool {
         self.cuts.contains_key(&pair(a, b))
     }
+
+    /// Frames that travel to an end of a connection.
+    pub fn under_way(&self, id: ConnId, to: usize) -> usize {
+        self.conns.get(&id).map_or(0, |conn| conn.lines[to].frames.len())
+    }
 }
 
 /// Two places in order.

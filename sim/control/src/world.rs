@@ -84,8 +84,8 @@ pub enum Happening {
     Answered(CallId, Reply),
     /// Something breaks.
     Fault,
-    /// This breaks, near a host.
-    Strike(Kind, usize),
+    /// This breaks, near a host and a VM.
+    Strike(Kind, usize, usize),
 }
 
 /// A world.
@@ -118,6 +118,8 @@ pub struct World {
     pub watch: Watch,
     /// The first that did not hold.
     pub violation: Option<Violation>,
+    /// Until when faults seek each VM.
+    pub sought_until: Vec<u64>,
     /// Nothing breaks any more.
     pub healing: bool,
     /// Copies of VMs made so far.
@@ -148,6 +150,7 @@ impl World {
             trace: Trace::new(traced),
             watch: Watch::new(plan.vms),
             violation: None,
+            sought_until: vec![0; plan.vms],
             healing: false,
             copy_count: 0,
             plan,
@@ -213,7 +216,7 @@ impl World {
             Happening::CallArrives(node, call) => self.call_arrives(node, call),
             Happening::Answered(call, reply) => self.answered(call, reply),
             Happening::Fault => self.fault(),
-            Happening::Strike(kind, near) => self.strike(kind, Some(near)),
+            Happening::Strike(kind, host, vm) => self.strike(kind, Some((host, vm))),
         }
     }
 

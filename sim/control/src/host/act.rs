@@ -63,7 +63,7 @@ impl World {
         }
         self.agent_event(host, Event::Changed);
         self.agent_event(host, Event::Prepared(id, Ok(())));
-        self.step_of_session(host, "prepared");
+        self.step_of_session(host, vm, "prepared");
     }
 
     /// The operator of a host ends a VM that takes part in no migration there; false if its agent does not.
@@ -149,6 +149,7 @@ impl World {
             None => {
                 let pause = self.dice.between(MS / 10, 40 * MS);
                 self.later(host, pause, Chore::Steps(act, vm, serial, steps));
+                self.step_of_session(host, vm, "acting");
             }
             Some(done) => {
                 if let Some(agent) = &mut self.hosts[host].agent {

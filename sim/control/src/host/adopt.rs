@@ -21,6 +21,10 @@ impl World {
         self.close_all(self.place_of(host));
         for vm in 0..self.plan.vms {
             let Some(copy) = &self.hosts[host].copies[vm] else { continue };
+            if matches!(copy.qemu, Qemu::Postmigrate | Qemu::Loaded) {
+                self.seek(vm);
+                continue;
+            }
             if matches!(copy.qemu, Qemu::Sending | Qemu::Finishing | Qemu::Receiving(_)) {
                 let longest = if self.dice.chance(800) { 100 * MS } else { 3 * SECOND };
                 let pause = self.dice.below(longest);

@@ -126,9 +126,13 @@ impl World {
         if let Some(agent) = &mut self.hosts[host].agent {
             agent.draining = false;
         }
-        while let Some(agent) = &mut self.hosts[host].agent
-            && let Some(word) = agent.core.next_word()
-        {
+        while let Some(agent) = &mut self.hosts[host].agent {
+            let under_way = agent.stream.map_or(0, |stream| self.net.under_way(stream, 1));
+            if agent.core.has_word() && under_way >= self.plan.window {
+                agent.draining = true;
+                return self.later(host, 5 * MS, Chore::Drain);
+            }
+            let Some(word) = agent.core.next_word() else { return };
             let twice = !self.healing && self.dice.chance(self.plan.said_twice);
             let quiet = matches!(word, Word::Progress(..));
             let said = convert::said(word);

@@ -6,7 +6,7 @@ use rackferry_agent_core::{
 use rackferry_fleet::Order;
 use rackferry_migrator_protocol::session::{source, target};
 
-use super::{Chore, Simulated, convert};
+use super::{Chore, Simulated, convert, qemu::Copy};
 use crate::clock::MS;
 use crate::net::ConnId;
 use crate::world::World;
@@ -19,9 +19,25 @@ impl World {
         if matches!(order, Order::Welcome(_)) {
             return self.agent_event(host, Event::Welcomed);
         }
+        let left = self.left_copy(host, &order);
         if let Some(order) = convert::order(order, &self.hosts) {
             self.agent_event(host, Event::Ordered(order));
+            let Some(vm) = left else { return };
+            self.seek(vm);
+            self.step_of_session(host, vm, "ordered");
         }
+    }
+
+    /// The copy that an order says the last word about.
+    fn left_copy(&self, host: usize, order: &Order) -> Option<usize> {
+        let (&Order::ResumeTarget(id, _)
+        | &Order::KeepDead(id, _)
+        | &Order::ReleaseSource { migration: id, resume: true, .. }) = order
+        else {
+            return None;
+        };
+        let marked = |copy: &Copy| copy.standing.mark.is_some_and(|mark| mark.migration == id);
+        self.hosts[host].copies.iter().position(|copy| copy.as_ref().is_some_and(marked))
     }
 
     /// An agent's rules take an event.

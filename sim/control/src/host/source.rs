@@ -115,7 +115,7 @@ impl World {
         if let Some(session) = self.source_mut(host, migration) {
             session.conn = Some(conn);
         }
-        self.step_of_session(host, "calling");
+        self.step_of_session(host, vm, "calling");
     }
 
     pub(super) fn source_mut(&mut self, host: usize, id: u64) -> Option<&mut SourceSession> {
@@ -186,6 +186,7 @@ impl World {
         let Some(session) = self.source_mut(host, id) else { return };
         let stopped = matches!(event, Event::VmStopped) && !session.stopped;
         session.stopped |= stopped;
+        let vm = session.vm;
         let load_timeout = session.stop.load_timeout(verify);
         let before = name_of(session.machine.phase());
         let mut effects = Vec::new();
@@ -201,7 +202,7 @@ impl World {
             self.trace.say(self.clock.now, || {
                 format!("  {} source of mig-{id}: {before} -> {after}", self.hosts[host].name)
             });
-            self.step_of_session(host, after);
+            self.step_of_session(host, vm, after);
         }
     }
 
@@ -336,6 +337,7 @@ impl World {
     fn source_finishes(&mut self, host: usize, id: u64, outcome: Outcome) {
         let Some(session) = self.source_mut(host, id) else { return };
         session.over = true;
+        let vm = session.vm;
         let conn = session.conn.take();
         if let Some(conn) = conn {
             self.close(conn, 0);
@@ -344,7 +346,10 @@ impl World {
             Outcome::Moved => self.coverage.moved += 1,
             Outcome::RolledBack(_) => self.coverage.rolled_back += 1,
             Outcome::VmLost(_) => self.coverage.vm_lost += 1,
-            Outcome::Stopped(_) => self.coverage.left_stopped += 1,
+            Outcome::Stopped(_) => {
+                self.coverage.left_stopped += 1;
+                self.seek(vm);
+            }
         }
         let pause = self.dice.between(MS / 10, 80 * MS);
         self.later(host, pause, Chore::SourceOver(id, outcome));

@@ -111,6 +111,7 @@ impl World {
         let agent = self.hosts[host].agent.as_mut();
         let Some(session) = agent.and_then(|agent| agent.targets.get_mut(&id)) else { return };
         let mut effects = Vec::new();
+        let vm = session.vm;
         let before = session.machine.phase();
         session.machine.handle(event, &mut effects);
         let after = session.machine.phase();
@@ -123,7 +124,7 @@ impl World {
             self.target_effect(host, id, effect);
         }
         if before != after {
-            self.step_of_session(host, "at the target");
+            self.step_of_session(host, vm, "at the target");
         }
     }
 
@@ -186,6 +187,9 @@ impl World {
         let agent = self.hosts[host].agent.as_mut();
         let Some(session) = agent.and_then(|agent| agent.targets.remove(&id)) else { return };
         self.close(session.conn, 1);
+        if matches!(session.ending, Ending::LeftLoaded | Ending::Stuck) {
+            self.seek(session.vm);
+        }
         let end = match session.ending {
             Ending::Running => TargetEnd::Running,
             Ending::Discard => TargetEnd::Discard("the target gave up".to_owned()),

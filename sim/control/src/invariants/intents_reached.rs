@@ -38,7 +38,7 @@ pub(super) fn check(world: &World) -> Option<String> {
 
 fn runs_where_it_should(world: &World, vm: usize) -> Option<String> {
     let copies = world.hosts.iter().filter_map(|host| Some((host, host.copies[vm].as_ref()?)));
-    let copies = copies.filter(|(_, copy)| !super::waits_for_a_person(world, copy));
+    let copies = copies.filter(|(_, copy)| !super::waits_for_a_person(world, vm, copy));
     let alive = copies.map(|(host, copy)| (host, copy.qemu));
     let alive: Vec<_> = alive.filter(|(_, qemu)| *qemu != Qemu::Dead).collect();
     let record = world.truth.records.get(&Key::Vm(VmName::new(vm_name(vm))));

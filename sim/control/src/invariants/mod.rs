@@ -23,6 +23,7 @@ use rackferry_fleet::{
 };
 
 use crate::host::qemu::{Copy, Qemu};
+use crate::operator::vm_name;
 use crate::world::World;
 
 pub use answers_durable::Acknowledged;
@@ -228,11 +229,19 @@ fn begins<'a>(world: &'a World, node: usize, order: &Order) -> Option<(&'a Fleet
     Some((leader.fleet()?, *id))
 }
 
-/// A VM died where it moved to, and may have run there: the copy that its move stopped waits for a person.
-fn waits_for_a_person(world: &World, copy: &Copy) -> bool {
+/// A VM died where it moved to, and may have run there, or was forgotten after that: the copy that its move stopped
+/// waits for a person.
+fn waits_for_a_person(world: &World, vm: usize, copy: &Copy) -> bool {
     let Some(mark) = copy.standing.mark.filter(|_| copy.qemu == Qemu::Postmigrate) else {
         return false;
     };
+    let name = VmName::new(vm_name(vm));
+    let Some(Record::Vm(record)) = world.truth.records.get(&Key::Vm(name)) else { return true };
+    let owner = world.hosts.iter().find(|host| host.name == record.owner);
+    let at_owner = owner.and_then(|host| host.copies[vm].as_ref());
+    if at_owner.is_none_or(|copy| copy.qemu == Qemu::Dead) {
+        return true;
+    }
     let key = Key::Migration(mark.migration);
     match world.truth.records.get(&key) {
         Some(Record::Migration(migration)) => {

@@ -42,7 +42,7 @@ pub(super) fn check(world: &World) -> Option<String> {
             let stays = match copy.qemu {
                 Qemu::Running => true,
                 Qemu::Dead => belongs(*vm, copy),
-                Qemu::Postmigrate => super::waits_for_a_person(world, copy),
+                Qemu::Postmigrate => super::waits_for_a_person(world, *vm, copy),
                 _ => false,
             };
             !stays
