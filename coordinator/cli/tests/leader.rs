@@ -143,6 +143,14 @@ impl InventoryService for Fake {
         Ok(Response::new(v1::ForgetVmResponse {}))
     }
 
+    async fn accept_vm_spec(
+        &self,
+        _: Request<v1::AcceptVmSpecRequest>,
+    ) -> Result<Response<v1::AcceptVmSpecResponse>, Status> {
+        self.admit()?;
+        Ok(Response::new(v1::AcceptVmSpecResponse {}))
+    }
+
     async fn list_problems(
         &self,
         _: Request<ListProblemsRequest>,
