@@ -8,14 +8,16 @@ use std::{collections::BTreeSet, time::Instant};
 use common::{
     Agent, LIMIT,
     site::{Site, endpoint},
+    vm,
 };
 use prost::Message;
 use rackferry_proto::{
     FILE_DESCRIPTOR_SET, Reason, reason_of,
     v1::{
-        CordonHostsRequest, Event, EventOutcome, ImportInventoryRequest, JoinRequest,
-        ListEventsRequest, UncordonHostsRequest, event_service_client::EventServiceClient,
-        inventory_service_client::InventoryServiceClient, join_service_client::JoinServiceClient,
+        AcceptVmSpecRequest, CordonHostsRequest, Event, EventOutcome, ImportInventoryRequest,
+        JoinRequest, ListEventsRequest, RunState, UncordonHostsRequest, VmState,
+        event_service_client::EventServiceClient, inventory_service_client::InventoryServiceClient,
+        join_service_client::JoinServiceClient,
     },
 };
 use rackferry_tls::{Role, Token, grpc};
@@ -133,6 +135,37 @@ async fn what_a_role_may_not_is_an_event_and_what_it_may_read_is_none() {
     let host = site.channel(&site.issue(Role::Agent, "h1")).await;
     let asked = EventServiceClient::new(host).list_events(ListEventsRequest::default()).await;
     assert_eq!(reason_of(&asked.unwrap_err()), Some(Reason::NotPermitted));
+}
+
+#[tokio::test]
+async fn who_accepted_a_spec_is_an_event() {
+    let site = Site::new();
+    let _coordinator = site.start().await;
+    let host = site.channel(&site.issue(Role::Agent, "a1")).await;
+    let with = |spec: &str| VmState { spec_toml: spec.into(), ..vm("web", RunState::Running, "") };
+    let agent = Agent::over(host, "a1", "a", vec![with("cpus = 1")]).await.unwrap();
+    let olga = site.channel(&site.issue(Role::Operator, "olga")).await;
+    let begun = latest(&olga).await;
+    agent.report(vec![with("cpus = 2")]).await;
+    let request = AcceptVmSpecRequest { vm: "web".to_owned(), spec_toml: "cpus = 2".to_owned() };
+    let mut inventory = InventoryServiceClient::new(olga.clone());
+    // Until the report is there; no refusal is a change.
+    let begin = Instant::now();
+    while let Err(refused) = inventory.accept_vm_spec(request.clone()).await {
+        assert_eq!(reason_of(&refused), Some(Reason::SpecDiffers));
+        assert!(begin.elapsed() < LIMIT, "{refused:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let all = events(&olga, &begun).await;
+    let accepted: Vec<_> =
+        all.iter().filter(|event| event.outcome() == EventOutcome::Accepted).collect();
+    let [event] = accepted[..] else { panic!("{all:?}") };
+    assert_eq!((&*event.role, &*event.name), ("operator", "olga"));
+    assert_eq!((&*event.action, &*event.subject), ("vm-accept-spec", "VM web"));
+    assert_eq!(event.detail, "as a1 reports it");
+    let eve = site.channel(&site.issue(Role::Viewer, "eve")).await;
+    let refused = InventoryServiceClient::new(eve).accept_vm_spec(request).await;
+    assert_eq!(reason_of(&refused.unwrap_err()), Some(Reason::NotPermitted));
 }
 
 #[tokio::test]

@@ -35,6 +35,7 @@ pub const fn grpc_code(reason: Reason) -> Code {
         | Reason::HostInUse
         | Reason::InstallationRefused
         | Reason::VmMayRun
+        | Reason::SpecDiffers
         | Reason::DoesNotFit
         | Reason::KeptApart
         | Reason::NothingToMove

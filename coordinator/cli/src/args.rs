@@ -415,7 +415,7 @@ pub enum Vm {
         #[arg(long, default_value = "")]
         host: String,
     },
-    /// Show one VM: every copy of it, its migration and its problems.
+    /// Show one VM: every copy of it, its migration, its registered spec and its problems.
     Show {
         /// The VM.
         vm: String,
@@ -424,6 +424,19 @@ pub enum Vm {
     Forget {
         /// The VM.
         vm: String,
+    },
+    /// Show the registered spec of a VM, and what its agent reports if that differs.
+    Spec {
+        /// The VM.
+        vm: String,
+    },
+    /// Register the spec that the VM's agent reports in place of the registered one.
+    AcceptSpec {
+        /// The VM.
+        vm: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
     },
 }
 

@@ -61,6 +61,13 @@ impl InventoryService for Played {
         Err(older())
     }
 
+    async fn accept_vm_spec(
+        &self,
+        _: Request<v1::AcceptVmSpecRequest>,
+    ) -> Result<Response<v1::AcceptVmSpecResponse>, Status> {
+        Err(older())
+    }
+
     async fn list_problems(
         &self,
         _: Request<v1::ListProblemsRequest>,

@@ -132,7 +132,9 @@ impl InventoryService for Fake {
         self.admit()?;
         let vm = v1::Vm { name: request.into_inner().vm, ..v1::Vm::default() };
         let problems = self.problems.clone();
-        Ok(Response::new(v1::GetVmResponse { vm: Some(vm), problems, ..Default::default() }))
+        let (registered_toml, reported_toml) = ("cpus = 1".to_owned(), "cpus = 2".to_owned());
+        let specs = Some(v1::VmSpecs { registered_toml, reported_toml });
+        Ok(Response::new(v1::GetVmResponse { vm: Some(vm), problems, specs, ..Default::default() }))
     }
 
     async fn forget_vm(
@@ -141,6 +143,15 @@ impl InventoryService for Fake {
     ) -> Result<Response<v1::ForgetVmResponse>, Status> {
         self.admit()?;
         Ok(Response::new(v1::ForgetVmResponse {}))
+    }
+
+    async fn accept_vm_spec(
+        &self,
+        request: Request<v1::AcceptVmSpecRequest>,
+    ) -> Result<Response<v1::AcceptVmSpecResponse>, Status> {
+        self.admit()?;
+        assert_eq!(request.into_inner().spec_toml, "cpus = 2", "what was shown");
+        Ok(Response::new(v1::AcceptVmSpecResponse {}))
     }
 
     async fn list_problems(
@@ -292,6 +303,9 @@ async fn what_changes_a_site_goes_to_the_leader() {
         (&["limit", "set", "core0=40%"], 2),
         (&["cordon", "r1"], 0),
         (&["uncordon", "r1"], 0),
+        (&["vm", "spec", "web"], 0),
+        (&["vm", "accept-spec", "web"], 2),
+        (&["vm", "accept-spec", "web", "--yes"], 0),
     ] {
         let output = rackferry(&follower, args).await;
         assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");

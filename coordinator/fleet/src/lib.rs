@@ -40,7 +40,7 @@ mod view;
 
 use ownership::agents;
 use planning::{candidate, evacuate, left_out, planned, remains, restore, topology};
-use records::{event, index, name, record, store, tokens};
+use records::{event, index, name, record, spec, store, tokens};
 use scheduling::{links, queue, slots};
 use view::{figures, problems, published, shown, vm};
 
@@ -59,6 +59,7 @@ pub use message::{
     Activity, Effect, Event, Hello, Member, Notice, Order, Progress, Said, SessionEnd, VmReport,
 };
 pub use name::Moment;
+pub use ownership::VmSpecs;
 pub use planned::Difference;
 #[cfg(feature = "planted-bugs")]
 pub use planted::PlantedBug;
@@ -72,6 +73,7 @@ pub use refusal::Refusal;
 pub use remains::Remains;
 pub use restore::{Restore, RestoreRequest};
 pub use shown::{EvacuationView, HostView, Listed, MigrationView, Totals, VmView, Wait};
+pub use spec::SpecText;
 pub use tokens::TOKENS;
 pub use topology::{Lane, Link, LinkLimit, Route, Topology};
 pub use vm::{CopyView, VmDetail};

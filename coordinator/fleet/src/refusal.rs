@@ -80,6 +80,11 @@ pub enum Refusal {
         "VM {0} may run, or {1} does not say that it is dead; end it first: rackferry-agent vm destroy"
     )]
     VmMayRun(VmName, HostName),
+    /// The agent of a VM's owner does not report the spec that was to be accepted.
+    #[error(
+        "{1} does not report that spec of VM {0} any more; look at it again: rackferry vm spec {0}"
+    )]
+    SpecDiffers(VmName, HostName),
     /// What was planned is not as it was.
     #[error("not as planned any more: {}; make a new plan", shorten(.0))]
     PlanChanged(Vec<Difference>),

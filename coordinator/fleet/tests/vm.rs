@@ -29,6 +29,7 @@ fn both_copies_of_a_vm_that_moves_are_shown() {
     let a = desk.connect("a1", "a", "boot-a", vec![vm("web", RunState::Running)]);
     let b = desk.connect("b1", "b", "boot-b", vec![]);
     let first = desk.vm("web").generation.0;
+    assert_eq!(detail(&desk).specs.registered.map(String::from).as_deref(), Some("name = 'web'"));
     let owner = |state| ("a1".to_owned(), CopyRole::Owner, state, Some(first));
     assert_eq!(copies(&desk), [owner(Some(RunState::Running))]);
     assert_eq!(detail(&desk).migration, None);

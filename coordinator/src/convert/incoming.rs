@@ -17,6 +17,8 @@ const CPU_PROPERTIES_LIMIT: usize = 1024;
 const TEXT_LIMIT: usize = 1000;
 /// The most VMs a host may list.
 const VMS_LIMIT: usize = 10_000;
+/// Longest spec; agents take no longer ones either.
+const SPEC_BYTES_MAX: usize = 64 << 10;
 
 /// An agent's introduction.
 ///
@@ -98,6 +100,9 @@ fn vm(state: v1::VmState) -> Result<VmReport, Invalid> {
         "" => None,
         id => Some(migration(id)?),
     };
+    if state.spec_toml.len() > SPEC_BYTES_MAX {
+        return Err(Invalid("spec_toml"));
+    }
     Ok(VmReport {
         name: name(state.name, "vm name")?.as_str().into(),
         memory_bytes: state.memory_bytes,
@@ -210,6 +215,13 @@ mod tests {
     #[test]
     fn too_many_vms_are_refused() {
         assert_eq!(vms(vec![state(); VMS_LIMIT + 1]), Err(Invalid("vms")));
+    }
+
+    #[test]
+    fn a_spec_is_no_longer_than_an_agent_takes() {
+        let with = |bytes| vec![v1::VmState { spec_toml: "#".repeat(bytes), ..state() }];
+        assert!(vms(with(SPEC_BYTES_MAX)).is_ok());
+        assert_eq!(vms(with(SPEC_BYTES_MAX + 1)), Err(Invalid("spec_toml")));
     }
 
     #[test]

@@ -204,6 +204,7 @@ pub fn refusal(refusal: &Refusal) -> Status {
         Refusal::HostInUse(..) => Reason::HostInUse,
         Refusal::Installation(_) | Refusal::DeclaredDead(_) => Reason::InstallationRefused,
         Refusal::VmMayRun(..) => Reason::VmMayRun,
+        Refusal::SpecDiffers(..) => Reason::SpecDiffers,
         Refusal::DoesNotFit(_) => Reason::DoesNotFit,
         Refusal::KeptApart(_) => Reason::KeptApart,
         Refusal::NothingToMove => Reason::NothingToMove,

@@ -203,12 +203,16 @@ pub fn problem(problem: Problem) -> v1::Problem {
 
 /// A VM with every copy of it as its message.
 pub fn vm_detail(detail: VmDetail<'_>) -> v1::GetVmResponse {
-    let VmDetail { vm: view, copies, migration: moves, problems } = detail;
+    let VmDetail { vm: view, copies, migration: moves, problems, specs } = detail;
     v1::GetVmResponse {
         vm: Some(vm(view)),
         copies: copies.into_iter().map(copy).collect(),
         migration: moves.as_ref().map(migration),
         problems: problems.into_iter().map(problem).collect(),
+        specs: Some(v1::VmSpecs {
+            registered_toml: specs.registered.map(String::from).unwrap_or_default(),
+            reported_toml: specs.reported.unwrap_or_default(),
+        }),
     }
 }
 

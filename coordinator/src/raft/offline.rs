@@ -276,6 +276,7 @@ mod tests {
             owner: "h1".into(),
             generation: Generation(9),
             standing: Standing::Stable,
+            spec: None,
         };
         let expelled = ExpelledRecord {
             name: "bad".to_owned(),

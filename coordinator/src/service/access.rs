@@ -57,7 +57,7 @@ fn allowed(path: &str) -> Option<&'static [Role]> {
         )
         | (
             "InventoryService",
-            "SetLinkLimits" | "CordonHosts" | "UncordonHosts" | "RepairProblems",
+            "SetLinkLimits" | "CordonHosts" | "UncordonHosts" | "RepairProblems" | "AcceptVmSpec",
         )
         | ("MigrationService", "CreateMigration" | "CancelMigration" | "ForceSwitchover") => MOVE,
         ("ClusterService", "AddNode" | "RemoveNode" | "BackupCluster")
@@ -207,6 +207,7 @@ mod tests {
             ("EvacuationService/CreateEvacuation", MOVE),
             ("MigrationService/CancelMigration", MOVE),
             ("MigrationService/ForceSwitchover", MOVE),
+            ("InventoryService/AcceptVmSpec", MOVE),
             ("ClusterService/RemoveNode", CHANGE),
             ("EnrolmentService/CreateToken", CHANGE),
             ("ClusterService/BackupCluster", CHANGE),

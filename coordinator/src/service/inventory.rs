@@ -2,13 +2,14 @@
 
 use rackferry_fleet::{Act, Done, Fleet, HostName, Installation, Refusal, VmName};
 use rackferry_proto::v1::{
-    CordonHostsRequest, CordonHostsResponse, DeclareHostDeadRequest, DeclareHostDeadResponse,
-    ForgetHostRequest, ForgetHostResponse, ForgetVmRequest, ForgetVmResponse, GetInventoryRequest,
-    GetInventoryResponse, GetVmRequest, GetVmResponse, Host, ImportInventoryRequest,
-    ImportInventoryResponse, ListHostsRequest, ListHostsResponse, ListLinksRequest,
-    ListLinksResponse, ListProblemsRequest, ListProblemsResponse, ListVmsRequest, ListVmsResponse,
-    RepairProblemsRequest, RepairProblemsResponse, SetLinkLimitsRequest, SetLinkLimitsResponse,
-    UncordonHostsRequest, UncordonHostsResponse, inventory_service_server::InventoryService,
+    AcceptVmSpecRequest, AcceptVmSpecResponse, CordonHostsRequest, CordonHostsResponse,
+    DeclareHostDeadRequest, DeclareHostDeadResponse, ForgetHostRequest, ForgetHostResponse,
+    ForgetVmRequest, ForgetVmResponse, GetInventoryRequest, GetInventoryResponse, GetVmRequest,
+    GetVmResponse, Host, ImportInventoryRequest, ImportInventoryResponse, ListHostsRequest,
+    ListHostsResponse, ListLinksRequest, ListLinksResponse, ListProblemsRequest,
+    ListProblemsResponse, ListVmsRequest, ListVmsResponse, RepairProblemsRequest,
+    RepairProblemsResponse, SetLinkLimitsRequest, SetLinkLimitsResponse, UncordonHostsRequest,
+    UncordonHostsResponse, inventory_service_server::InventoryService,
 };
 use rackferry_tls::Tls;
 use tonic::{Request, Response, Status};
@@ -206,6 +207,23 @@ impl InventoryService for Inventory {
             };
             answer(self.handle.act(act, turn).await?)?;
             Ok(ForgetVmResponse {})
+        })
+        .await
+    }
+
+    async fn accept_vm_spec(
+        &self,
+        request: Request<AcceptVmSpecRequest>,
+    ) -> Result<Response<AcceptVmSpecResponse>, Status> {
+        recorded(&self.handle, request, |message, act| async move {
+            let AcceptVmSpecRequest { vm, spec_toml } = message;
+            let name = VmName::new(vm);
+            let turn = move |fleet: &mut Fleet, now, out: &mut _| {
+                let host = fleet.accept_spec(&name, &spec_toml, now, out)?;
+                Ok(Done::new((), format!("as {host} reports it")))
+            };
+            answer(self.handle.act(act, turn).await?)?;
+            Ok(AcceptVmSpecResponse {})
         })
         .await
     }

@@ -62,6 +62,8 @@ words! {
         Astray = "astray",
         /// The VM's owner has it, and it does not run.
         Halted = "halted",
+        /// The agent of the VM's owner reports another spec than the registered one.
+        VmSpecChanged = "vm_spec_changed",
         /// The VM's QEMU does not answer its agent.
         QemuSilent = "qemu_silent",
         /// A copy that belongs to no migration under way.

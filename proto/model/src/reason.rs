@@ -68,6 +68,8 @@ reasons! {
     InstallationRefused = "INSTALLATION_REFUSED", Unreachable;
     /// The VM may run: it cannot be forgotten.
     VmMayRun = "VM_MAY_RUN", NotFeasible;
+    /// The agent of the VM's owner does not report the spec that was to be accepted.
+    SpecDiffers = "SPEC_DIFFERS", NotFeasible;
     /// The targets lack the memory.
     DoesNotFit = "DOES_NOT_FIT", NotFeasible;
     /// VMs of one anti-affinity group would have to share a host.

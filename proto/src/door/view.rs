@@ -288,13 +288,23 @@ impl From<v1::VmCopy> for view::VmCopy {
 
 impl From<v1::GetVmResponse> for view::VmDetail {
     fn from(answer: v1::GetVmResponse) -> Self {
-        let v1::GetVmResponse { vm, copies, migration, problems } = answer;
+        let v1::GetVmResponse { vm, copies, migration, problems, specs } = answer;
         Self {
             vm: vm.unwrap_or_default().into(),
             copies: copies.into_iter().map(Into::into).collect(),
             migration: migration.map(Into::into),
             problems: problems.into_iter().map(Into::into).collect(),
+            specs: specs.unwrap_or_default().into(),
         }
+    }
+}
+
+impl From<v1::VmSpecs> for view::VmSpecs {
+    fn from(specs: v1::VmSpecs) -> Self {
+        let v1::VmSpecs { registered_toml, reported_toml } = specs;
+        let (registered_toml, reported_toml) = (text(registered_toml), text(reported_toml));
+        let differ = reported_toml.is_some() && reported_toml != registered_toml;
+        Self { registered_toml, reported_toml, differ }
     }
 }
 

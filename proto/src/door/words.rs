@@ -55,6 +55,6 @@ words! {
     }
     model::ProblemCode = v1::ProblemCode {
         OwnerUncertain Astray Halted QemuSilent Leftover AgentAway AgentVersion HostMissing HostUnlisted HostElsewhere
-        Clock Certificate HostDuplicate
+        Clock Certificate HostDuplicate VmSpecChanged
     }
 }

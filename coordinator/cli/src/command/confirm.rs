@@ -3,7 +3,7 @@
 use std::io::{BufRead, IsTerminal, Write};
 
 use crate::{
-    args::{Certificate, Command, Host, Output},
+    args::{Certificate, Command, Host, Output, Vm},
     exit::Failure,
 };
 
@@ -17,6 +17,7 @@ pub fn check(command: &Command, output: Output) -> Result<(), Failure> {
         Command::Restore(args) => ("restore", args.yes),
         Command::Host(Host::DeclareDead { yes, .. }) => ("host declare-dead", *yes),
         Command::Certificate(Certificate::Expel { yes, .. }) => ("certificate expel", *yes),
+        Command::Vm(Vm::AcceptSpec { yes, .. }) => ("vm accept-spec", *yes),
         _ => return Ok(()),
     };
     if yes || can_ask(output) { Ok(()) } else { Err(Failure::NotConfirmed(name)) }
@@ -41,6 +42,14 @@ pub fn type_name(name: &str) -> Result<(), Failure> {
 /// [`Failure::Declined`] if not.
 pub fn agree() -> Result<(), Failure> {
     answered("Start? [y/N] ", |answer| matches!(answer, "y" | "Y" | "yes"))
+}
+
+/// Asks whether what was shown is right.
+///
+/// # Errors
+/// [`Failure::Declined`] if not.
+pub fn accept() -> Result<(), Failure> {
+    answered("Accept? [y/N] ", |answer| matches!(answer, "y" | "Y" | "yes"))
 }
 
 fn answered(prompt: &str, agrees: impl FnOnce(&str) -> bool) -> Result<(), Failure> {

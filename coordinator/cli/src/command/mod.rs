@@ -21,6 +21,7 @@ mod migrate;
 mod migration;
 mod plan;
 mod restore;
+mod spec;
 mod status;
 mod token;
 mod vm;
@@ -90,6 +91,8 @@ pub async fn run(args: Args) -> Result<Code, Failure> {
         Command::Inventory(inventory) => inventory::run(&context, inventory).await,
         Command::Vm(Vm::Show { vm }) => vm::show(&context, vm).await,
         Command::Vm(Vm::Forget { vm }) => gone::forget_vm(&context, vm).await,
+        Command::Vm(Vm::Spec { vm }) => spec::show(&context, vm).await,
+        Command::Vm(Vm::AcceptSpec { vm, yes }) => spec::accept(&context, vm, yes).await,
         Command::Host(Host::DeclareDead { host, yes }) => {
             gone::declare_dead(&context, host, yes).await
         }

@@ -24,7 +24,7 @@ fn text(value: &impl Serialize) -> String {
     serde_json::to_string_pretty(value).expect("values of plain structs can be written")
 }
 
-fn resulting(result_code: Code, value: impl Serialize) -> String {
+pub fn resulting(result_code: Code, value: impl Serialize) -> String {
     text(&Resulting { result_code, value })
 }
 

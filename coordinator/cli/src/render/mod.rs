@@ -13,6 +13,7 @@ mod left;
 pub mod migration;
 pub mod plan;
 pub mod site;
+pub mod spec;
 pub mod vm;
 pub mod word;
 

@@ -654,6 +654,10 @@ fn vm_detail() -> v1::GetVmResponse {
             fix: "on r2-h1: systemctl start rackferry-agent".to_owned(),
             repairable: false,
         }],
+        specs: Some(v1::VmSpecs {
+            registered_toml: "name = \"db-3\"\ncpus = 1\n".to_owned(),
+            reported_toml: "name = \"db-3\"\ncpus = 2\n".to_owned(),
+        }),
     }
 }
 
@@ -670,6 +674,10 @@ fn one_vm() {
     assert_eq!(row("r2-h1 ")[..5], ["r2-h1", "r2", "target", "agent", "away"]);
     assert_eq!(row("r1-h2 ")[..4], ["r1-h2", "r1", "other", "none"]);
     assert!(text.contains("mig-db-3  VM db-3"), "{text}");
+    let specs = "\n\nregistered spec:\n  name = \"db-3\"\n  cpus = 1\n\n\
+                 r1-h1 reports another spec (- registered, + reported):\n    name = \"db-3\"\n  \
+                 - cpus = 1\n  + cpus = 2\n\n";
+    assert!(text.contains(specs), "{text}");
     assert!(text.ends_with("fix: on r2-h1: systemctl start rackferry-agent"), "{text}");
 
     let value: serde_json::Value = serde_json::from_str(&json::vm(&vm_detail())).unwrap();
@@ -679,6 +687,8 @@ fn one_vm() {
     assert_eq!(value["copies"][1]["generation"], 7);
     assert_eq!(value["migration"]["id"], "mig-db-3");
     assert_eq!(value["problems"][0]["code"], "agent_away");
+    assert_eq!(value["specs"]["registered_toml"], "name = \"db-3\"\ncpus = 1\n");
+    assert_eq!(value["specs"]["differ"], true);
 }
 
 fn events() -> Vec<v1::Event> {

@@ -2,10 +2,10 @@
 
 use rackferry_proto::v1::{GetVmResponse, Ownership, Vm, VmCopy};
 
-use super::{dash, doctor, migration, table, word};
+use super::{dash, doctor, migration, spec, table, word};
 use crate::units::{bytes, millis};
 
-/// A VM, its copies, its migration, its problems.
+/// A VM, its copies, its migration, its spec, its problems.
 pub fn detail(detail: &GetVmResponse, now_unix_ms: u64) -> String {
     let vm = detail.vm.clone().unwrap_or_default();
     let mut text = format!("VM {}  {}  {}", vm.name, owner(&vm), word::condition(vm.condition()));
@@ -22,6 +22,10 @@ pub fn detail(detail: &GetVmResponse, now_unix_ms: u64) -> String {
     text += &format!("\n\n{}", table(&header, &["for", "generation", "memory"], rows));
     if let Some(moves) = &detail.migration {
         text += &format!("\n\n{}", migration::detail(moves, now_unix_ms));
+    }
+    let spec = spec::part(detail);
+    if !spec.is_empty() {
+        text += &format!("\n\n{spec}");
     }
     if !detail.problems.is_empty() {
         text += &format!("\n\n{}", doctor::list(&detail.problems).trim_end());

@@ -346,6 +346,7 @@ fn records(size: Size) -> Vec<Record> {
             owner: host_name(vm / each),
             generation: Generation(vm as u64 + 1),
             standing: Standing::Stable,
+            spec: Some(report(vm_name(vm), GIB).spec_toml.into()),
         }));
     }
     let past = size.vms / 10;

@@ -208,6 +208,7 @@ impl Fleet {
             return;
         }
         if record.owner == *host {
+            self.register_spec(vm);
             if record.memory_bytes != vm.memory_bytes {
                 self.store.change_vm(&vm.name, |record| record.memory_bytes = vm.memory_bytes);
             }
@@ -272,8 +273,10 @@ impl Fleet {
             owner: host.clone(),
             generation: self.store.next(),
             standing: Standing::Stable,
+            spec: None,
         };
         self.store.put(Record::Vm(record));
+        self.register_spec(vm);
     }
 
     /// VMs this host owns and lists no more have ended.

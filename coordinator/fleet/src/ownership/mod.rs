@@ -10,9 +10,11 @@ mod dead;
 mod installation;
 mod reconcile;
 mod sessions;
+mod spec;
 mod table;
 
 pub(crate) use reconcile::POWERED_OFF;
+pub use spec::VmSpecs;
 pub use table::*;
 
 /// What agents have said, and what follows from it. Others read it.

@@ -61,7 +61,7 @@ impl Fleet {
             obstacle,
             qemu_version: told(|vm| &vm.qemu_version),
             machine_type: told(|vm| &vm.machine_type),
-            spec_toml: told(|vm| &vm.spec_toml),
+            spec_toml: listed.map(|vm| self.spec_for_target(vm)).unwrap_or_default(),
         })
     }
 

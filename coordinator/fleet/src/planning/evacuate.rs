@@ -434,6 +434,9 @@ impl Fleet {
             RunState::Running if listed.spec_toml.is_empty() => {
                 Some("its agent does not know how to start it elsewhere")
             }
+            RunState::Running if self.spec_differs(&vm.owner, listed) => {
+                Some("its agent reports another spec than the registered one (rackferry vm spec)")
+            }
             RunState::Running => None,
             RunState::Paused => Some("it is paused"),
             RunState::Dead => Some(DEAD),

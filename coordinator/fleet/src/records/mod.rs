@@ -7,5 +7,6 @@ pub(crate) mod index;
 pub(crate) mod name;
 mod prune;
 pub(crate) mod record;
+pub(crate) mod spec;
 pub(crate) mod store;
 pub(crate) mod tokens;

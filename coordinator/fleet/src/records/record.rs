@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     BootId, Counters, Crossing, End, EvacuationId, EventId, EventRecord, Generation, HostId,
     HostName, Installation, LinkLimit, LinkName, MigrationId, Moment, MoveOptions, RackName,
-    Remains, StayingVm, Topology, VmName,
+    Remains, SpecText, StayingVm, Topology, VmName,
 };
 
 /// One change of the durable state; changes of one batch are committed together.
@@ -238,6 +238,9 @@ pub struct VmRecord {
     pub generation: Generation,
     /// Whether another host is about to own it, or has just come to.
     pub standing: Standing,
+    /// How to start it, as registered; none in records of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec: Option<SpecText>,
 }
 
 /// How sure ownership is.

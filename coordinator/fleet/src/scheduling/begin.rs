@@ -76,7 +76,7 @@ impl Fleet {
             vm: migration.vm,
             generation: migration.generation,
             source: migration.source.clone(),
-            spec_toml: vm.spec_toml.clone(),
+            spec_toml: self.spec_for_target(vm),
             cpu_properties: vm.cpu_properties.clone(),
             memory_bytes: migration.memory_bytes,
             options: migration.options,

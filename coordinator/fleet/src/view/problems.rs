@@ -29,6 +29,7 @@ impl Fleet {
         let mut found = self.uncertain();
         for (host, agent) in self.ownership.agents().iter() {
             found.extend(agent.vms.values().filter_map(|vm| self.copy_problem(host, vm)));
+            found.extend(agent.vms.values().filter_map(|vm| self.spec_problem(host, vm)));
             if agent.version != version {
                 let cause = format!("its agent is {}, the coordinator {version}", agent.version);
                 let fix = advice::other_version(host);
@@ -255,7 +256,7 @@ impl Fleet {
     }
 }
 
-fn about(kind: ProblemCode, host: &HostName, cause: String, fix: String) -> Problem {
+pub(crate) fn about(kind: ProblemCode, host: &HostName, cause: String, fix: String) -> Problem {
     Problem { kind, host: host.clone(), vm: None, cause, fix, repairable: false }
 }
 

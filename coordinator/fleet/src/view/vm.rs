@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     CopyRole, Fleet, Generation, HostName, MigrationRecord, MigrationView, Moment, Problem,
-    ProblemCode, RackName, VmName, VmReport, VmView,
+    ProblemCode, RackName, VmName, VmReport, VmSpecs, VmView,
 };
 
 /// A VM with every copy of it.
@@ -18,6 +18,8 @@ pub struct VmDetail<'a> {
     pub migration: Option<MigrationView<'a>>,
     /// Its problems, and those of the hosts of its copies if their agents are silent.
     pub problems: Vec<Problem>,
+    /// How to start it.
+    pub specs: VmSpecs,
 }
 
 /// A copy of a VM, or the place where one should be.
@@ -60,7 +62,8 @@ impl Fleet {
                 silent && copies.iter().any(|copy| copy.host == one.host)
             }
         });
-        Some(VmDetail { vm, copies, migration, problems })
+        let specs = self.vm_specs(name).ok()?;
+        Some(VmDetail { vm, copies, migration, problems, specs })
     }
 
     fn copy(&self, host: &HostName, vm: &VmView, migration: Option<&MigrationRecord>) -> CopyView {

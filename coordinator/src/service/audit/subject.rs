@@ -1,13 +1,13 @@
 //! What each request that changes the site does, and to what.
 
 use rackferry_proto::v1::{
-    AddNodeRequest, BackupClusterRequest, CancelEvacuationRequest, CancelMigrationRequest,
-    CordonHostsRequest, CreateEvacuationRequest, CreateMigrationRequest, CreateTokenRequest,
-    DeclareHostDeadRequest, ExpelCertificateRequest, ForceSwitchoverRequest, ForgetHostRequest,
-    ForgetVmRequest, ImportInventoryRequest, JoinRequest, LinkLimit, PauseEvacuationRequest,
-    ReadmitCertificateRequest, RemoveNodeRequest, RenewRequest, RepairProblemsRequest,
-    RestoreEvacuationRequest, ResumeEvacuationRequest, SetLinkLimitsRequest, UncordonHostsRequest,
-    link_limit::Limit,
+    AcceptVmSpecRequest, AddNodeRequest, BackupClusterRequest, CancelEvacuationRequest,
+    CancelMigrationRequest, CordonHostsRequest, CreateEvacuationRequest, CreateMigrationRequest,
+    CreateTokenRequest, DeclareHostDeadRequest, ExpelCertificateRequest, ForceSwitchoverRequest,
+    ForgetHostRequest, ForgetVmRequest, ImportInventoryRequest, JoinRequest, LinkLimit,
+    PauseEvacuationRequest, ReadmitCertificateRequest, RemoveNodeRequest, RenewRequest,
+    RepairProblemsRequest, RestoreEvacuationRequest, ResumeEvacuationRequest, SetLinkLimitsRequest,
+    UncordonHostsRequest, link_limit::Limit,
 };
 
 use super::Mutation;
@@ -42,6 +42,7 @@ mutations! {
     DeclareHostDeadRequest = "declare-dead", |request| request.host.clone();
     ForgetHostRequest = "host-forget", |request| request.host.clone();
     ForgetVmRequest = "vm-forget", |request| format!("VM {}", request.vm);
+    AcceptVmSpecRequest = "vm-accept-spec", |request| format!("VM {}", request.vm);
     AddNodeRequest = "cluster-add",
         |request| format!("coordinator {} at {}", request.id, request.addr);
     RemoveNodeRequest = "cluster-remove", |request| format!("coordinator {}", request.id);

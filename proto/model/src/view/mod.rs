@@ -13,7 +13,8 @@ pub use check::{Finding, PlannedMove, TargetCheck, VmCheck};
 pub use event::Event;
 pub use migration::{Evacuation, Migration, Staying, Totals, WaitReason};
 pub use site::{
-    Cluster, Host, Inventory, Lane, Limit, Link, Node, Problem, Rack, Summary, Vm, VmCopy, VmDetail,
+    Cluster, Host, Inventory, Lane, Limit, Link, Node, Problem, Rack, Summary, Vm, VmCopy,
+    VmDetail, VmSpecs,
 };
 
 /// A word as it was received: none if it is of a later version.

@@ -71,6 +71,19 @@ pub struct VmDetail {
     pub migration: Option<Migration>,
     /// Its problems.
     pub problems: Vec<Problem>,
+    /// How to start it.
+    pub specs: VmSpecs,
+}
+
+/// How to start a VM, in TOML.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct VmSpecs {
+    /// What targets are given; none if no agent has reported one yet.
+    pub registered_toml: Option<String>,
+    /// What its owner's agent reports now; none if it does not list the VM, or does not know.
+    pub reported_toml: Option<String>,
+    /// The agent reports another one than the registered one.
+    pub differ: bool,
 }
 
 /// A host.

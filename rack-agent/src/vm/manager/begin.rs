@@ -143,7 +143,7 @@ impl Inner {
             }
         };
         let machine = qmp.machine_type().await.of_vm(&name)?;
-        let spec = pinned(spec, &machine);
+        let spec = pinned(spec, &machine, incoming);
         let (dir_, text) = (dir.clone(), spec.text().to_owned());
         blocking(move || dir_.write_spec(&text)).await?;
         if incoming {
@@ -178,7 +178,7 @@ impl Inner {
         let machine = qmp.machine_type().await.of_vm(&name)?;
         let process = process_behind(&qmp)?;
         status.process = process.as_ref().map(|process| process.id().clone());
-        let spec = pinned(spec, &machine);
+        let spec = pinned(spec, &machine, false);
         let dir = self.create_dir(&spec, &status).await?;
         let changes = self.changes.clone();
         let (memory, state, let_run) = (None, VmState::Running, true);
@@ -194,10 +194,34 @@ impl Inner {
     }
 }
 
-/// The spec with the machine type QEMU really made; as it was if that cannot be written.
-fn pinned(spec: VmSpec, machine: &str) -> VmSpec {
+/// The spec with the machine type QEMU really made; as it was if that cannot be written. One that has come with a move and
+/// names that type already stays to the byte, whichever version wrote it: the coordinator compares it with the registered one.
+fn pinned(spec: VmSpec, machine: &str, arrives: bool) -> VmSpec {
+    if arrives && spec.needs().machine == machine {
+        return spec;
+    }
     spec.with_machine(machine).unwrap_or_else(|error| {
         warn!(vm = spec.name(), %error, "machine type not written down");
         spec
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spec_that_arrives_pinned_is_kept_to_the_byte() {
+        let text = |machine| {
+            format!(
+                "# as another version wrote it\nname = 'a'\nmemory = '64MiB'\nmachine = '{machine}'\n"
+            )
+        };
+        let spec = |machine| VmSpec::parse(&text(machine)).unwrap();
+        let machine = "pc-q35-10.0,hpet=off";
+        assert_eq!(pinned(spec(machine), "pc-q35-10.0", true).text(), text(machine));
+        let started = pinned(spec(machine), "pc-q35-10.0", false);
+        assert_eq!(pinned(started.clone(), "pc-q35-10.0", false).text(), started.text());
+        assert_eq!(pinned(spec("q35"), "pc-q35-10.0", true).machine(), "pc-q35-10.0");
+    }
 }
