@@ -113,7 +113,7 @@ const KILLS: u32 = 3;
 /// In so many of a thousand steps that concern a VM that is sought something breaks.
 const SOUGHT_AT_STEP: u64 = 700;
 /// How long it is sought.
-const SOUGHT_FOR: u64 = 4 * SECOND;
+const SOUGHT_FOR: u64 = 6 * SECOND;
 
 impl World {
     /// Something breaks, and something else will.

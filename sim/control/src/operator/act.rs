@@ -15,7 +15,10 @@ impl World {
         if self.healing {
             return;
         }
-        let pause = self.dice.between(self.plan.act_every_ns / 4, self.plan.act_every_ns);
+        // What is being decided is forgotten soonest while much is asked for.
+        let sought = self.sought_until.iter().any(|&until| self.clock.now < until);
+        let longest = if sought { self.plan.act_every_ns / 3 } else { self.plan.act_every_ns };
+        let pause = self.dice.between(longest / 4, longest);
         self.clock.after(pause, Happening::Act);
         if self.dice.chance(500) {
             self.declare_lost_hosts();
