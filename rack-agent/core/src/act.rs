@@ -144,7 +144,7 @@ impl Act {
 
     /// Does the verdict depend on what the VM does? Else its last known state will do.
     pub fn looks(&self) -> bool {
-        !matches!(self.what, What::Leave { .. } | What::Stay | What::Own(_))
+        !matches!(self.what, What::Stay | What::Own(_))
     }
 
     /// What is to be done to this VM as it is now. Asked when it is certain that nothing else happens to it meanwhile.
@@ -159,11 +159,12 @@ impl Act {
             return Err(Refusal::OtherMigration(vm.name.clone(), self.migration));
         }
         let steps = match (&self.what, vm.standing.role, vm.state) {
-            (&What::Leave { generation, .. }, Role::Run, _) => {
+            // What an earlier move has stopped is decided by that: its mark must stay until then.
+            (&What::Leave { generation, .. }, Role::Run, state) if !stopped_by_a_move(state) => {
                 let mark = Mark { migration: self.migration, generation, side: Side::Source };
                 vec![Step::Write(Writing::Marked(mark))]
             }
-            (What::Stay, _, _) => vec![Step::Write(Writing::Unmarked)],
+            (What::Stay, _, state) if !stopped_by_a_move(state) => vec![Step::Write(Writing::Unmarked)],
             (&What::Own(generation), _, _) => vec![Step::Write(Writing::Owned(generation))],
             (&What::Resume(generation), _, VmState::Running) => {
                 vec![Step::Write(Writing::Owned(generation)), Step::Announce]
@@ -195,6 +196,10 @@ impl Act {
         };
         Ok(steps)
     }
+}
+
+fn stopped_by_a_move(state: VmState) -> bool {
+    matches!(state, VmState::MovedOut | VmState::Loaded)
 }
 
 /// A VM that runs was let go, which happens only to the owner.

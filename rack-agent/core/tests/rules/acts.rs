@@ -54,13 +54,13 @@ fn acts_by_state() {
     // Running, paused, incoming, loaded, moved out, dead, unknown.
     let leave = What::Leave { vm: "a".to_owned(), generation: 4 };
     let cases = [
-        (leave.clone(), Run, Source, ["mark", "mark", "mark", "mark", "mark", "mark", "-"]),
+        (leave.clone(), Run, Source, ["mark", "mark", "mark", "-", "-", "mark", "-"]),
         (leave, Incoming, Target, ["-"; 7]),
         (
             What::Stay,
             Run,
             Source,
-            ["unmark", "unmark", "unmark", "unmark", "unmark", "unmark", "-"],
+            ["unmark", "unmark", "unmark", "-", "-", "unmark", "-"],
         ),
         (What::Own(4), Incoming, Target, ["own", "own", "own", "own", "own", "own", "-"]),
         (

@@ -19,6 +19,7 @@ impl World {
         }
         self.trace.say(self.clock.now, || format!("{}'s agent dies", self.hosts[host].name));
         self.close_all(self.place_of(host));
+        self.watch.falls_silent(host);
         for vm in 0..self.plan.vms {
             let Some(copy) = &self.hosts[host].copies[vm] else { continue };
             if matches!(copy.qemu, Qemu::Postmigrate | Qemu::Loaded) {

@@ -134,6 +134,9 @@ impl World {
             }
             let Some(word) = agent.core.next_word() else { return };
             let twice = !self.healing && self.dice.chance(self.plan.said_twice);
+            if let Word::TargetDiscarded(migration) = &word {
+                self.watch.said_gone(host, *migration);
+            }
             let quiet = matches!(word, Word::Progress(..));
             let said = convert::said(word);
             if !quiet {

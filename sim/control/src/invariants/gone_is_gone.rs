@@ -1,6 +1,6 @@
 //! A host that says that nothing of a move is left has nothing of it, and nothing of it appears there later.
 
-use rackferry_agent_core::{Act, Event, Order, Side, What};
+use rackferry_agent_core::{Act, Event, MigrationId, Order, Side, What};
 
 use super::Watch;
 use crate::host::Simulated;
@@ -24,12 +24,33 @@ impl Watch {
     pub fn note_attested(&mut self, host: usize, event: &Event<Simulated>) {
         match event {
             Event::Acted(Act { migration, what: What::Discard }, Ok(_)) => {
-                self.attested.insert((host, *migration));
+                // It is not to be said yet if there is more to discard.
+                if !self.preparing.contains(&(host, *migration)) {
+                    self.attested.insert((host, *migration));
+                    self.to_say.insert((host, *migration));
+                }
             }
             Event::Ordered(Order::PrepareTarget { migration, .. }) => {
                 self.attested.remove(&(host, *migration));
+                self.preparing.insert((host, *migration));
+            }
+            Event::Prepared(migration, _) => {
+                self.preparing.remove(&(host, *migration));
             }
             _ => {}
         }
+    }
+
+    /// An agent says it. An order to prepare may have come since it was true; what was never true is found out by the copy.
+    pub fn said_gone(&mut self, host: usize, migration: MigrationId) {
+        if !self.to_say.remove(&(host, migration)) {
+            self.attested.insert((host, migration));
+        }
+    }
+
+    /// An agent dies: what it was about to say is not said.
+    pub fn falls_silent(&mut self, host: usize) {
+        self.preparing.retain(|(at, _)| *at != host);
+        self.to_say.retain(|(at, _)| *at != host);
     }
 }

@@ -60,6 +60,10 @@ pub struct Watch {
     pub lost: BTreeSet<Key>,
     /// Hosts that have said of a move that nothing of it is left there.
     pub attested: BTreeSet<(usize, rackferry_agent_core::MigrationId)>,
+    /// Of these, what they are about to say.
+    to_say: BTreeSet<(usize, rackferry_agent_core::MigrationId)>,
+    /// Moves for which hosts prepare.
+    preparing: BTreeSet<(usize, rackferry_agent_core::MigrationId)>,
 }
 
 impl Watch {
@@ -75,6 +79,8 @@ impl Watch {
             forgotten: BTreeSet::new(),
             lost: BTreeSet::new(),
             attested: BTreeSet::new(),
+            to_say: BTreeSet::new(),
+            preparing: BTreeSet::new(),
         }
     }
 
