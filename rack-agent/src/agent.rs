@@ -260,6 +260,7 @@ impl Agent {
         };
         let members: Vec<Member> = view.members.iter().map(member).collect();
         debug!(epoch = view.epoch, members = members.len(), "rack view");
+        rack.set_receivers(convert::receivers(view));
         rack.set_members(&members);
         rack.shard.retain_crossings(&view.open_crossings);
     }
