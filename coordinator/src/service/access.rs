@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use rackferry_fleet::Act;
+use rackferry_fleet::{Act, Action};
 use rackferry_proto::{Reason, refuse};
 use rackferry_tls::{
     Role::{self, Admin, Agent, Coordinator, Operator, Viewer},
@@ -146,7 +146,7 @@ where
             Err(status) => {
                 let by = audit::caller(request.extensions());
                 self.refusals
-                    .put(Act::new(by, "call", denied(request.uri().path())), &status);
+                    .put(Act::new(by, Action::Call, denied(request.uri().path())), &status);
                 Either::Left(ready(Ok(status.into_http())))
             }
         }

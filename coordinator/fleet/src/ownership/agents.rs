@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    BootId, Connection, Fleet, Hello, HostName, HostRecord, Member, MigrationId, Moment, Order,
-    Progress, RackName, Record, RunState, Stage, VmName, VmReport,
+    Action, BootId, Connection, Fleet, Hello, HostName, HostRecord, Member, MigrationId, Moment,
+    Order, Progress, RackName, Record, RunState, Stage, VmName, VmReport,
     ownership::{Source, Target},
 };
 
@@ -124,7 +124,11 @@ impl Fleet {
         record.installation = installation.or(record.installation);
         record.declared_dead = false;
         if before.as_ref().is_some_and(|before| before.declared_dead) {
-            self.happened("installation-admitted", host.as_str(), "the host was declared dead");
+            self.happened(
+                Action::InstallationAdmitted,
+                host.as_str(),
+                "the host was declared dead",
+            );
         }
         let id = record.id;
         if before.as_ref() != Some(&record) {
