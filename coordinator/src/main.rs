@@ -104,7 +104,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         admission: Admission::new(config.admission),
         shutdown: shutdown.clone(),
     };
-    let raft = node.raft.clone();
+    let (raft, admission) = (node.raft.clone(), doors.admission.clone());
     if let Some(tls) = &doors.tls {
         let keep = expelled::keep(tls.clone(), node.applied.clone(), raft.metrics());
         tokio::spawn(keep);
@@ -113,7 +113,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let (handle, driver) =
         Driver::start(Setup { limits: config.limits.into(), node, key_path }, &shutdown);
     tokio::spawn(stop_on_signal(shutdown.clone())?);
-    tokio::spawn(metrics::sample(handle.clone(), raft.clone(), tls));
+    tokio::spawn(metrics::sample(handle.clone(), raft.clone(), tls, admission));
     service::serve(handle, doors, listener).await.context("serving gRPC")?;
     shutdown.cancel();
     driver.await.context("the driver panicked")??;

@@ -100,13 +100,13 @@ fn joined(refused: impl Iterator<Item = Refused>) -> Vec<Refused> {
 
 #[cfg(test)]
 mod tests {
-    use rackferry_fleet::Caller;
+    use rackferry_fleet::{Action, Caller};
     use rackferry_proto::{refuse, refuse_not_leader};
 
     use super::*;
 
     fn act(subject: &str) -> Act {
-        Act::new(Caller::new("viewer", "eve"), "cordon", subject)
+        Act::new(Caller::new("viewer", "eve"), Action::Cordon, subject)
     }
 
     #[test]

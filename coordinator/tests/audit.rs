@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
 mod common;
+#[path = "common/methods.rs"]
+mod methods;
 
 use std::{collections::BTreeSet, time::Instant};
 
@@ -10,9 +12,9 @@ use common::{
     site::{Site, endpoint},
     vm,
 };
-use prost::Message;
+use methods::methods;
 use rackferry_proto::{
-    FILE_DESCRIPTOR_SET, Reason, reason_of,
+    Reason, reason_of,
     v1::{
         AcceptVmSpecRequest, CordonHostsRequest, Event, EventOutcome, ImportInventoryRequest,
         JoinRequest, ListEventsRequest, RunState, UncordonHostsRequest, VmState,
@@ -29,14 +31,7 @@ const OTHER_DOORS: [&str; 3] = [".AgentService/", ".RaftService/", ".JoinService
 
 /// Every method that changes something, by path.
 fn mutating() -> Vec<String> {
-    let files = prost_types::FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap().file;
-    let mut paths = Vec::new();
-    for file in files {
-        for service in &file.service {
-            let name = format!("/{}.{}", file.package(), service.name());
-            paths.extend(service.method.iter().map(|one| format!("{name}/{}", one.name())));
-        }
-    }
+    let mut paths = methods();
     paths.retain(|path| !NO_ACTS.iter().any(|word| path.contains(word)));
     paths.retain(|path| !OTHER_DOORS.iter().any(|door| path.contains(door)));
     paths

@@ -61,7 +61,6 @@ struct Inner {
     connected: AtomicBool,
     programs: Programs,
     models: Models,
-    storage: Storage,
 }
 
 /// The agent. Clones share it.
@@ -96,7 +95,6 @@ impl Agent {
             connected: AtomicBool::new(false),
             programs: Programs::default(),
             models: Models::default(),
-            storage: Storage::default(),
         };
         Ok((Self { inner: Arc::new(inner) }, queue))
     }
@@ -127,7 +125,7 @@ impl Agent {
 
     /// The way to files that other hosts share.
     pub fn storage(&self) -> &Storage {
-        &self.inner.storage
+        self.inner.vms.storage()
     }
 
     /// The agent's certificates, unless TLS is off.
@@ -260,6 +258,7 @@ impl Agent {
         };
         let members: Vec<Member> = view.members.iter().map(member).collect();
         debug!(epoch = view.epoch, members = members.len(), "rack view");
+        rack.set_receivers(convert::receivers(view));
         rack.set_members(&members);
         rack.shard.retain_crossings(&view.open_crossings);
     }

@@ -1,5 +1,7 @@
 //! Conversions between the agent's own types and those of `rackferry.v1`.
 
+use std::collections::HashSet;
+
 use rackferry_agent_core as core;
 use rackferry_agent_core::{Carried, HostName, MigrationId, Order, Question, SourceWord, Word};
 use rackferry_migrator::source::{Notice, Progress, SourceReport};
@@ -68,6 +70,11 @@ pub fn order(order: Down) -> Option<Order<Wire>> {
             return None;
         }
     })
+}
+
+/// Members that may fetch contents. A coordinator of before says it of none: then every member may, as it was.
+pub fn receivers(view: &v1::RackView) -> HashSet<u32> {
+    view.members.iter().filter(|m| m.receives != Some(false)).map(|m| m.host_id).collect()
 }
 
 /// Reads the id of a migration, as it is named on the wire.
@@ -198,5 +205,18 @@ pub fn progress(migration_id: &str, p: &Progress) -> v1::MigrationProgress {
         counters: Some(counters(&p.totals)),
         predicted_stop_ms: p.predicted_stop_ms,
         stop_limit_ms: p.limit_ms,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_that_nothing_is_said_of_may_fetch() {
+        let member = |host_id, receives| v1::RackMember { host_id, receives, ..Default::default() };
+        let members = vec![member(1, None), member(2, Some(false)), member(3, Some(true))];
+        let view = v1::RackView { members, ..Default::default() };
+        assert_eq!(receivers(&view), [1, 3].into());
     }
 }

@@ -7,9 +7,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use rackferry_metrics::{
+    BUILD_INFO, CA_EXPIRY, CERTIFICATE_EXPIRY, REFUSED, certificates, refused,
+};
 use rackferry_migrator::stats::Totals;
-use rackferry_model::{Metric, MetricKind};
-use rackferry_tls::Admission;
+use rackferry_model::Metric;
 
 use crate::agent::Agent;
 use crate::vm::Side;
@@ -26,10 +28,6 @@ const INDEX_ENTRIES: &str = "rackferry_dedup_index_entries";
 const INDEX_BYTES: &str = "rackferry_dedup_index_bytes";
 const CONTENT_ENTRIES: &str = "rackferry_dedup_content_entries";
 const CONNECTED: &str = "rackferry_coordinator_connected";
-const CERTIFICATE_EXPIRY: &str = "rackferry_tls_certificate_expiry_timestamp_seconds";
-const CA_EXPIRY: &str = "rackferry_tls_ca_expiry_timestamp_seconds";
-const REFUSED: &str = "rackferry_connections_refused_total";
-const BUILD_INFO: &str = "rackferry_build_info";
 
 /// Every metric.
 pub const METRICS: [Metric; 13] = [
@@ -50,14 +48,7 @@ pub const METRICS: [Metric; 13] = [
 
 /// Tells the recorder what the metrics mean.
 pub fn describe() {
-    for Metric { name, kind, help } in METRICS {
-        match kind {
-            MetricKind::Counter => ::metrics::describe_counter!(name, help),
-            MetricKind::Gauge => ::metrics::describe_gauge!(name, help),
-            MetricKind::Histogram => ::metrics::describe_histogram!(name, help),
-        }
-    }
-    ::metrics::gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    rackferry_metrics::describe(&METRICS, env!("CARGO_PKG_VERSION"));
 }
 
 /// Looks at sizes now and then until the agent ends.
@@ -67,7 +58,7 @@ pub async fn sample(agent: Agent) {
         if let Some(tls) = agent.tls() {
             certificates(tls.expires(), tls.ca_expires());
         }
-        refused(agent.admission());
+        refused(agent.admission().refusals().map(|(why, count)| (why.as_str(), count)));
         if let Some(rack) = agent.rack() {
             sizes(rack.shard.len(), rack.shard.bytes(), rack.store.len());
         }
@@ -79,17 +70,6 @@ fn sizes(index_entries: usize, index_bytes: usize, content_entries: usize) {
     ::metrics::gauge!(INDEX_ENTRIES).set(index_entries as f64);
     ::metrics::gauge!(INDEX_BYTES).set(index_bytes as f64);
     ::metrics::gauge!(CONTENT_ENTRIES).set(content_entries as f64);
-}
-
-fn certificates(own: i64, ca: i64) {
-    ::metrics::gauge!(CERTIFICATE_EXPIRY).set(own as f64);
-    ::metrics::gauge!(CA_EXPIRY).set(ca as f64);
-}
-
-fn refused(admission: &Admission) {
-    for (why, count) in admission.refusals() {
-        ::metrics::counter!(REFUSED, "reason" => why.as_str()).absolute(count);
-    }
 }
 
 /// Counts a migration that ended on this side.
@@ -157,9 +137,8 @@ impl Drop for Meter {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use metrics_exporter_prometheus::PrometheusBuilder;
+    use rackferry_metrics::testing;
 
     use super::*;
 
@@ -173,14 +152,7 @@ mod tests {
 
     #[test]
     fn every_metric_is_in_the_manual_and_no_other() {
-        let manual = include_str!("../../docs/operations.md");
-        let (_, section) =
-            manual.split_once("\n## Metrics\n").expect("the manual has a section on metrics");
-        let section = section.split("\n## ").next().expect("split gives at least one part");
-        let word = |c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-        let found: BTreeSet<_> =
-            section.split(word).filter(|name| name.starts_with("rackferry_")).collect();
-        assert_eq!(found, METRICS.iter().map(|metric| metric.name).collect());
+        testing::is_in_the_manual(&METRICS, include_str!("../../docs/operations.md"), "Metrics");
     }
 
     #[test]
@@ -204,7 +176,7 @@ mod tests {
             ::metrics::gauge!(CONNECTED).set(1.0);
             sizes(1, 2, 3);
             certificates(4, 5);
-            refused(&Admission::default());
+            refused([("address", 6)]);
             let mut meter = Meter::new(Side::Source);
             meter.read(&Totals { verify_failures: 1, ..Totals::default() });
             migration_ended(Side::Source, "moved");
@@ -213,25 +185,12 @@ mod tests {
 
     #[test]
     fn every_metric_is_shown_with_its_type() {
-        let text = all();
-        for Metric { name, kind, .. } in METRICS {
-            assert!(text.contains(&format!("# TYPE {name} {kind}\n")), "{name}:\n{text}");
-        }
+        testing::is_shown(&METRICS, &all());
     }
 
     #[test]
     fn promtool_has_no_objections() {
-        let Some(promtool) = std::env::var_os("RACKFERRY_PROMTOOL") else {
-            eprintln!("skipped: RACKFERRY_PROMTOOL is not set; `cargo xtask test` sets it");
-            return;
-        };
-        let mut check = std::process::Command::new(promtool)
-            .args(["check", "metrics"])
-            .stdin(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        std::io::Write::write_all(&mut check.stdin.take().unwrap(), all().as_bytes()).unwrap();
-        assert!(check.wait().unwrap().success());
+        testing::promtool_accepts(&all());
     }
 
     #[test]

@@ -141,7 +141,8 @@ impl Neighbour {
         Ok(())
     }
 
-    /// Sends the contents that are here, to a member of the rack; says of the others whether a session still brings them.
+    /// Sends the contents that are here, to a host that VMs are on their way to; says of the others whether a session
+    /// still brings them.
     async fn fetch(&mut self, request: &FetchRequest) -> Result<(), ConnError> {
         if !self.rack.may_fetch(self.host_id) {
             let states = vec![FETCH_ABSENT; request.wanted.len()];

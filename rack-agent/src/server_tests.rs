@@ -51,17 +51,23 @@ impl Caller {
 }
 
 #[tokio::test]
-async fn only_a_member_of_the_rack_gets_contents() {
+async fn only_a_member_that_vms_are_on_their_way_to_gets_contents() {
     let rack = Arc::new(Rack::new(1, &DomainKey([7; 32]), 1 << 20, 1 << 20, None));
     rack.store.keep(&[rack.hasher.digest(&PAGE)], &[PAGE]).unwrap();
     // The session that brings it is still under way, which a stranger is not told either.
     rack.session_opened(3);
     let mut caller = Caller::of(&rack).await;
     assert_eq!(caller.gets().await, (FETCH_ABSENT, 0), "no member of the rack");
+    rack.set_receivers([CALLER].into());
     rack.set_members(&[member(2)]);
     assert_eq!(caller.gets().await, (FETCH_ABSENT, 0), "a member of another rack");
     rack.set_members(&[member(2), member(CALLER)]);
     assert_eq!(caller.gets().await, (FETCH_PRESENT, PAGE_SIZE));
+    rack.set_receivers([2].into());
+    assert_eq!(caller.gets().await, (FETCH_ABSENT, 0), "no VM is on its way to it");
+    rack.set_receivers([2, CALLER].into());
+    assert_eq!(caller.gets().await, (FETCH_PRESENT, PAGE_SIZE), "the view was late");
+    rack.set_receivers([CALLER].into());
     rack.set_members(&[member(2)]);
     assert_eq!(caller.gets().await, (FETCH_ABSENT, 0), "it has left, on a connection of before");
 }

@@ -13,6 +13,8 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+use crate::policy;
+
 /// Storage answers within this, or counts as hung. Less than a preflight check may take.
 pub const STORAGE_LIMIT: Duration = Duration::from_secs(2);
 /// Calls into storage at a time, hung ones among them.
@@ -26,7 +28,7 @@ pub enum StorageError {
     Hangs,
     /// There is no thread left for the call.
     #[error(
-        "not looked at: {STORAGE_THREADS} other files are being opened, on storage that does not answer"
+        "not looked at: {STORAGE_THREADS} other files are being looked at, on storage that does not answer"
     )]
     Full,
     /// The kernel refuses.
@@ -51,8 +53,8 @@ impl FileId {
     }
 }
 
-/// The way to shared storage. Bounded by its threads.
-#[derive(Debug)]
+/// The way to shared storage. Bounded by its threads; clones share them.
+#[derive(Clone, Debug)]
 pub struct Storage {
     limit: Duration,
     threads: usize,
@@ -78,7 +80,7 @@ impl Default for Storage {
 }
 
 impl Storage {
-    fn new(limit: Duration, threads: usize) -> Self {
+    pub(crate) fn new(limit: Duration, threads: usize) -> Self {
         Self { limit, threads, free: Arc::new(Semaphore::new(threads)), hung: Arc::default() }
     }
 
@@ -97,6 +99,14 @@ impl Storage {
     /// As [`Storage::open`].
     pub async fn identity(&self, path: &Path) -> Result<FileId, StorageError> {
         self.ask(path, |path| fs::metadata(path).map(|about| FileId::of(&about))).await
+    }
+
+    /// Where a path leads, as a policy asks. As [`Storage::open`].
+    ///
+    /// # Errors
+    /// As [`Storage::open`].
+    pub async fn real(&self, path: &Path) -> Result<Option<PathBuf>, StorageError> {
+        self.ask(path, |path| Ok(policy::real(path))).await
     }
 
     async fn ask<T: Send + 'static>(

@@ -1,47 +1,23 @@
 //! Certificates of a site that are expelled: open connections, and new ones, at both ends.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use rackferry_tls::{
-    Authority, Expelled, Identity, LinkError, Purpose, Role, Stream, Tls, authority::LIFE,
-};
+mod common;
+
+use common::Site;
+use rackferry_tls::{Expelled, LinkError, Purpose, Role, Stream, Tls};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-
-struct Site {
-    dir: tempfile::TempDir,
-    authority: Authority,
-}
-
-impl Site {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let authority = Authority::create(&dir.path().join("ca")).unwrap();
-        Self { dir, authority }
-    }
-
-    fn issue(&self, name: &str) -> Tls {
-        let dir = self.dir.path().join(name);
-        self.authority.issue(&dir, &Identity::new(Role::Agent, name), LIFE).unwrap();
-        Tls::open(&dir, &[Role::Agent]).unwrap()
-    }
-}
 
 type Linked = Result<Stream<DuplexStream>, LinkError>;
 
 /// A link from one to another, at both ends.
 async fn link(from: &Tls, to: &Tls) -> (Linked, Linked) {
-    let (near, far) = tokio::io::duplex(1 << 16);
-    let calling = async {
-        let (mut stream, _) = from.connect(near, Role::Agent, Purpose::Pages).await?;
-        stream.read_u8().await?;
-        Ok(stream)
-    };
-    let called = async {
-        let (mut stream, _) = to.accept(far, Purpose::Pages).await?;
-        stream.write_u8(1).await?;
-        stream.flush().await?;
-        Ok(stream)
-    };
-    tokio::join!(calling, called)
+    let (calling, called) = common::link(from, to, Role::Agent, Purpose::Pages).await;
+    (calling.map(|(stream, _)| stream), called.map(|(stream, _)| stream))
+}
+
+/// The certificate of an agent.
+fn issue(site: &Site, name: &str) -> Tls {
+    site.issue(Role::Agent, name)
 }
 
 fn name(name: &str) -> [Expelled; 1] {
@@ -51,7 +27,7 @@ fn name(name: &str) -> [Expelled; 1] {
 #[tokio::test]
 async fn open_connections_of_the_expelled_end_and_no_others_do() {
     let site = Site::new();
-    let (own, bad, good) = (site.issue("own"), site.issue("bad"), site.issue("good"));
+    let (own, bad, good) = (issue(&site, "own"), issue(&site, "bad"), issue(&site, "good"));
     // It waits for what never comes: it is woken.
     let (_far, called) = link(&bad, &own).await;
     let mut called = called.unwrap();
@@ -74,7 +50,7 @@ async fn open_connections_of_the_expelled_end_and_no_others_do() {
 #[tokio::test]
 async fn the_expelled_are_refused_at_both_ends_and_learn_why_until_they_are_readmitted() {
     let site = Site::new();
-    let (own, bad) = (site.issue("own"), site.issue("bad"));
+    let (own, bad) = (issue(&site, "own"), issue(&site, "bad"));
     own.expel(name("bad"));
     let (calling, called) = link(&bad, &own).await;
     let (calling, called) = (calling.unwrap_err().to_string(), called.unwrap_err().to_string());
@@ -90,21 +66,21 @@ async fn the_expelled_are_refused_at_both_ends_and_learn_why_until_they_are_read
 #[tokio::test]
 async fn one_certificate_of_a_name_is_expelled_and_a_newer_one_is_not() {
     let site = Site::new();
-    let own = site.issue("own");
-    let old = site.issue("host");
+    let own = issue(&site, "own");
+    let old = issue(&site, "host");
     let (_ends, _here) = link(&old, &own).await;
     // What the other side has shown is known where it was called.
     let serial = serial_of(&site, "host");
     own.expel([Expelled { name: "host".to_owned(), serial: Some(serial) }]);
     assert!(link(&old, &own).await.0.is_err());
-    assert!(link(&site.issue("host"), &own).await.0.is_ok());
+    assert!(link(&issue(&site, "host"), &own).await.0.is_ok());
 }
 
 /// As `openssl x509 -serial` shows it.
 fn serial_of(site: &Site, name: &str) -> String {
     use rustls::pki_types::{CertificateDer, pem::PemObject};
     use x509_parser::prelude::{FromDer, X509Certificate};
-    let path = site.dir.path().join(name).join("cert.pem");
+    let path = site.folder(name).join("cert.pem");
     let der = CertificateDer::from_pem_file(path).unwrap();
     let (_, parsed) = X509Certificate::from_der(&der).unwrap();
     rackferry_tls::trust::serial(&parsed.raw_serial_as_string().to_uppercase()).unwrap()

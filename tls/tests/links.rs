@@ -1,55 +1,24 @@
 //! Two programs of a site, or not of one site.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod common;
+
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
+use common::Site;
 use rackferry_tls::{
     Accepted, Authority, FileError, Identity, LinkError, Purpose, Role, Stream, Tls, Token,
     authority::LIFE, links,
 };
 use time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-
-struct Site {
-    dir: tempfile::TempDir,
-    authority: Authority,
-}
-
-impl Site {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let authority = Authority::create(dir.path()).unwrap();
-        Self { dir, authority }
-    }
-
-    fn folder(&self, name: &str) -> std::path::PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn issue(&self, role: Role, name: &str) -> Tls {
-        self.authority.issue(&self.folder(name), &Identity::new(role, name), LIFE).unwrap();
-        Tls::open(&self.folder(name), &[role]).unwrap()
-    }
-}
+use tokio::io::DuplexStream;
 
 type Ends = (Result<Identity, LinkError>, Result<Identity, LinkError>);
 
 /// Links one to another, and returns the identity that each side has met.
 async fn link(from: &Tls, to: &Tls, role: Role, purpose: Purpose) -> Ends {
-    let (near, far) = tokio::io::duplex(1 << 16);
-    let calling = async {
-        let (mut stream, identity) = from.connect(near, role, purpose).await?;
-        // Only what is read tells whether it was let in.
-        stream.read_u8().await?;
-        Ok(identity)
-    };
-    let called = async {
-        let (mut stream, identity) = to.accept(far, purpose).await?;
-        stream.write_u8(1).await?;
-        stream.flush().await?;
-        Ok(identity)
-    };
-    tokio::join!(calling, called)
+    let (calling, called) = common::link(from, to, role, purpose).await;
+    (calling.map(|(_, met)| met), called.map(|(_, met)| met))
 }
 
 /// What both sides of a link that did not come about say.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    Act, Caller, Effect, EventOutcome, EventRecord, Fleet, HostName, Moment, Record, Refusal,
+    Act, Action, Caller, Effect, EventOutcome, EventRecord, Fleet, HostName, Moment, Record,
+    Refusal,
     event::{DETAIL_LIMIT, Same, cut},
 };
 
@@ -149,14 +150,14 @@ impl Fleet {
 
     /// An agent was refused: what it says is not believed, but its certificate is.
     pub(crate) fn refused_agent(&mut self, host: &HostName, refusal: &Refusal) {
-        let act = Act::new(Caller::new("agent", host.as_str()), "connect", "");
+        let act = Act::new(Caller::new("agent", host.as_str()), Action::Connect, "");
         let reason = rackferry_model::Reason::InstallationRefused.as_str();
         let same = Same::new(act, EventOutcome::Refused, reason, &refusal.to_string());
         self.count(same, Counted { first: self.now, last: self.now, count: 1 });
     }
 
     /// Something has happened that operators ask about, without a request.
-    pub(crate) fn happened(&mut self, action: &str, subject: impl Into<String>, detail: &str) {
+    pub(crate) fn happened(&mut self, action: Action, subject: impl Into<String>, detail: &str) {
         let act = Act::new(Caller::coordinator(), action, subject);
         self.note_event(Same::new(act, EventOutcome::Happened, "", detail));
     }
@@ -224,7 +225,7 @@ impl Fleet {
     pub(crate) fn audit_tick(&mut self) {
         self.forget_events();
         if std::mem::take(&mut self.audit.begins) {
-            self.happened("record-begins", "", "from here on acts are recorded");
+            self.happened(Action::RecordBegins, "", "from here on acts are recorded");
         }
         if self.now.since(self.audit.raised) < SECOND_NS {
             return;
@@ -239,7 +240,7 @@ impl Fleet {
                 let text = format!(
                     "{others} further requests were refused, of more kinds than are counted"
                 );
-                self.happened("refusals", "", &cut(text, DETAIL_LIMIT));
+                self.happened(Action::Refusals, "", &cut(text, DETAIL_LIMIT));
             }
         }
     }

@@ -80,8 +80,8 @@ pub use vm::{CopyView, VmDetail};
 
 /// The vocabulary of [`rackferry_model`] that the fleet speaks.
 pub use rackferry_model::{
-    BootId, Compress, Condition, Connection, CopyRole, Counters, Crossing, Dedup, Disruption, End,
-    EvacuationId, EvacuationState, EventId, EventOutcome, Generation, HostId, HostName,
-    Installation, LinkName, MigrationId, MoveOptions, Outcome, Phase, ProblemCode, RackName,
-    RunState, VmName, WaitCode,
+    Action, BootId, Compress, Condition, Connection, CopyRole, Counters, Crossing, Dedup,
+    Disruption, End, EvacuationId, EvacuationState, EventId, EventOutcome, Generation, HostId,
+    HostName, Installation, LinkName, MigrationId, MoveOptions, Outcome, Phase, ProblemCode,
+    RackName, RunState, VmName, WaitCode,
 };

@@ -268,4 +268,6 @@ pub struct Member {
     pub host: HostName,
     /// Where its pages are served.
     pub page_addr: String,
+    /// VMs are on their way to it: it may fetch contents from the others.
+    pub receives: bool,
 }

@@ -4,17 +4,17 @@ mod common;
 
 use common::{Desk, SECOND, moving, request, vm};
 use rackferry_fleet::{
-    Act, Caller, Change, Done, Effect, Event, EventId, EventOutcome, EventRecord, Fleet, Gate, Key,
-    Leader, Limits, Outcome, Record, Refusal, Refused, RunState,
+    Act, Action, Caller, Change, Done, Effect, Event, EventId, EventOutcome, EventRecord, Fleet,
+    Gate, Key, Leader, Limits, Outcome, Record, Refusal, Refused, RunState,
 };
 
-fn act(role: &str, name: &str, action: &str, subject: &str) -> Act {
+fn act(role: &str, name: &str, action: Action, subject: &str) -> Act {
     Act::new(Caller::new(role, name), action, subject)
 }
 
 fn evacuate(desk: &mut Desk) -> Result<(), Refusal> {
     let mut out = Vec::new();
-    let act = act("operator", "anna", "evacuate", "a to b");
+    let act = act("operator", "anna", Action::Evacuate, "a to b");
     let done = desk.fleet.act(act, desk.now, &mut out, |fleet, now, out| {
         let id = fleet.create_evacuation(&request("a", "b"), now, out)?;
         Ok(Done::new((), format!("as {id}")))
@@ -28,7 +28,7 @@ fn evacuate(desk: &mut Desk) -> Result<(), Refusal> {
 fn refuse(desk: &mut Desk, role: &str, name: &str, subject: &str) {
     let mut out = Vec::new();
     let refused = Refused {
-        act: act(role, name, "cordon", subject),
+        act: act(role, name, Action::Cordon, subject),
         reason: "NOT_PERMITTED".to_owned(),
         detail: "no".to_owned(),
         count: 1,
@@ -84,7 +84,7 @@ fn a_leader_writes_the_event_with_the_act_of_its_turn() {
     let mut leader: Leader<()> = Leader::new(fleet, rackferry_fleet::Connection(0));
     let places = ["a".to_owned()];
     leader.ask(desk.now, |fleet, now, out| {
-        let act = act("admin", "root", "cordon", "a");
+        let act = act("admin", "root", Action::Cordon, "a");
         let done = fleet.act(act, now, out, |fleet, now, out| {
             fleet.cordon(&places, true, now, out).map(|_| Done::new((), ""))
         });
@@ -208,7 +208,7 @@ fn the_history_is_bounded_and_refusals_do_not_drive_acts_out() {
     desk.connect("a1", "a", "boot-a", vec![]);
     for n in 0..100 {
         let mut out = Vec::new();
-        let act = act("operator", "anna", "cordon", &format!("a, {n}th time"));
+        let act = act("operator", "anna", Action::Cordon, &format!("a, {n}th time"));
         let places = ["a".to_owned()];
         let done = desk.fleet.act(act, desk.now, &mut out, |fleet, now, out| {
             fleet.cordon(&places, true, now, out).map(|_| Done::new((), ""))
@@ -275,7 +275,7 @@ fn an_act_costs_the_same_whatever_is_remembered() {
     for n in 0..300 {
         desk.pass(SECOND);
         let mut out = Vec::new();
-        let act = act("operator", "anna", "cordon", &n.to_string());
+        let act = act("operator", "anna", Action::Cordon, &n.to_string());
         let places = ["a".to_owned()];
         desk.fleet
             .act(act, desk.now, &mut out, |fleet, now, out| {

@@ -42,7 +42,7 @@ fn a_vm_moves() {
     let (mut desk, a, b) = two_racks(&["web"]);
     let before = desk.vm("web").generation;
     let id = desk.evacuate("a", "b");
-    let told = desk.told();
+    let told = desk.told_of_moves();
     assert!(
         matches!(&told[..], [(to, Order::PrepareTarget { migration, spec_toml, memory_bytes, cpu_properties, .. })]
             if *to == b && *migration == M1 && spec_toml == "name = 'web'" && *memory_bytes == 100 * MIB),
@@ -99,7 +99,7 @@ fn a_vm_that_has_moved_may_leave_again_at_once() {
     desk.cordon("a", false);
     desk.told();
     desk.evacuate("b", "a");
-    let told = desk.told();
+    let told = desk.told_of_moves();
     assert!(
         matches!(&told[..], [(to, Order::PrepareTarget { vm, .. })] if *to == a && vm.as_str() == "web"),
         "{told:?}"
@@ -426,6 +426,46 @@ fn rack_views_follow_who_is_there() {
     desk.restart();
     let a1 = desk.connect("a1", "a", "1", vec![]);
     assert_eq!(views(&mut desk, a1), [(3, 1)]);
+}
+
+/// What the agents are told of who may fetch contents: the rack view's members, and whether VMs are on their way to them.
+fn receivers(told: Vec<(Connection, Order)>, to: Connection) -> Vec<Vec<(String, bool)>> {
+    let views = told.into_iter().filter_map(|(connection, order)| match order {
+        Order::RackView { members, .. } if connection == to => Some(members),
+        _ => None,
+    });
+    views
+        .map(|members| members.into_iter().map(|m| (m.host.to_string(), m.receives)).collect())
+        .collect()
+}
+
+#[test]
+fn rack_views_say_to_whom_vms_are_on_their_way() {
+    let mut desk = Desk::new();
+    desk.connect("a1", "a", "1", vec![vm("v1", RunState::Running)]);
+    let b1 = desk.connect("b1", "b", "1", vec![]);
+    let seen = receivers(desk.told(), b1);
+    assert_eq!(seen.last(), Some(&vec![("b1".to_owned(), false)]));
+    let id = desk.evacuate("a", "b");
+    assert_eq!(receivers(desk.told(), b1), [vec![("b1".to_owned(), true)]], "once it has begun");
+    desk.cancel(id);
+    let gone = receivers(desk.told(), b1);
+    assert_eq!(gone.last(), Some(&vec![("b1".to_owned(), false)]), "and no more once it is over");
+}
+
+#[test]
+fn neighbours_are_told_who_receives_before_the_target_is_told_to_prepare() {
+    let mut desk = Desk::new();
+    desk.connect("a1", "a", "1", vec![vm("v1", RunState::Running)]);
+    desk.connect("b1", "b", "1", vec![]);
+    desk.connect("b2", "b", "1", vec![]);
+    desk.told();
+    desk.evacuate("a", "b");
+    let told = desk.told();
+    let is_view = |order: &Order| matches!(order, Order::RackView { .. });
+    let views = told.iter().take_while(|(_, order)| is_view(order)).count();
+    assert_eq!(views, 2, "both of the rack, first of all: {told:?}");
+    assert!(told.iter().any(|(_, order)| matches!(order, Order::PrepareTarget { .. })));
 }
 
 #[test]

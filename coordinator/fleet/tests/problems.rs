@@ -4,8 +4,8 @@ mod common;
 
 use common::{Desk, ended, moving, vm};
 use rackferry_fleet::{
-    Event, MigrationId, Order, Outcome, Phase, Problem, ProblemCode, RunState, Said, Topology,
-    VmReport,
+    Connection, Event, MigrationId, Order, Outcome, Phase, Problem, ProblemCode, RunState, Said,
+    Topology, VmReport,
 };
 
 const VERSION: &str = "0.1.0";
@@ -44,6 +44,20 @@ fn beside(copy: VmReport) -> Desk {
     desk.connect("b1", "b", "boot-b", vec![copy]);
     desk.told();
     desk
+}
+
+const M1: MigrationId = MigrationId(1);
+
+/// `web` of a1 on its way to b1, as far as the request to commit; with the connections of both.
+fn committed() -> (Desk, Connection, Connection) {
+    let mut desk = Desk::new();
+    let a = desk.connect("a1", "a", "boot-a", vec![vm("web", RunState::Running)]);
+    let b = desk.connect("b1", "b", "boot-b", vec![]);
+    desk.evacuate("a", "b");
+    desk.say(b, Said::TargetReady(M1));
+    let generation = desk.fleet.migration(M1).expect("known").record.generation;
+    desk.say(a, Said::CommitRequest(M1, generation));
+    (desk, a, b)
 }
 
 /// The advice about the most urgent problem.
@@ -181,14 +195,7 @@ fn a_vm_that_runs_twice_is_the_first_thing_told() {
 
 #[test]
 fn an_owner_that_is_uncertain_and_a_vm_that_waits_are_told() {
-    let mut desk = Desk::new();
-    let a = desk.connect("a1", "a", "boot-a", vec![vm("web", RunState::Running)]);
-    let b = desk.connect("b1", "b", "boot-b", vec![]);
-    desk.evacuate("a", "b");
-    let id = MigrationId(1);
-    desk.say(b, Said::TargetReady(id));
-    let generation = desk.fleet.migration(id).expect("known").record.generation;
-    desk.say(a, Said::CommitRequest(id, generation));
+    let (mut desk, a, b) = committed();
     desk.handle(Event::Disconnected(a));
     assert_eq!(desk.phase(1), Phase::OwnerUnknown);
     assert_eq!(found(&desk)[0], (ProblemCode::OwnerUncertain, "web on b1".to_owned()));
@@ -242,16 +249,9 @@ fn hosts_that_are_not_as_they_should_be_are_told() {
 
 #[test]
 fn repairing_takes_no_old_list_for_news() {
-    let mut desk = Desk::new();
-    let a = desk.connect("a1", "a", "boot-a", vec![vm("web", RunState::Running)]);
-    let b = desk.connect("b1", "b", "boot-b", vec![]);
-    desk.evacuate("a", "b");
-    let id = MigrationId(1);
-    desk.say(b, Said::TargetReady(id));
-    let generation = desk.fleet.migration(id).expect("known").record.generation;
-    desk.say(a, Said::CommitRequest(id, generation));
-    desk.say(a, Said::SourceStopped(id));
-    desk.say(b, Said::TargetRunning(id));
+    let (mut desk, a, b) = committed();
+    desk.say(a, Said::SourceStopped(M1));
+    desk.say(b, Said::TargetRunning(M1));
     // Both lists are from before the move: a1 still lists the VM, b1 does not.
     let before = desk.log.clone();
     assert_eq!(repair(&mut desk), []);
@@ -262,18 +262,10 @@ fn repairing_takes_no_old_list_for_news() {
 /// The migration ended while its source was cut off; the source comes back and says that it runs, too.
 #[test]
 fn a_source_that_runs_after_its_vm_has_settled_is_astray_until_it_does_not() {
-    let mut desk = Desk::new();
-    let running = vm("web", RunState::Running);
-    let a = desk.connect("a1", "a", "boot-a", vec![running.clone()]);
-    let b = desk.connect("b1", "b", "boot-b", vec![]);
-    desk.evacuate("a", "b");
-    let id = MigrationId(1);
-    desk.say(b, Said::TargetReady(id));
-    let generation = desk.fleet.migration(id).expect("known").record.generation;
-    desk.say(a, Said::CommitRequest(id, generation));
+    let (mut desk, a, b) = committed();
     desk.handle(Event::Disconnected(a));
-    desk.say(b, Said::TargetRunning(id));
-    desk.report(b, vec![running]);
+    desk.say(b, Said::TargetRunning(M1));
+    desk.report(b, vec![vm("web", RunState::Running)]);
     assert_eq!(desk.phase(1), Phase::Done);
 
     let marked = moving("web", RunState::Running, 1);
@@ -290,18 +282,10 @@ fn a_source_that_runs_after_its_vm_has_settled_is_astray_until_it_does_not() {
 /// Its session says only after the end that it undid the switchover.
 #[test]
 fn a_source_that_runs_after_all_is_astray() {
-    let mut desk = Desk::new();
-    let running = vm("web", RunState::Running);
-    let a = desk.connect("a1", "a", "boot-a", vec![running.clone()]);
-    let b = desk.connect("b1", "b", "boot-b", vec![]);
-    desk.evacuate("a", "b");
-    let id = MigrationId(1);
-    desk.say(b, Said::TargetReady(id));
-    let generation = desk.fleet.migration(id).expect("known").record.generation;
-    desk.say(a, Said::CommitRequest(id, generation));
-    desk.say(b, Said::TargetRunning(id));
-    desk.report(b, vec![running]);
-    desk.say(a, Said::Ended(id, ended(Outcome::RolledBack)));
+    let (mut desk, a, b) = committed();
+    desk.say(b, Said::TargetRunning(M1));
+    desk.report(b, vec![vm("web", RunState::Running)]);
+    desk.say(a, Said::Ended(M1, ended(Outcome::RolledBack)));
     let marked = moving("web", RunState::Running, 1);
     for _ in 0..2 {
         desk.report(a, vec![marked.clone()]);

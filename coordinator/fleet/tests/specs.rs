@@ -5,8 +5,8 @@ mod common;
 
 use common::{Desk, moving, request, vm};
 use rackferry_fleet::{
-    Act, Caller, Change, Condition, Done, Effect, Event, MigrationId, Order, ProblemCode, Record,
-    Refusal, RunState, VmReport,
+    Act, Action, Caller, Change, Condition, Done, Effect, Event, MigrationId, Order, ProblemCode,
+    Record, Refusal, RunState, VmReport,
 };
 
 const GOOD: &str = "name = 'web'";
@@ -34,7 +34,7 @@ fn changed(desk: &Desk) -> bool {
 /// An operator accepts a spec, as the service does it.
 fn accept(desk: &mut Desk, seen: &str) -> Result<(), Refusal> {
     let (now, mut out) = (desk.now, Vec::new());
-    let act = Act::new(Caller::new("operator", "anna"), "vm-accept-spec", "VM web");
+    let act = Act::new(Caller::new("operator", "anna"), Action::VmAcceptSpec, "VM web");
     let answer = desk.fleet.act(act, now, &mut out, |fleet, now, out| {
         let host = fleet.accept_spec(&"web".into(), seen, now, out)?;
         Ok(Done::new((), host.to_string()))

@@ -127,6 +127,7 @@ fn on_the_wire(rate: Option<u64>) -> u64 {
 
 fn member(member: Member) -> v1::RackMember {
     v1::RackMember {
+        receives: Some(member.receives),
         host_id: member.id.0,
         host: member.host.to_string(),
         page_addr: member.page_addr,

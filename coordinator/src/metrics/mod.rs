@@ -13,7 +13,8 @@ use std::{net::SocketAddr, time::Duration};
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
 use rackferry_fleet::End;
-use rackferry_model::{Metric, MetricKind};
+use rackferry_metrics::{BUILD_INFO, CA_EXPIRY, CERTIFICATE_EXPIRY, REFUSED, describe};
+use rackferry_model::Metric;
 
 pub use sample::sample;
 
@@ -33,12 +34,9 @@ const LINK_MIGRATIONS: &str = "rackferry_coordinator_link_migrations";
 const LINK_LIMIT: &str = "rackferry_coordinator_link_limit_bytes_per_second";
 const LINK_RESERVED: &str = "rackferry_coordinator_link_reserved_bytes_per_second";
 const LINK_SENT: &str = "rackferry_coordinator_link_sent_bytes_per_second";
-const CERTIFICATE_EXPIRY: &str = "rackferry_tls_certificate_expiry_timestamp_seconds";
-const CA_EXPIRY: &str = "rackferry_tls_ca_expiry_timestamp_seconds";
-const BUILD_INFO: &str = "rackferry_build_info";
 
 /// Every metric.
-const METRICS: [Metric; 19] = [
+const METRICS: [Metric; 20] = [
     Metric::histogram(TURN_SECONDS, "Time of a turn of the leader, its commit included"),
     Metric::histogram(COMMIT_SECONDS, "Time until what a turn changed is committed and applied"),
     Metric::gauge(QUEUE_DEPTH, "Entries that wait, by queue"),
@@ -60,8 +58,11 @@ const METRICS: [Metric; 19] = [
     Metric::gauge(LINK_SENT, "What sources say that they send over a link"),
     Metric::gauge(CERTIFICATE_EXPIRY, "When this coordinator's certificate expires"),
     Metric::gauge(CA_EXPIRY, "When the first CA of the site expires"),
+    Metric::counter(REFUSED, "Callers of this coordinator's port that were refused, by reason"),
     Metric::gauge(BUILD_INFO, "Always 1; the version is a label"),
 ];
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Bounds of turns and commits: an fsync of a good disk up to what no quorum survives.
 const BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
@@ -72,24 +73,12 @@ const BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 /// If the address cannot be listened on.
 pub fn serve(addr: SocketAddr) -> Result<(), BuildError> {
     builder()?.with_http_listener(addr).install()?;
-    describe();
+    describe(&METRICS, VERSION);
     Ok(())
 }
 
 fn builder() -> Result<PrometheusBuilder, BuildError> {
     PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &BUCKETS)
-}
-
-/// Tells the recorder what the metrics mean.
-fn describe() {
-    for Metric { name, kind, help } in METRICS {
-        match kind {
-            MetricKind::Counter => ::metrics::describe_counter!(name, help),
-            MetricKind::Gauge => ::metrics::describe_gauge!(name, help),
-            MetricKind::Histogram => ::metrics::describe_histogram!(name, help),
-        }
-    }
-    ::metrics::gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }
 
 /// A turn has taken so long.

@@ -4,12 +4,13 @@ use std::{collections::BTreeSet, time::Duration};
 
 use metrics::gauge;
 use rackferry_fleet::{Figures, HostState, LinkFigures, Phase, ProblemCode};
+use rackferry_metrics::{certificates, refused};
 use rackferry_model::Word;
-use rackferry_tls::Tls;
+use rackferry_tls::{Admission, Tls};
 
 use super::{
-    CA_EXPIRY, CERTIFICATE_EXPIRY, CORDONED, ENDED, HOSTS, LEADS, LINK_LIMIT, LINK_MIGRATIONS,
-    LINK_RESERVED, LINK_SENT, LOG_LAG, MIGRATIONS, PROBLEMS, QUEUE_DEPTH, TERM, VMS,
+    CORDONED, ENDED, HOSTS, LEADS, LINK_LIMIT, LINK_MIGRATIONS, LINK_RESERVED, LINK_SENT, LOG_LAG,
+    MIGRATIONS, PROBLEMS, QUEUE_DEPTH, TERM, VERSION, VMS,
 };
 use crate::{
     driver::{Handle, Waiting},
@@ -19,18 +20,18 @@ use crate::{
 
 /// Time between two looks.
 const EVERY: Duration = Duration::from_secs(5);
-const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Looks at everything now and then until the program ends.
-pub async fn sample(handle: Handle, raft: Raft, tls: Option<Tls>) {
+pub async fn sample(handle: Handle, raft: Raft, tls: Option<Tls>, admission: Admission) {
     let mut shown = Shown::default();
     loop {
         let seen = raft.metrics().borrow().clone();
         shown.log(&seen);
         shown.queues(handle.waiting());
         if let Some(tls) = &tls {
-            shown.certificates(tls.expires(), tls.ca_expires());
+            certificates(tls.expires(), tls.ca_expires());
         }
+        refused(admission.refusals().map(|(why, count)| (why.as_str(), count)));
         let figures = match leads(&seen) {
             true => handle.ask(|fleet, _| fleet.figures(VERSION)).await.unwrap_or_default(),
             false => Figures::default(),
@@ -74,11 +75,6 @@ impl Shown {
     pub(super) fn queues(&self, waiting: Waiting) {
         gauge!(QUEUE_DEPTH, "queue" => "inputs").set(waiting.inputs as f64);
         gauge!(QUEUE_DEPTH, "queue" => "reads").set(waiting.reads as f64);
-    }
-
-    pub(super) fn certificates(&self, own: i64, ca: i64) {
-        gauge!(CERTIFICATE_EXPIRY).set(own as f64);
-        gauge!(CA_EXPIRY).set(ca as f64);
     }
 
     pub(super) fn fleet(&mut self, figures: &Figures) {

@@ -1,12 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
-use std::{
-    collections::BTreeSet,
-    io::Write,
-    process::{Command, Stdio},
-};
-
 use rackferry_fleet::{Figures, HostState, LaneView, LinkFigures, LinkView, Phase, ProblemCode};
+use rackferry_metrics::{certificates, refused, testing};
 
 use super::{sample::Shown, *};
 use crate::driver::Waiting;
@@ -40,14 +35,15 @@ fn figures() -> Figures {
 /// What a coordinator shows when there is something of everything.
 fn all() -> String {
     shown(|| {
-        describe();
+        describe(&METRICS, VERSION);
         turned(Duration::from_millis(3));
         committed(Duration::from_millis(2));
         migrations_ended((End::Moved, 2));
         let mut shown = Shown::default();
         shown.raft(true, 3, vec![(2, 7)]);
         shown.queues(Waiting { inputs: 4, reads: 5 });
-        shown.certificates(6, 7);
+        certificates(6, 7);
+        refused([("address", 8)]);
         shown.fleet(&figures());
     })
 }
@@ -55,35 +51,17 @@ fn all() -> String {
 #[test]
 fn every_metric_is_in_the_manual_and_no_other() {
     let manual = include_str!("../../../docs/operations.md");
-    let (_, section) = manual.split_once("\n## Metrics of the coordinator\n").unwrap();
-    let section = section.split("\n## ").next().unwrap();
-    let word = |c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    let found: BTreeSet<_> =
-        section.split(word).filter(|name| name.starts_with("rackferry_")).collect();
-    assert_eq!(found, METRICS.iter().map(|metric| metric.name).collect());
-    for Metric { name, kind, .. } in METRICS {
-        assert!(section.contains(&format!("| `{name}` | {kind} |")), "{name} {kind}");
-    }
+    testing::is_in_the_manual(&METRICS, manual, "Metrics of the coordinator");
 }
 
 #[test]
 fn every_metric_is_shown_with_its_type() {
-    let text = all();
-    for Metric { name, kind, .. } in METRICS {
-        assert!(text.contains(&format!("# TYPE {name} {kind}\n")), "{name}:\n{text}");
-    }
+    testing::is_shown(&METRICS, &all());
 }
 
 #[test]
 fn promtool_has_no_objections() {
-    let Some(promtool) = std::env::var_os("RACKFERRY_PROMTOOL") else {
-        eprintln!("skipped: RACKFERRY_PROMTOOL is not set; `cargo xtask test` sets it");
-        return;
-    };
-    let mut check =
-        Command::new(promtool).args(["check", "metrics"]).stdin(Stdio::piped()).spawn().unwrap();
-    check.stdin.take().unwrap().write_all(all().as_bytes()).unwrap();
-    assert!(check.wait().unwrap().success());
+    testing::promtool_accepts(&all());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use rackferry_fleet::Act;
+use rackferry_fleet::{Act, Action};
 use rackferry_proto::{Reason, refuse};
 use rackferry_tls::{
     Role::{self, Admin, Agent, Coordinator, Operator, Viewer},
@@ -145,7 +145,8 @@ where
             Ok(()) => Either::Right(self.inner.call(request)),
             Err(status) => {
                 let by = audit::caller(request.extensions());
-                self.refusals.put(Act::new(by, "call", denied(request.uri().path())), &status);
+                self.refusals
+                    .put(Act::new(by, Action::Call, denied(request.uri().path())), &status);
                 Either::Left(ready(Ok(status.into_http())))
             }
         }
@@ -153,27 +154,17 @@ where
 }
 
 #[cfg(test)]
+#[path = "../../tests/common/methods.rs"]
+mod methods;
+
+#[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use rackferry_proto::{FILE_DESCRIPTOR_SET, reason_of};
+    use rackferry_proto::reason_of;
     use rackferry_tls::Identity;
 
-    use super::*;
-
-    /// Every method of ours, by path.
-    fn methods() -> Vec<String> {
-        use prost::Message;
-        let files = prost_types::FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap().file;
-        let mut paths = Vec::new();
-        for file in files {
-            for service in &file.service {
-                let name = format!("/{}.{}", file.package(), service.name());
-                paths.extend(service.method.iter().map(|one| format!("{name}/{}", one.name())));
-            }
-        }
-        paths
-    }
+    use super::{methods::methods, *};
 
     #[test]
     fn every_method_has_its_row() {

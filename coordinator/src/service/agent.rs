@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rackferry_fleet::Act;
+use rackferry_fleet::{Act, Action};
 use rackferry_proto::{
     Reason, refuse,
     v1::{
@@ -58,7 +58,7 @@ impl AgentService for Agents {
         };
         let hello = convert::hello(hello)?;
         if let Err(status) = speaks_for(caller.as_ref(), hello.host.as_str()) {
-            self.handle.refusals().put(Act::new(by, "connect", ""), &status);
+            self.handle.refusals().put(Act::new(by, Action::Connect, ""), &status);
             return Err(status);
         }
         let host = hello.host.clone();

@@ -5,7 +5,7 @@
 
 mod subject;
 
-use rackferry_fleet::{Act, Caller};
+use rackferry_fleet::{Act, Action, Caller};
 use rackferry_tls::grpc;
 use tonic::{Extensions, Request, Response, Status};
 
@@ -13,8 +13,8 @@ use crate::driver::Handle;
 
 /// A request that changes the site.
 pub trait Mutation {
-    /// What it does, as the command line calls it.
-    const ACTION: &'static str;
+    /// What it does.
+    const ACTION: Action;
 
     /// What it does that to. It may come from any caller that the roles admit: no secret, and of any length.
     fn subject(&self) -> String;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use rackferry_fleet::{Act, Caller as By, Done, Fleet, HostName, Moment, Refusal, TokenRecord};
+use rackferry_fleet::{
+    Act, Action, Caller as By, Done, Fleet, HostName, Moment, Refusal, TokenRecord,
+};
 use rackferry_proto::{
     Reason, refuse,
     v1::{
@@ -128,7 +130,7 @@ impl Enrolments {
         let authority = self.authority()?;
         let certificate_pem = sign(&authority, &request_pem, &host)?;
         let by = By { role: "token".to_owned(), name: host.clone(), ..by };
-        let act = Act::new(by, "join", host.clone());
+        let act = Act::new(by, Action::Join, host.clone());
         let used = self.handle.act(act, move |fleet, now, out| {
             fleet.use_token(&name, &digest, now, out)?;
             Ok(Done::new((), "a certificate was issued"))

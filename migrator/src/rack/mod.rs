@@ -7,7 +7,7 @@ mod pool;
 pub(crate) mod silent;
 mod store;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -44,6 +44,8 @@ pub struct Member {
 struct View {
     members: HashMap<u32, (Member, Link)>,
     owners: Rendezvous,
+    /// Members that may fetch contents: VMs are on their way to them.
+    receivers: HashSet<u32>,
 }
 
 /// The rack as one host sees it. Shared by all sessions of the agent.
@@ -106,6 +108,7 @@ impl Rack {
             view: RwLock::new(View {
                 members: HashMap::new(),
                 owners: Rendezvous::new([own_host]),
+                receivers: HashSet::new(),
             }),
             incoming: DashSet::new(),
             next_request: AtomicU64::new(1),
@@ -126,10 +129,16 @@ impl Rack {
         view.owners = Rendezvous::new(hosts);
     }
 
-    /// Is `host` a member of the rack now? Only members get contents.
+    /// Takes over which members VMs are on their way to: only these get contents.
+    pub fn set_receivers(&self, receivers: HashSet<u32>) {
+        self.view.write().unwrap_or_else(PoisonError::into_inner).receivers = receivers;
+    }
+
+    /// Is `host` a member of the rack that may fetch contents: one that VMs are on their way to? By a view that is late
+    /// it is not: then the source supplies.
     pub fn may_fetch(&self, host: u32) -> bool {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
-        view.members.contains_key(&host)
+        view.members.contains_key(&host) && view.receivers.contains(&host)
     }
 
     /// A session from another rack brings content to this host from now on.

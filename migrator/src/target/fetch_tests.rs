@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rackferry_dedup_index::DomainKey;
 use rackferry_migrator_protocol::frame::{
-    BatchHead, FromSource, Holder, Kind, Lost, MAX_BATCH_PAGES,
+    BatchHead, FromSource, Holder, Kind, Lost, MAX_BATCH_PAGES, encode_supply,
 };
 use tokio::time::Instant;
 
@@ -17,6 +17,13 @@ use crate::target::receive::Receiver;
 use crate::target::receive::tests::{head, take};
 
 const REFERENCES: u32 = 8192;
+
+/// The content of a page of the source.
+fn content(page: u32) -> [u8; PAGE_SIZE] {
+    let mut content = [0; PAGE_SIZE];
+    content[..4].copy_from_slice(&(page + 1).to_le_bytes());
+    content
+}
 
 /// A target session's receiver, with that many references to a neighbour's content.
 async fn receiver(rack: &Arc<Rack>, references: u32) -> Receiver {
@@ -32,7 +39,7 @@ async fn receiver(rack: &Arc<Rack>, references: u32) -> Receiver {
     let mut batch = BatchHead::default();
     let mut seq = 0;
     for page in 0..references {
-        let digest = Digest(u128::from(page).to_le_bytes());
+        let digest = rack.hasher.digest(&content(page));
         assert!(batch.reference(0, page, digest, holder));
         if batch.references() == MAX_BATCH_PAGES || page + 1 == references {
             let mut payload = Vec::new();
@@ -78,4 +85,22 @@ async fn references_to_a_silent_holder_take_one_deadline_however_many_they_are()
         taken >= FETCH_TIMEOUT && taken < FETCH_TIMEOUT + Duration::from_millis(100),
         "{taken:?}"
     );
+}
+
+/// So does a neighbour whose rack view is late: it has not heard yet that VMs are on their way to this host.
+#[tokio::test(start_paused = true)]
+async fn references_that_a_neighbour_refuses_are_supplied_by_the_source() {
+    let rack = Arc::new(Rack::new(1, &DomainKey([7; 32]), 1 << 20, 1 << 20, None));
+    let neighbour = silent::start().await;
+    rack.set_members(std::slice::from_ref(&neighbour.member));
+    let mut receiver = receiver(&rack, 2).await;
+    let mut fetches = Fetches::new(rack, Arc::default());
+    let asked = until_asked(&mut receiver, &mut fetches, 2).await;
+    assert_eq!(asked.len(), 2, "each of them once");
+    let pages: Vec<u8> = asked.iter().flat_map(|lost| content(lost.index)).collect();
+    let mut payload = Vec::new();
+    encode_supply(&asked, false, pages.len(), &mut payload);
+    payload.extend(pages);
+    receiver.frame(Kind::Supply, &payload).await.unwrap();
+    assert!(take(&mut receiver, FromSource::RamEnd).await.is_some(), "no reference is open");
 }

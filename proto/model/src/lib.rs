@@ -7,6 +7,7 @@
 //! * [`name`]: names of hosts, racks, VMs and links, and their limits.
 //! * [`options`]: how a VM is moved.
 //! * [`state`]: how far migrations and evacuations are, and what VMs do.
+//! * [`action`]: what events say was done.
 //! * [`outcome`]: how sessions and migrations ended.
 //! * [`counters`]: bytes by kind.
 //! * [`reason`]: why requests are refused; [`result`]: what programs return.
@@ -16,6 +17,7 @@
 
 mod word;
 
+pub mod action;
 pub mod counters;
 pub mod finding;
 pub mod id;
@@ -28,6 +30,7 @@ pub mod result;
 pub mod state;
 pub mod view;
 
+pub use action::Action;
 pub use counters::{ByteKind, Counters};
 pub use finding::{FindingCode, ProblemCode, Severity};
 pub use id::{

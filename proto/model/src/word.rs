@@ -128,6 +128,7 @@ mod tests {
         is_its_json::<Listed>();
         is_its_json::<NodeRole>();
         is_its_json::<EventOutcome>();
+        is_its_json::<Action>();
         is_its_json::<Severity>();
         is_its_json::<FindingCode>();
         is_its_json::<ProblemCode>();

@@ -164,7 +164,7 @@ impl Act {
                 let mark = Mark { migration: self.migration, generation, side: Side::Source };
                 vec![Step::Write(Writing::Marked(mark))]
             }
-            (What::Stay, _, state) if !stopped_by_a_move(state) => vec![Step::Write(Writing::Unmarked)],
+            (What::Stay, _, _) => vec![Step::Write(Writing::Unmarked)],
             (&What::Own(generation), _, _) => vec![Step::Write(Writing::Owned(generation))],
             (&What::Resume(generation), _, VmState::Running) => {
                 vec![Step::Write(Writing::Owned(generation)), Step::Announce]

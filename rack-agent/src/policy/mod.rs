@@ -5,34 +5,34 @@
 //! would start here, whoever sent the spec.
 
 mod breach;
+mod judge;
 mod kind;
 mod options;
 mod paths;
 mod values;
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use futures::future::join_all;
 use serde::Deserialize;
 
 pub use breach::Breach;
 pub use kind::Kind;
 pub(crate) use options::name as option_name;
+pub(crate) use paths::real;
 
-use crate::vm::{Claims, Qemu, VmSpec};
-use options::{given, is_never};
-use values::{Argument, split};
+use crate::storage::{Storage, StorageError};
+use crate::vm::{Qemu, VmSpec};
+use judge::Judge;
 
 /// Name of the file, in the folder of the agent's settings.
 pub const FILE: &str = "policy.toml";
 /// Most bytes of the file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-/// Where distributions have firmware.
-const FIRMWARE: &str = "/usr/share";
-/// Keys whose values QEMU runs as programs.
-const PROGRAMS: [&str; 3] = ["script", "downscript", "helper"];
 
 /// What specs may have on this host.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -96,97 +96,39 @@ impl Policy {
         Ok(policy)
     }
 
-    /// Everything of a spec that this host does not let it have; `own` is the agent's QEMU. Looks where paths lead, so it
-    /// blocks as long as their storage does.
-    pub fn breaches(&self, spec: &VmSpec, own: &Qemu) -> Vec<Breach> {
-        let claims = spec.claims();
-        let mut breaches = Vec::new();
-        if let Some(qemu) = claims.qemu {
-            breaches.extend(self.binary(&qemu.binary, own));
-            breaches.extend(qemu.firmware.iter().filter_map(|folder| self.firmware(folder, own)));
-        }
-        breaches.extend(claims.files.iter().filter_map(|(what, path)| self.file(what, path)));
-        breaches.extend(self.serial(&claims));
-        for (field, text) in claims.arguments {
-            breaches
-                .extend(split("", text).iter().filter_map(|(_, value)| self.value(field, value)));
-        }
-        match given(claims.extra_args) {
-            Ok(options) => {
-                breaches.extend(options.iter().filter_map(|one| self.option(one.name, one.value)));
+    /// Everything of a spec that this host does not let it have; `own` is the agent's QEMU. Where its paths lead is looked
+    /// up first, in storage that may not answer. Cancel safe.
+    ///
+    /// # Errors
+    /// A path cannot be looked at.
+    pub async fn breaches(
+        &self,
+        spec: &VmSpec,
+        own: &Qemu,
+        storage: &Storage,
+    ) -> Result<Vec<Breach>, Unseen> {
+        let looks = judge::paths(self, spec, own).into_iter().map(async |path| {
+            match storage.real(&path).await {
+                Ok(real) => Ok((path, real)),
+                Err(error) => Err(Unseen { path, error }),
             }
-            Err(breach) => breaches.push(breach),
-        }
-        breaches
+        });
+        // All of them: what is not waited for is not known to hang.
+        let real: HashMap<_, _> = join_all(looks).await.into_iter().collect::<Result<_, _>>()?;
+        let look = |path: &Path| real.get(path).cloned().flatten();
+        Ok(Judge { policy: self, real: &look }.breaches(spec, own))
     }
+}
 
-    fn binary(&self, binary: &Path, own: &Qemu) -> Option<Breach> {
-        let allowed = self.binaries.iter().chain([&own.binary]).any(|one| one == binary);
-        (!allowed).then(|| Breach::Binary { binary: binary.to_owned() })
-    }
-
-    fn firmware(&self, folder: &Path, own: &Qemu) -> Option<Breach> {
-        let distribution = [PathBuf::from(FIRMWARE)];
-        let allowed = own.firmware.iter().any(|one| one == folder)
-            || paths::inside(&distribution, folder)
-            || paths::inside(&self.paths, folder);
-        (!allowed).then(|| Breach::path("qemu.firmware", folder))
-    }
-
-    fn file(&self, what: &'static str, path: &Path) -> Option<Breach> {
-        // QEMU takes several initrds, with commas between them.
-        let several = what == "boot.initrd" && path.as_os_str().as_encoded_bytes().contains(&b',');
-        (several || !paths::inside(&self.paths, path)).then(|| Breach::path(what, path))
-    }
-
-    /// A relative path lies in the VM's own folder.
-    fn serial(&self, claims: &Claims<'_>) -> Option<Breach> {
-        let path = claims.serial?;
-        let own = path.is_relative() && paths::is_straight(path);
-        (!own && !paths::inside(&self.paths, path)).then(|| Breach::path("serial", path))
-    }
-
-    fn option(&self, name: &str, value: Option<&str>) -> Option<Breach> {
-        if is_never(name) {
-            return Some(Breach::Never { option: name.to_owned() });
-        }
-        let Some(text) = value else {
-            let allowed = self.extra_args.iter().any(|kind| kind.allows(name, None));
-            return (!allowed).then(|| Breach::kind(name, None));
-        };
-        let Some(argument) = Argument::parse(name, text) else {
-            return Some(Breach::Unread { option: name.to_owned() });
-        };
-        let kinds = argument.kinds.as_slice();
-        if !self.extra_args.iter().any(|kind| kind.allows(name, Some(kinds))) {
-            return Some(Breach::kind(name, Some(kinds.first().map_or("KIND", String::as_str))));
-        }
-        let program = |(key, value): &&(String, String)| {
-            PROGRAMS.contains(&key.as_str()) && !matches!(value.as_str(), "no" | "")
-        };
-        if let Some((key, _)) = argument.pairs.iter().find(program) {
-            return Some(Breach::Program { option: name.to_owned(), key: key.clone() });
-        }
-        // Of options that are one word its commas are not taken apart.
-        let whole = text.starts_with('/').then_some(text);
-        let values = argument.pairs.iter().flat_map(|(key, value)| [key.as_str(), value.as_str()]);
-        values.chain(whole).find_map(|value| self.value("extra_args", value))
-    }
-
-    /// A value may be the name of a file. QEMU runs in the VM's folder, where relative names lead.
-    fn value(&self, field: &'static str, value: &str) -> Option<Breach> {
-        let path = Path::new(value);
-        let allowed = if path.is_absolute() {
-            paths::inside(&self.paths, path)
-        } else if value.starts_with("json:") {
-            false
-        } else {
-            // `fat:rw:/etc`, `file:/etc/shadow`
-            let protocol = value.find(':').zip(value.rfind('/')).is_some();
-            !protocol && paths::is_straight(path)
-        };
-        (!allowed).then(|| Breach::path(field, path))
-    }
+/// A path of a spec that cannot be looked at.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {error}", path.display())]
+pub struct Unseen {
+    /// The path.
+    pub path: PathBuf,
+    /// Why.
+    #[source]
+    pub error: StorageError,
 }
 
 #[cfg(test)]

@@ -7,23 +7,21 @@ use std::path::{Component, Path, PathBuf};
 /// Where udev makes links to device nodes: they are the host's own.
 const DEV: &str = "/dev";
 
-/// Whether a path lies in one of the folders, or is one of them. Links that can be followed are: what they lead to has to
-/// lie there, too. Blocks.
-pub fn inside(folders: &[PathBuf], path: &Path) -> bool {
+/// Whether a path lies in one of the folders, or is one of them. Links that can be followed are: what they lead to, by
+/// `real`, has to lie there, too.
+pub fn inside(folders: &[PathBuf], path: &Path, real: impl Fn(&Path) -> Option<PathBuf>) -> bool {
     if !path.is_absolute() || !is_straight(path) {
         return false;
     }
-    let mut allowed = folders.iter().filter(|folder| path.starts_with(folder)).peekable();
-    if allowed.peek().is_none() {
+    let named = folders.iter().filter(|folder| path.starts_with(folder));
+    // A volume's name is a link to a node elsewhere in /dev.
+    let named =
+        named.map(|folder| if folder.starts_with(DEV) { Path::new(DEV) } else { folder.as_path() });
+    let roots: Vec<_> = named.map(|root| real(root).unwrap_or_else(|| root.to_owned())).collect();
+    if roots.is_empty() {
         return false;
     }
-    let Some(real) = resolved(path) else { return false };
-    allowed.any(|folder| {
-        // A volume's name is a link to a node elsewhere in /dev.
-        let root = if folder.starts_with(DEV) { Path::new(DEV) } else { folder };
-        let root = fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
-        real.starts_with(root)
-    })
+    real(path).is_some_and(|real| roots.iter().any(|root| real.starts_with(root)))
 }
 
 /// Whether a path has no `..`.
@@ -31,8 +29,8 @@ pub fn is_straight(path: &Path) -> bool {
     !path.components().any(|part| part == Component::ParentDir)
 }
 
-/// Where a path leads. What is not there yet lies where its folder is; `None`: it cannot be told.
-fn resolved(path: &Path) -> Option<PathBuf> {
+/// Where a path leads. What is not there yet lies where its folder is; `None`: it cannot be told. Blocks.
+pub fn real(path: &Path) -> Option<PathBuf> {
     match fs::canonicalize(path) {
         Ok(real) => Some(real),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -40,7 +38,7 @@ fn resolved(path: &Path) -> Option<PathBuf> {
             if fs::symlink_metadata(path).is_ok() {
                 return None;
             }
-            resolved(path.parent()?).map(|folder| folder.join(path.file_name().unwrap_or_default()))
+            real(path.parent()?).map(|folder| folder.join(path.file_name().unwrap_or_default()))
         }
         Err(_) => None,
     }
@@ -51,6 +49,10 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+
+    fn inside(folders: &[PathBuf], path: &Path) -> bool {
+        super::inside(folders, path, real)
+    }
 
     #[test]
     fn a_path_lies_in_a_folder_by_name_and_where_it_leads() {

@@ -1,5 +1,11 @@
-use proptest::prelude::*;
+use std::os::unix::fs::symlink;
+use std::time::Duration;
 
+use proptest::prelude::*;
+use rustix::fs::{CWD, Mode, mkfifoat};
+
+use super::options::given;
+use super::values::split;
 use super::*;
 
 fn policy(extra_args: &[&str]) -> Policy {
@@ -11,11 +17,17 @@ fn spec(more: &str) -> VmSpec {
     VmSpec::parse(&format!("name = 'a'\nmemory = '64MiB'\n{more}")).unwrap()
 }
 
+/// The judge's word, with the paths of this machine.
+fn breaches(policy: &Policy, spec: &VmSpec, own: &Qemu) -> Vec<Breach> {
+    Judge { policy, real: &paths::real }.breaches(spec, own)
+}
+
 /// What the policy says of further arguments.
 fn said(policy: &Policy, args: &[&str]) -> Vec<Breach> {
     let claims = args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>();
+    let judge = Judge { policy, real: &paths::real };
     match given(&claims) {
-        Ok(given) => given.iter().filter_map(|one| policy.option(one.name, one.value)).collect(),
+        Ok(given) => given.iter().filter_map(|one| judge.option(one.name, one.value)).collect(),
         Err(breach) => vec![breach],
     }
 }
@@ -25,7 +37,7 @@ fn the_defaults_take_a_plain_vm_and_nothing_of_the_hosts_own() {
     let (policy, own) = (Policy::default(), Qemu::default());
     let good =
         "serial = 'file:x.log'\n[boot]\nkernel = '/srv/k'\n[[disk]]\npath = '/mnt/nfs/a.img'";
-    assert_eq!(policy.breaches(&spec(good), &own), []);
+    assert_eq!(breaches(&policy, &spec(good), &own), []);
     for (bad, what) in [
         ("[[disk]]\npath = '/etc/shadow'", "disk.path"),
         ("[[disk]]\npath = '/dev/sda'", "disk.path"),
@@ -42,7 +54,7 @@ fn the_defaults_take_a_plain_vm_and_nothing_of_the_hosts_own() {
         ("cpu = 'max,x=/etc/shadow'", "cpu"),
         ("[qemu]\nbinary = '/usr/bin/qemu-system-x86_64'\nfirmware = ['/root']", "qemu.firmware"),
     ] {
-        let breaches = policy.breaches(&spec(bad), &own);
+        let breaches = breaches(&policy, &spec(bad), &own);
         assert!(
             matches!(&breaches[..], [Breach::Path { what: found, .. }] if *found == what),
             "{bad}: {breaches:?}"
@@ -58,11 +70,11 @@ fn programs_are_those_of_the_list_and_the_agents_own() {
         |binary: &str| spec(&format!("[qemu]\nbinary = '{binary}'\nfirmware = ['/opt/own/fw']"));
     let policy = Policy::parse("binaries = ['/opt/qemu']").unwrap();
     for good in ["/opt/qemu", "/opt/own/qemu"] {
-        assert_eq!(policy.breaches(&named(good), &own), []);
+        assert_eq!(breaches(&policy, &named(good), &own), []);
     }
     for bad in ["/bin/sh", "/opt/../bin/sh", "/opt/own", "qemu", "/srv/qemu"] {
         let breach = Breach::Binary { binary: bad.into() };
-        assert_eq!(policy.breaches(&named(bad), &own), [breach]);
+        assert_eq!(breaches(&policy, &named(bad), &own), [breach]);
     }
 }
 
@@ -158,6 +170,42 @@ fn options_that_never() -> [&'static str; 12] {
         "sandbox",
         "L",
     ]
+}
+
+fn disk(path: &Path) -> VmSpec {
+    spec(&format!("[[disk]]\npath = {path:?}"))
+}
+
+#[tokio::test]
+async fn where_paths_lead_is_looked_up_in_storage() {
+    let temp = tempfile::tempdir().unwrap();
+    let (vms, link) = (temp.path().join("vms"), temp.path().join("vms/link"));
+    fs::create_dir(&vms).unwrap();
+    symlink("/etc/shadow", &link).unwrap();
+    let policy = Policy { paths: vec![vms.clone()], ..Policy::default() };
+    let (own, storage) = (Qemu::default(), Storage::default());
+    let good = policy.breaches(&disk(&vms.join("a.img")), &own, &storage).await.unwrap();
+    assert_eq!(good, []);
+    let bad = policy.breaches(&disk(&link), &own, &storage).await.unwrap();
+    assert_eq!(bad, [Breach::path("disk.path", &link)]);
+}
+
+#[tokio::test]
+async fn storage_that_does_not_answer_is_named_and_holds_no_further_thread() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("disk.img");
+    mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
+    let policy = Policy { paths: vec![temp.path().to_owned()], ..Policy::default() };
+    let storage = Storage::new(Duration::from_secs(1), 2);
+    // Its open hangs, as all calls do below the mount of a server that is gone.
+    storage.open(&path, false).await.unwrap_err();
+    let unseen = policy.breaches(&disk(&path), &Qemu::default(), &storage).await.unwrap_err();
+    assert!(matches!(unseen.error, StorageError::Hangs), "{unseen}");
+    assert_eq!(unseen.path, path);
+    let none = Storage::new(Duration::from_secs(1), 0);
+    let unseen = policy.breaches(&disk(&path), &Qemu::default(), &none).await.unwrap_err();
+    assert!(matches!(unseen.error, StorageError::Full), "{unseen}");
+    fs::OpenOptions::new().write(true).open(&path).unwrap();
 }
 
 #[test]

@@ -10,7 +10,7 @@ use rackferry_proto::v1::{self, FindingCode, Severity};
 use super::host::{self, Program};
 use super::{blocks, warns};
 use crate::agent::Agent;
-use crate::policy::Breach;
+use crate::policy::{Breach, Unseen};
 use crate::storage::{Storage, StorageError};
 use crate::vm::{Needs, Role, VmSpec};
 
@@ -154,7 +154,7 @@ async fn refused(agent: &Agent, spec: &VmSpec) -> Vec<v1::Finding> {
     let finding = |breach: Breach| blocks(FindingCode::Policy, breach.to_string(), breach.fix());
     match agent.vms().breaches(spec).await {
         Ok(breaches) => breaches.into_iter().map(finding).collect(),
-        Err(error) => vec![blocks(FindingCode::Policy, error.to_string(), "try again")],
+        Err(Unseen { path, error }) => vec![out_of_reach(&path, &error)],
     }
 }
 
@@ -202,6 +202,10 @@ fn device(name: &str) -> std::io::Result<u32> {
 
 async fn file(storage: &Storage, path: &Path, writable: bool) -> Option<v1::Finding> {
     let error = storage.open(path, writable).await.err()?;
+    Some(out_of_reach(path, &error))
+}
+
+fn out_of_reach(path: &Path, error: &StorageError) -> v1::Finding {
     let cause = format!("{}: {error}", path.display());
     let fix = match error {
         StorageError::Failed(_) => {
@@ -211,7 +215,7 @@ async fn file(storage: &Storage, path: &Path, writable: bool) -> Option<v1::Find
             "look at this host's mounts and paths to storage (dmesg, mount, multipath -ll)"
         }
     };
-    Some(blocks(FindingCode::File, cause, fix))
+    blocks(FindingCode::File, cause, fix)
 }
 
 async fn program(agent: &Agent, needs: &Needs<'_>) -> anyhow::Result<Arc<Program>> {

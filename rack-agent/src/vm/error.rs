@@ -5,7 +5,7 @@ use rackferry_agent_core::{MigrationId, Refusal, VmState};
 use rackferry_migrator::memory::MemoryError;
 use rackferry_migrator::qmp::QmpError;
 
-use crate::policy::Breach;
+use crate::policy::{Breach, Unseen};
 
 /// What can go wrong with a VM of this host.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +59,14 @@ pub enum VmError {
         name: String,
         /// What the policy does not allow.
         breach: Breach,
+    },
+    /// A path of the VM's spec cannot be looked at.
+    #[error("VM {name}: {unseen}")]
+    Unseen {
+        /// Name of the VM.
+        name: String,
+        /// The path.
+        unseen: Unseen,
     },
     /// The VM does not fit into the memory for guests.
     #[error("VM {name} needs {needed} bytes of memory, {free} are free for guests")]

@@ -17,7 +17,8 @@ use rackferry_migrator::qmp::Qmp;
 use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::task::spawn_blocking;
 
-use crate::policy::{Breach, Policy};
+use crate::policy::{Breach, Policy, Unseen};
+use crate::storage::Storage;
 
 use super::{
     Act, Adoption, Mark, MigrationId, Qemu, QemuProcess, Side, Standing, StateDir, Status, Vm,
@@ -49,6 +50,7 @@ pub struct VmManager {
 pub(super) struct Inner {
     pub(super) config: ManagerConfig,
     pub(super) state: Arc<StateDir>,
+    storage: Storage,
     /// Held for look-ups only, never while waiting.
     table: Mutex<HashMap<String, Entry>>,
     pub(super) changes: watch::Sender<u64>,
@@ -92,6 +94,7 @@ impl VmManager {
         let inner = Arc::new(Inner {
             config,
             state: Arc::new(state),
+            storage: Storage::default(),
             table: Mutex::default(),
             changes: watch::Sender::new(0),
         });
@@ -160,9 +163,15 @@ impl VmManager {
     /// Everything of a spec that the host's policy does not let it have. Cancel safe.
     ///
     /// # Errors
-    /// The agent is ending.
-    pub async fn breaches(&self, spec: &VmSpec) -> Result<Vec<Breach>, VmError> {
+    /// Storage does not answer.
+    pub async fn breaches(&self, spec: &VmSpec) -> Result<Vec<Breach>, Unseen> {
         self.inner.breaches(spec).await
+    }
+
+    /// The way to files that other hosts share.
+    #[must_use]
+    pub fn storage(&self) -> &Storage {
+        &self.inner.storage
     }
 
     /// Bytes still free for guests.
@@ -281,10 +290,8 @@ impl Inner {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn breaches(&self, spec: &VmSpec) -> Result<Vec<Breach>, VmError> {
-        let (policy, own, spec) =
-            (self.config.policy.clone(), self.config.qemu.clone(), spec.clone());
-        blocking(move || Ok(policy.breaches(&spec, &own))).await
+    async fn breaches(&self, spec: &VmSpec) -> Result<Vec<Breach>, Unseen> {
+        self.config.policy.breaches(spec, &self.config.qemu, &self.storage).await
     }
 
     /// Logs that grow with what QEMUs write.
@@ -403,7 +410,8 @@ mod tests {
         let specs: Vec<_> = (0..4).map(spec).collect();
         for _ in 0..500 {
             let (table, changes) = (Mutex::default(), watch::Sender::new(0));
-            let inner = Inner { config: config.clone(), state: state.clone(), table, changes };
+            let (config, state, storage) = (config.clone(), state.clone(), Storage::default());
+            let inner = Inner { config, state, storage, table, changes };
             let start = std::sync::Barrier::new(specs.len());
             let reserve = |spec| {
                 start.wait();

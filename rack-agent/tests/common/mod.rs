@@ -199,6 +199,7 @@ impl AgentService for Played {
             host_id: NEIGHBOUR_ID,
             host: NEIGHBOUR.to_owned(),
             page_addr: "127.0.0.1:1".to_owned(),
+            receives: None,
         };
         let view = RackView { epoch: 1, members: vec![member], open_crossings: Vec::new() };
         let prepare = self.prepare.clone().map(Message::PrepareTarget);

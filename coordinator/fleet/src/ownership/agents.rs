@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    BootId, Connection, Fleet, Hello, HostName, HostRecord, Member, MigrationId, Moment, Order,
-    Progress, RackName, Record, RunState, Stage, VmName, VmReport,
+    Action, BootId, Connection, Fleet, Hello, HostName, HostRecord, Member, MigrationId, Moment,
+    Order, Progress, RackName, Record, RunState, Stage, VmName, VmReport,
     ownership::{Source, Target},
 };
 
@@ -128,7 +128,11 @@ impl Fleet {
         record.installation = installation.or(record.installation);
         record.declared_dead = false;
         if before.as_ref().is_some_and(|before| before.declared_dead) {
-            self.happened("installation-admitted", host.as_str(), "the host was declared dead");
+            self.happened(
+                Action::InstallationAdmitted,
+                host.as_str(),
+                "the host was declared dead",
+            );
         }
         let id = record.id;
         if before.as_ref() != Some(&record) {
@@ -272,12 +276,27 @@ impl Fleet {
 
     /// Tells agents of their neighbours where these have changed.
     pub(crate) fn show_racks(&mut self) {
-        for rack in std::mem::take(&mut self.ownership.racks_due) {
+        for host in self.store.take_receivers_changed() {
+            let rack = self.store.hosts().get(&host).map(|record| record.rack.clone());
+            self.ownership.racks_due.extend(rack);
+        }
+        let due = std::mem::take(&mut self.ownership.racks_due);
+        if due.is_empty() {
+            return;
+        }
+        for rack in due {
             self.show_rack(&rack);
         }
+        // The neighbours of a target are told that it receives before it is told to prepare.
+        self.outbox.orders.sort_by_key(|(_, order)| match order {
+            Order::Welcome(_) => 0,
+            Order::RackView { .. } => 1,
+            _ => 2,
+        });
     }
 
-    /// Tells every agent of a rack which neighbours it has, and what they still claim for.
+    /// Tells every agent of a rack which neighbours it has, which of them VMs are on their way to, and what they still
+    /// claim for.
     fn show_rack(&mut self, rack: &RackName) {
         let hosts = self.store.index().hosts_of_rack(rack);
         let members: Vec<Member> = hosts.filter_map(|host| self.member(host)).collect();
@@ -297,7 +316,9 @@ impl Fleet {
     pub(crate) fn member(&self, host: &HostName) -> Option<Member> {
         let record = self.store.hosts().get(host)?;
         let agent = self.ownership.agents.get(host)?;
-        Some(Member { id: record.id, host: host.clone(), page_addr: agent.page_addr.clone() })
+        let receives = self.store.index().begun_to(host).next().is_some();
+        let page_addr = agent.page_addr.clone();
+        Some(Member { id: record.id, host: host.clone(), page_addr, receives })
     }
 
     /// Active migrations a host takes part in, and was told of.

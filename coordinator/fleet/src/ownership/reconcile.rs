@@ -1,8 +1,8 @@
 //! Acts on the verdicts of the ownership table.
 
 use crate::{
-    End, Fleet, HostName, MigrationId, MigrationRecord, Moment, Order, RunState, Stage, Standing,
-    VmName,
+    Action, End, Fleet, HostName, MigrationId, MigrationRecord, Moment, Order, RunState, Stage,
+    Standing, VmName,
     live::{Live, Session},
     ownership::{Passed, Source, Target, Verdict, decide},
 };
@@ -226,7 +226,7 @@ impl Fleet {
             format!("{id}: the owner of VM {vm} is uncertain: {from} says {source:?}, {to} says {target:?}"),
         );
         let detail = format!("{from} says {source:?}, {to} says {target:?}");
-        self.happened("owner-uncertain", format!("VM {vm} in {id}"), &detail);
+        self.happened(Action::OwnerUncertain, format!("VM {vm} in {id}"), &detail);
         self.outbox.publish = true;
     }
 
@@ -284,7 +284,7 @@ impl Fleet {
     /// Operators ask what became of a VM that is lost, or was uncertain.
     fn tell_of_end(&mut self, record: &MigrationRecord, was_uncertain: bool) {
         let Stage::Ended { end, reason, .. } = &record.stage else { return };
-        let action = if was_uncertain { "owner-settled" } else { "vm-lost" };
+        let action = if was_uncertain { Action::OwnerSettled } else { Action::VmLost };
         let dash = if reason.is_empty() { "" } else { ": " };
         let detail = format!("{end}{dash}{reason}");
         self.happened(action, format!("VM {} in {}", record.vm, record.id), &detail);

@@ -8,8 +8,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    End, EvacuationId, EvacuationRecord, Fleet, HostName, RackName, RunState, Stage, StayingVm,
-    Totals, VmName, VmReport,
+    Action, End, EvacuationId, EvacuationRecord, Fleet, HostName, RackName, RunState, Stage,
+    StayingVm, Totals, VmName, VmReport,
 };
 
 /// What is on hosts that should be empty, as far as is known.
@@ -188,6 +188,6 @@ impl Fleet {
         let Some(view) = self.evacuation(id) else { return };
         let Totals { done, vms, .. } = view.totals;
         let detail = format!("{}: {done} of {vms} VMs moved", view.state);
-        self.happened("evacuation-ended", id.to_string(), &detail);
+        self.happened(Action::EvacuationEnded, id.to_string(), &detail);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{EventId, EventOutcome, Moment};
+use crate::{Action, EventId, EventOutcome, Moment};
 
 /// The longest subject of an event, in bytes; the rest is cut.
 pub const SUBJECT_LIMIT: usize = 256;
@@ -45,7 +45,7 @@ impl Caller {
 pub struct Act {
     /// Who wants it.
     pub by: Caller,
-    /// What, in a word or two: `evacuate`.
+    /// What: the word of an [`Action`], or of one that another version has.
     pub action: String,
     /// What it is done to: `rack r1`.
     pub subject: String,
@@ -53,8 +53,8 @@ pub struct Act {
 
 impl Act {
     /// An act; a subject that is too long is cut.
-    pub fn new(by: Caller, action: impl Into<String>, subject: impl Into<String>) -> Self {
-        Self { by, action: action.into(), subject: cut(subject.into(), SUBJECT_LIMIT) }
+    pub fn new(by: Caller, action: Action, subject: impl Into<String>) -> Self {
+        Self { by, action: action.to_string(), subject: cut(subject.into(), SUBJECT_LIMIT) }
     }
 }
 

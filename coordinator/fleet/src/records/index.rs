@@ -40,6 +40,8 @@ pub(crate) struct Index {
     begun: BTreeSet<MigrationId>,
     leaving: BTreeMap<HostName, Moves>,
     reaching: BTreeMap<HostName, Moves>,
+    /// Hosts whose first begun move came, or whose last one went.
+    receivers_changed: BTreeSet<HostName>,
     open: BTreeMap<Crossing, u32>,
     crossings: BTreeMap<(EvacuationId, RackName, RackName), Crossing>,
     moves_of_evacuation: BTreeMap<EvacuationId, BTreeSet<MigrationId>>,
@@ -107,6 +109,7 @@ impl Index {
         }
         if !place.queued {
             self.begun.insert(id);
+            self.receives_or_not(&place.target);
         }
         let key = (place.queued, id);
         self.leaving.entry(migration.source.clone()).or_default().insert(key);
@@ -126,6 +129,9 @@ impl Index {
         self.begun.remove(&id);
         take_out(&mut self.leaving, &migration.source, &key);
         take_out(&mut self.reaching, &place.target, &key);
+        if !place.queued {
+            self.receives_or_not(&place.target);
+        }
         if let Some(count) = self.open.get_mut(&place.crossing) {
             *count -= 1;
             if *count == 0 {
@@ -135,6 +141,18 @@ impl Index {
         if let Some(evacuation) = migration.evacuation {
             take_out(&mut self.moves_of_evacuation, &evacuation, &id);
         }
+    }
+
+    /// A move to a host begins or is over, and it is the only one that has begun.
+    fn receives_or_not(&mut self, host: &HostName) {
+        if begun(self.reaching.get(host)).next().is_none() {
+            self.receivers_changed.insert(host.clone());
+        }
+    }
+
+    /// Hosts whose first begun move came, or whose last one went, since this was asked last.
+    pub(crate) fn take_receivers_changed(&mut self) -> BTreeSet<HostName> {
+        std::mem::take(&mut self.receivers_changed)
     }
 
     pub(crate) fn add_evacuation(&mut self, evacuation: &EvacuationRecord) {

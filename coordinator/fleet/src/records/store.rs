@@ -211,6 +211,11 @@ impl Store {
         &self.index
     }
 
+    /// Hosts to which the first VM has begun to move, or the last one moves no more, since this was asked last.
+    pub(crate) fn take_receivers_changed(&mut self) -> BTreeSet<HostName> {
+        self.index.take_receivers_changed()
+    }
+
     /// Changes a host, if it is known; not its rack.
     pub(crate) fn change_host(&mut self, name: &HostName, change: impl FnOnce(&mut HostRecord)) {
         if let Some(host) = self.hosts.get_mut(name) {

@@ -1,5 +1,6 @@
 //! What each request that changes the site does, and to what.
 
+use rackferry_fleet::Action;
 use rackferry_proto::v1::{
     AcceptVmSpecRequest, AddNodeRequest, BackupClusterRequest, CancelEvacuationRequest,
     CancelMigrationRequest, CordonHostsRequest, CreateEvacuationRequest, CreateMigrationRequest,
@@ -14,9 +15,9 @@ use super::Mutation;
 
 /// Requests whose subject is a few of their fields.
 macro_rules! mutations {
-    ($($request:ty = $action:literal, $subject:expr;)*) => {$(
+    ($($request:ty = $action:ident, $subject:expr;)*) => {$(
         impl Mutation for $request {
-            const ACTION: &'static str = $action;
+            const ACTION: Action = Action::$action;
 
             fn subject(&self) -> String {
                 let subject: fn(&Self) -> String = $subject;
@@ -27,34 +28,34 @@ macro_rules! mutations {
 }
 
 mutations! {
-    CancelEvacuationRequest = "cancel", |request| request.id.clone();
-    CancelMigrationRequest = "cancel", |request| request.id.clone();
-    PauseEvacuationRequest = "pause", |request| request.id.clone();
-    ResumeEvacuationRequest = "resume", |request| request.id.clone();
-    CreateMigrationRequest = "migrate",
+    CancelEvacuationRequest = Cancel, |request| request.id.clone();
+    CancelMigrationRequest = Cancel, |request| request.id.clone();
+    PauseEvacuationRequest = Pause, |request| request.id.clone();
+    ResumeEvacuationRequest = Resume, |request| request.id.clone();
+    CreateMigrationRequest = Migrate,
         |request| format!("VM {} to {}", request.vm, request.target_host);
-    ForceSwitchoverRequest = "force-switchover", |request| request.id.clone();
-    SetLinkLimitsRequest = "limit-set", |request| limits(&request.limits);
-    CordonHostsRequest = "cordon", |request| request.places.join(", ");
-    UncordonHostsRequest = "uncordon", |request| request.places.join(", ");
-    RepairProblemsRequest = "repair", |_| String::new();
-    ImportInventoryRequest = "inventory-import", |request| request.name.clone();
-    DeclareHostDeadRequest = "declare-dead", |request| request.host.clone();
-    ForgetHostRequest = "host-forget", |request| request.host.clone();
-    ForgetVmRequest = "vm-forget", |request| format!("VM {}", request.vm);
-    AcceptVmSpecRequest = "vm-accept-spec", |request| format!("VM {}", request.vm);
-    AddNodeRequest = "cluster-add",
+    ForceSwitchoverRequest = ForceSwitchover, |request| request.id.clone();
+    SetLinkLimitsRequest = LimitSet, |request| limits(&request.limits);
+    CordonHostsRequest = Cordon, |request| request.places.join(", ");
+    UncordonHostsRequest = Uncordon, |request| request.places.join(", ");
+    RepairProblemsRequest = Repair, |_| String::new();
+    ImportInventoryRequest = InventoryImport, |request| request.name.clone();
+    DeclareHostDeadRequest = DeclareDead, |request| request.host.clone();
+    ForgetHostRequest = HostForget, |request| request.host.clone();
+    ForgetVmRequest = VmForget, |request| format!("VM {}", request.vm);
+    AcceptVmSpecRequest = VmAcceptSpec, |request| format!("VM {}", request.vm);
+    AddNodeRequest = ClusterAdd,
         |request| format!("coordinator {} at {}", request.id, request.addr);
-    RemoveNodeRequest = "cluster-remove", |request| format!("coordinator {}", request.id);
-    BackupClusterRequest = "cluster-backup", |_| String::new();
-    CreateTokenRequest = "token-create", |request| request.host.clone();
-    RenewRequest = "certificate-renew", |_| String::new();
-    ExpelCertificateRequest = "certificate-expel",
+    RemoveNodeRequest = ClusterRemove, |request| format!("coordinator {}", request.id);
+    BackupClusterRequest = ClusterBackup, |_| String::new();
+    CreateTokenRequest = TokenCreate, |request| request.host.clone();
+    RenewRequest = CertificateRenew, |_| String::new();
+    ExpelCertificateRequest = CertificateExpel,
         |request| certificate(&request.name, &request.serial);
-    ReadmitCertificateRequest = "certificate-readmit",
+    ReadmitCertificateRequest = CertificateReadmit,
         |request| certificate(&request.name, &request.serial);
     // From any caller that reaches the port: what it says it is would make each attempt another event.
-    JoinRequest = "join", |_| String::new();
+    JoinRequest = Join, |_| String::new();
 }
 
 fn certificate(name: &str, serial: &str) -> String {
@@ -62,7 +63,7 @@ fn certificate(name: &str, serial: &str) -> String {
 }
 
 impl Mutation for CreateEvacuationRequest {
-    const ACTION: &'static str = "evacuate";
+    const ACTION: Action = Action::Evacuate;
 
     fn subject(&self) -> String {
         let planned = if self.moves.is_empty() { "" } else { ", as planned" };
@@ -75,7 +76,7 @@ impl Mutation for CreateEvacuationRequest {
 }
 
 impl Mutation for RestoreEvacuationRequest {
-    const ACTION: &'static str = "restore";
+    const ACTION: Action = Action::Restore;
 
     fn subject(&self) -> String {
         self.id.clone()

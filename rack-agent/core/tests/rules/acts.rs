@@ -60,7 +60,7 @@ fn acts_by_state() {
             What::Stay,
             Run,
             Source,
-            ["unmark", "unmark", "unmark", "-", "-", "unmark", "-"],
+            ["unmark", "unmark", "unmark", "unmark", "unmark", "unmark", "-"],
         ),
         (What::Own(4), Incoming, Target, ["own", "own", "own", "own", "own", "own", "-"]),
         (

@@ -39,10 +39,15 @@ impl Inner {
         let name = spec.name().to_owned();
         let bytes = spec.memory_bytes();
         // Of a QEMU that runs already nothing can be refused any more.
-        if !status.attached
-            && let Some(breach) = self.breaches(&spec).await?.into_iter().next()
-        {
-            return Err(VmError::Policy { name, breach });
+        if !status.attached {
+            match self.breaches(&spec).await {
+                Ok(breaches) => {
+                    if let Some(breach) = breaches.into_iter().next() {
+                        return Err(VmError::Policy { name, breach });
+                    }
+                }
+                Err(unseen) => return Err(VmError::Unseen { name, unseen }),
+            }
         }
         let mut busy = self.busy(&name).await;
         let found = self.get(&name);
