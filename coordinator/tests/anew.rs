@@ -1,15 +1,12 @@
 //! A cluster that begins anew: from the log of one coordinator after the others are lost, and from a backup. Real
 //! processes, and agents that are played.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
-
-mod common;
 
 use std::{
     path::Path,
     process::{Command, Output},
 };
 
-use common::{
+use crate::common::{
     Agent, Coordinator, LIMIT,
     coordinators::{Site, hosts_at, names},
     create, free_port, moves, request, vm,
@@ -44,7 +41,7 @@ async fn is_owned_by(coordinator: &Coordinator, name: &str, host: &str) {
             if vms.iter().any(|vm| vm.name == name && vm.host == host) {
                 return;
             }
-            sleep(common::coordinators::PAUSE).await;
+            sleep(crate::common::coordinators::PAUSE).await;
         }
     };
     timeout(LIMIT, owned).await.expect("it is owned by that host");
@@ -99,7 +96,7 @@ async fn one_of_three_goes_on_alone_and_the_others_are_of_another_cluster() {
     let log = site.folder(left).join("log");
     let refused = async {
         while !std::fs::read_to_string(&log).unwrap().contains("another cluster") {
-            sleep(common::coordinators::PAUSE).await;
+            sleep(crate::common::coordinators::PAUSE).await;
         }
     };
     timeout(LIMIT, refused).await.expect("their messages are refused");

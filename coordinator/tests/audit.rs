@@ -1,13 +1,10 @@
 //! Who did what: every request that changes the site leaves an event with its caller's name. Real processes.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
-
-mod common;
 #[path = "common/methods.rs"]
 mod methods;
 
 use std::{collections::BTreeSet, time::Instant};
 
-use common::{
+use crate::common::{
     Agent, LIMIT,
     site::{Site, endpoint},
     vm,

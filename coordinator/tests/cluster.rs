@@ -1,11 +1,8 @@
 //! Three coordinators as processes: elections, crashes, laggards, members that come and go.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
-
-mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{
+use crate::common::{
     Agent,
     coordinators::{PAUSE, Site, hosts_at, names},
     create, request, up_to_the_commit, vm,
@@ -61,7 +58,7 @@ async fn a_laggard_gets_the_snapshot() {
     }
     let begin = Instant::now();
     while site.status(leader).await.purged_index <= behind {
-        assert!(begin.elapsed() < common::LIMIT, "{:?}", site.status(leader).await);
+        assert!(begin.elapsed() < crate::common::LIMIT, "{:?}", site.status(leader).await);
         sleep(PAUSE).await;
     }
 
@@ -100,12 +97,12 @@ async fn a_leader_that_was_away_tells_nobody_anything() {
     let others: Vec<usize> = site.living().filter(|&n| n != old).collect();
     let new = site.leader_among(&others).await;
     // The old one still believes in itself; what it is asked now, it must not answer from memory.
-    let channel = common::channel(site.ports[old]);
+    let channel = crate::common::channel(site.ports[old]);
     let asked = tokio::spawn(async move {
         let mut client = InventoryServiceClient::new(channel.await);
         client.list_hosts(ListHostsRequest::default()).await
     });
-    let channel = common::channel(site.ports[new]).await;
+    let channel = crate::common::channel(site.ports[new]).await;
     let mut elsewhere = Agent::over(channel, "b", "b", vec![]).await.unwrap();
     assert!(matches!(elsewhere.hear_any().await, down::Message::Welcome(_)));
     site.nodes[old].as_ref().unwrap().signal("CONT");
@@ -169,7 +166,7 @@ async fn two_of_three_gone_is_not_serving() {
     let mut site = Site::start(3, "").await;
     for n in 0..3 {
         for service in ANSWERED_BY_THE_LEADER.into_iter().chain([ANSWERED_BY_ALL]) {
-            common::health_becomes(site.ports[n], service, true).await;
+            crate::common::health_becomes(site.ports[n], service, true).await;
         }
     }
     // A follower is left.
@@ -178,24 +175,24 @@ async fn two_of_three_gone_is_not_serving() {
     site.kill(leader);
     site.kill(other);
     for service in ANSWERED_BY_THE_LEADER {
-        common::health_becomes(site.ports[left], service, false).await;
+        crate::common::health_becomes(site.ports[left], service, false).await;
     }
-    common::health_becomes(site.ports[left], ANSWERED_BY_ALL, true).await;
+    crate::common::health_becomes(site.ports[left], ANSWERED_BY_ALL, true).await;
     site.up(other).await;
     for n in [left, other] {
-        common::health_becomes(site.ports[n], "", true).await;
+        crate::common::health_becomes(site.ports[n], "", true).await;
     }
     // A leader is left.
     let leader = site.leader().await;
     site.kill(if leader == left { other } else { left });
-    common::health_becomes(site.ports[leader], "", false).await;
+    crate::common::health_becomes(site.ports[leader], "", false).await;
 }
 
 #[tokio::test]
 async fn members_come_and_go() {
     let mut site = Site::grow(3).await;
     site.write("a").await;
-    let mut client = ClusterServiceClient::new(common::channel(site.ports[0]).await);
+    let mut client = ClusterServiceClient::new(crate::common::channel(site.ports[0]).await);
     for n in 1..3 {
         let request = AddNodeRequest { id: n as u64 + 1, addr: site.address(n) };
         client.add_node(request.clone()).await.unwrap();
@@ -213,7 +210,7 @@ async fn members_come_and_go() {
     let leader = site.leader_among(&[1, 2]).await;
     site.kill(0);
     site.write("b").await;
-    let mut client = ClusterServiceClient::new(common::channel(site.ports[leader]).await);
+    let mut client = ClusterServiceClient::new(crate::common::channel(site.ports[leader]).await);
     let refused = client.remove_node(RemoveNodeRequest { id: 1 }).await.unwrap_err();
     assert_eq!(reason_of(&refused), Some(Reason::UnknownNode));
     // One that is gone for good goes last.
@@ -237,20 +234,20 @@ async fn clusters_do_not_mix() {
     site.up(1).await;
     assert_eq!(hosts_at(site.ports[1]).await.unwrap(), names(&[]));
     site.write("a").await;
-    let mut client = ClusterServiceClient::new(common::channel(site.ports[0]).await);
+    let mut client = ClusterServiceClient::new(crate::common::channel(site.ports[0]).await);
     let request = AddNodeRequest { id: 2, addr: site.address(1) };
     let adding = tokio::spawn(async move { client.add_node(request).await });
     let log = site.folder(1).join("log");
     let begin = Instant::now();
     while !std::fs::read_to_string(&log).unwrap().contains("another cluster") {
-        assert!(begin.elapsed() < common::LIMIT, "the message is refused");
+        assert!(begin.elapsed() < crate::common::LIMIT, "the message is refused");
         sleep(PAUSE).await;
     }
     adding.abort();
     // Neither has lost anything: the one that was not added is only a learner.
     assert_eq!(hosts_at(site.ports[0]).await.unwrap(), names(&["a"]));
     assert_eq!(hosts_at(site.ports[1]).await.unwrap(), names(&[]));
-    let mut client = ClusterServiceClient::new(common::channel(site.ports[0]).await);
+    let mut client = ClusterServiceClient::new(crate::common::channel(site.ports[0]).await);
     client.remove_node(RemoveNodeRequest { id: 2 }).await.unwrap();
 }
 
@@ -260,7 +257,7 @@ async fn nobody_is_removed_whom_the_majority_needs() {
     let leader = site.leader().await;
     let (dead, alive) = ((leader + 1) % 3, (leader + 2) % 3);
     site.kill(dead);
-    let mut client = ClusterServiceClient::new(common::channel(site.ports[leader]).await);
+    let mut client = ClusterServiceClient::new(crate::common::channel(site.ports[leader]).await);
     let mut remove = async |n: usize| {
         client.remove_node(RemoveNodeRequest { id: n as u64 + 1 }).await.map(|_| ())
     };

@@ -1,11 +1,8 @@
 //! Problems and their repair, and moves that are watched, through the doors of a real process.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
-
-mod common;
 
 use std::time::Duration;
 
-use common::{Agent, Coordinator, LIMIT, create, free_port, request, vm};
+use crate::common::{Agent, Coordinator, LIMIT, create, free_port, request, vm};
 use rackferry_proto::{
     Reason, reason_of,
     v1::{

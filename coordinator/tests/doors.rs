@@ -1,11 +1,8 @@
 //! Which callers are let in at the coordinator's port, and which are not: a real process, and callers of every kind.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
-
-mod common;
 
 use std::{fs, sync::Arc, time::Duration};
 
-use common::{
+use crate::common::{
     Agent, LIMIT, free_port,
     site::{Site, endpoint},
 };
@@ -256,7 +253,7 @@ async fn certificates_are_replaced_while_it_runs() {
 #[test]
 fn it_does_not_start_unless_tls_is_set_or_off() {
     let dir = tempfile::tempdir().unwrap();
-    let mut child = common::spawn_with(dir.path(), free_port(), "", "", "info");
+    let mut child = crate::common::spawn_with(dir.path(), free_port(), "", "", "info");
     assert_eq!(child.wait().unwrap().code(), Some(1));
     let log = fs::read_to_string(dir.path().join("log")).unwrap();
     assert!(log.contains("rackferry init") && log.contains("tls = \"off\""), "{log}");

@@ -1,11 +1,8 @@
 //! Events outlive the leader, and a watch goes on at the next one. Three real processes.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
-
-mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Agent, Coordinator, LIMIT, free_port};
+use crate::common::{Agent, Coordinator, LIMIT, free_port};
 use rackferry_proto::v1::{
     CordonHostsRequest, Event, ListEventsRequest, UncordonHostsRequest, WatchEventsRequest,
     WatchEventsResponse, event_service_client::EventServiceClient,
@@ -41,7 +38,8 @@ impl Three {
         let begin = Instant::now();
         while begin.elapsed() < LIMIT {
             for n in (0..3).filter(|&n| self.nodes[n].is_some()) {
-                let mut client = EventServiceClient::new(common::channel(self.ports[n]).await);
+                let mut client =
+                    EventServiceClient::new(crate::common::channel(self.ports[n]).await);
                 let request = ListEventsRequest { after: after.to_owned(), ..Default::default() };
                 if let Ok(answer) = client.list_events(request).await {
                     return (n, answer.into_inner().events);
@@ -56,7 +54,8 @@ impl Three {
         let begin = Instant::now();
         loop {
             let (leader, _) = self.events("").await;
-            let mut client = InventoryServiceClient::new(common::channel(self.ports[leader]).await);
+            let mut client =
+                InventoryServiceClient::new(crate::common::channel(self.ports[leader]).await);
             let places = vec!["a".to_owned()];
             let done = if cordoned {
                 client.cordon_hosts(CordonHostsRequest { places }).await.map(|_| ())
@@ -74,7 +73,8 @@ impl Three {
         let begin = Instant::now();
         loop {
             let (leader, _) = self.events("").await;
-            let mut client = EventServiceClient::new(common::channel(self.ports[leader]).await);
+            let mut client =
+                EventServiceClient::new(crate::common::channel(self.ports[leader]).await);
             match client.watch_events(WatchEventsRequest { after: after.to_owned() }).await {
                 Ok(stream) => return stream.into_inner(),
                 Err(status) => assert!(begin.elapsed() < LIMIT, "{status}"),

@@ -1,10 +1,7 @@
 //! Certificates that are expelled: what becomes of open connections, of new ones, of renewals and of tokens. A real
 //! process, and hosts that are played.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
-mod common;
-
-use common::{
+use crate::common::{
     Agent, LIMIT,
     site::{Site, endpoint},
 };

@@ -1,9 +1,6 @@
 //! Clones of hosts, and hosts that are dead for good, at a real coordinator.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-mod common;
-
-use common::{Agent, Coordinator, free_port, vm};
+use crate::common::{Agent, Coordinator, free_port, vm};
 use rackferry_proto::{
     Reason, reason_of,
     v1::{

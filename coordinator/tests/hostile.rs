@@ -1,12 +1,9 @@
 //! What a hostile agent gets at the coordinator's port: it has a valid certificate of the site, of a host of its own, and
 //! wants more. A real process.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
-
-mod common;
 
 use std::time::Duration;
 
-use common::{Agent, LIMIT, request, site::Site, up_to_the_commit, vm};
+use crate::common::{Agent, LIMIT, request, site::Site, up_to_the_commit, vm};
 use rackferry_proto::v1::{
     CommitRequest, DeclareHostDeadRequest, GetMigrationRequest, ListVmsRequest, MigrationEnded,
     Outcome, Phase, RunState, SourceStopped, TargetDiscarded, TargetReady, TargetRunning,

@@ -1,12 +1,9 @@
 //! How long a durable answer takes. Not a test: `cargo test -p rackferry-coordinator --test latency -- --ignored --nocapture`.
 //! `COORDINATOR` in the environment names another binary to compare with.
-#![allow(clippy::unwrap_used, reason = "a measurement stops at what it does not expect")]
-
-mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Agent, Coordinator, free_port};
+use crate::common::{Agent, Coordinator, free_port};
 use rackferry_proto::v1::connect_response as down;
 
 /// Hellos one after the other; each makes a record of a host.
@@ -83,7 +80,7 @@ async fn from_hello_to_welcome_of_three() {
 async fn leader(ports: &[u16]) -> usize {
     loop {
         for (n, &port) in ports.iter().enumerate() {
-            let channel = common::channel(port).await;
+            let channel = crate::common::channel(port).await;
             if Agent::over(channel, "probe", "probe", vec![]).await.is_ok() {
                 return n;
             }
@@ -92,7 +89,7 @@ async fn leader(ports: &[u16]) -> usize {
 }
 
 async fn welcome(port: u16, host: String) -> Duration {
-    let channel = common::channel(port).await;
+    let channel = crate::common::channel(port).await;
     let begin = Instant::now();
     let mut agent = Agent::over(channel, &host, &host, vec![]).await.unwrap();
     assert!(matches!(agent.hear_any().await, down::Message::Welcome(_)));

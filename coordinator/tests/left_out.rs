@@ -1,9 +1,6 @@
 //! VMs that an evacuation leaves where they are, through the doors of a real process.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
-mod common;
-
-use common::{Agent, Coordinator, free_port, request, vm};
+use crate::common::{Agent, Coordinator, free_port, request, vm};
 use rackferry_proto::{
     Reason, reason_of,
     v1::{

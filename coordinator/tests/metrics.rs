@@ -1,11 +1,8 @@
 //! What a coordinator process shows to Prometheus.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
-
-mod common;
 
 use std::{path::Path, process::Command, time::Instant};
 
-use common::{Agent, Coordinator, create, free_port, moves, request, up_to_the_commit, vm};
+use crate::common::{Agent, Coordinator, create, free_port, moves, request, up_to_the_commit, vm};
 use rackferry_proto::v1::{
     ImportInventoryRequest, RunState, inventory_service_client::InventoryServiceClient,
 };
@@ -51,7 +48,7 @@ async fn shows(port: u16, lines: &[&str]) -> String {
         let missing = lines.iter().find(|line| !text.contains(&format!("\n{line}\n")));
         match missing {
             None => return text,
-            Some(line) => assert!(begin.elapsed() < common::LIMIT, "no {line} in\n{text}"),
+            Some(line) => assert!(begin.elapsed() < crate::common::LIMIT, "no {line} in\n{text}"),
         }
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     }

@@ -1,9 +1,6 @@
 //! Plans that are applied later, and VMs that are brought back, through the doors of a real process.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
-mod common;
-
-use common::{Agent, Coordinator, create, free_port, moves, request, vm};
+use crate::common::{Agent, Coordinator, create, free_port, moves, request, vm};
 use rackferry_proto::{
     Reason, reason_of,
     v1::{
@@ -86,7 +83,7 @@ async fn done(client: &mut Evacuations, id: &str) {
         if evacuation.state() == EvacuationState::Done {
             return;
         }
-        assert!(begin.elapsed() < common::LIMIT, "{evacuation:?}");
+        assert!(begin.elapsed() < crate::common::LIMIT, "{evacuation:?}");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
 }

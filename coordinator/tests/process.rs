@@ -1,12 +1,9 @@
 //! The coordinator as a process: streams, durability, restarts. What it decides is tested in the fleet.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
-
-mod common;
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use common::{Agent, Coordinator, create, free_port, request, up_to_the_commit, vm};
+use crate::common::{Agent, Coordinator, create, free_port, request, up_to_the_commit, vm};
 use rackferry_proto::{
     Reason, reason_of,
     v1::{
@@ -44,7 +41,7 @@ async fn watch(coordinator: &Coordinator, id: &str) -> Evacuation {
             last = snapshot.evacuation;
         }
     };
-    tokio::time::timeout(common::LIMIT, until_it_ends).await.expect("the watch ends");
+    tokio::time::timeout(crate::common::LIMIT, until_it_ends).await.expect("the watch ends");
     last.expect("there was a snapshot")
 }
 
@@ -226,7 +223,7 @@ async fn a_log_of_before_raft_is_no_ones_in_a_cluster() {
     old_folder(dir.path());
     let peers = "{ id = 1, addr = '127.0.0.1:1' }, { id = 2, addr = '127.0.0.1:2' }";
     let settings = format!("[cluster]\npeers = [{peers}]");
-    let ended = common::spawn(dir.path(), free_port(), &settings).wait().unwrap();
+    let ended = crate::common::spawn(dir.path(), free_port(), &settings).wait().unwrap();
     assert_eq!(ended.code(), Some(1));
     let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
     assert!(log.contains("start it once without peers"), "{log}");
@@ -238,7 +235,7 @@ async fn a_folder_is_one_coordinators() {
     let port = free_port();
     Coordinator::start(dir.path(), port).await.kill();
     let settings = "[cluster]\nid = 2";
-    let ended = common::spawn(dir.path(), port, settings).wait().unwrap();
+    let ended = crate::common::spawn(dir.path(), port, settings).wait().unwrap();
     assert_eq!(ended.code(), Some(1));
     let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
     assert!(log.contains("this is the log of coordinator 1"), "{log}");
@@ -250,7 +247,7 @@ async fn a_coordinator_killed_at_its_first_start_starts_again() {
     for round in 0..24 {
         let dir = tempfile::tempdir().unwrap();
         for part in 0..3 {
-            let mut child = common::spawn(dir.path(), free_port(), "");
+            let mut child = crate::common::spawn(dir.path(), free_port(), "");
             tokio::time::sleep(Duration::from_millis(round + 5 * part)).await;
             child.kill().unwrap();
             child.wait().unwrap();

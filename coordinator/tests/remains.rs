@@ -1,9 +1,6 @@
 //! Sources stay cordoned, and what is left on them is named, through the doors of a real process.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
-mod common;
-
-use common::{Agent, Coordinator, create, free_port, moves, request, vm};
+use crate::common::{Agent, Coordinator, create, free_port, moves, request, vm};
 use rackferry_proto::{
     Reason, reason_of,
     v1::{

@@ -1,9 +1,6 @@
 //! The inventory, limits, pauses and cordons through the doors of a real process, and through its log.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
-mod common;
-
-use common::{Agent, Coordinator, create, free_port, request, vm};
+use crate::common::{Agent, Coordinator, create, free_port, request, vm};
 use rackferry_proto::{
     Reason, reason_of,
     v1::{

@@ -1,9 +1,6 @@
 //! A source in foreign hands reports another spec for its VM: what a real coordinator makes of it.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
-mod common;
-
-use common::{Agent, Coordinator, create, free_port, request, vm};
+use crate::common::{Agent, Coordinator, create, free_port, request, vm};
 use rackferry_proto::{
     Reason, reason_of,
     v1::{

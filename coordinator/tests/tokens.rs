@@ -1,11 +1,8 @@
 //! How hosts come into the site: tokens, and what becomes of them. A real process.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
-
-mod common;
 
 use std::{fs, time::Duration};
 
-use common::{
+use crate::common::{
     Agent,
     site::{Site, endpoint},
 };

@@ -1,9 +1,6 @@
 //! Watches that tell changes only, and lists in pages.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
-mod common;
-
-use common::{Agent, Coordinator, LIMIT, create, free_port, request, vm};
+use crate::common::{Agent, Coordinator, LIMIT, create, free_port, request, vm};
 use prost::Message;
 use rackferry_proto::v1::{
     ListMigrationsRequest, ListVmsRequest, MigrationProgress, RunState, TargetReady, VmState,

@@ -1,5 +1,4 @@
 //! The program and certificates: making them, showing them, being refused.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{os::unix::fs::PermissionsExt, path::Path, process::Output};
 

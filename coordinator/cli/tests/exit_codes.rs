@@ -1,5 +1,4 @@
 //! The program against a coordinator that answers as it is told: every exit code.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::process::{Command, Output};
 

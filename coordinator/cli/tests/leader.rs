@@ -1,5 +1,4 @@
 //! The program against coordinators that do not lead.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::process::Output;
 

@@ -1,5 +1,4 @@
 //! `migrate` against a coordinator that answers as it is told: one watch, taken up again, to the migration's end.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{
     process::{Command, Output},

@@ -1,8 +1,6 @@
 //! Headroom, and VMs that never share a host.
 
-mod common;
-
-use common::{Desk, MIB, ended, request, vm};
+use crate::common::{Desk, MIB, ended, request, vm};
 use rackferry_fleet::{
     MigrationId, MigrationRequest, MoveOptions, Outcome, Phase, Refusal, RunState, Said, Topology,
     WaitCode,

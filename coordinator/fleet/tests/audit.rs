@@ -1,8 +1,6 @@
 //! The record of who did what: in the write of the act, bounded, and not to be filled by callers that may do nothing.
 
-mod common;
-
-use common::{Desk, SECOND, moving, request, vm};
+use crate::common::{Desk, SECOND, moving, request, vm};
 use rackferry_fleet::{
     Act, Action, Caller, Change, Done, Effect, Event, EventId, EventOutcome, EventRecord, Fleet,
     Gate, Key, Leader, Limits, Outcome, Record, Refusal, Refused, RunState,
@@ -146,7 +144,7 @@ fn an_uncertain_owner_and_its_end_are_events() {
         "{uncertain:?}"
     );
     desk.report(b, vec![]);
-    desk.say(a, rackferry_fleet::Said::Ended(id, common::ended(Outcome::RolledBack)));
+    desk.say(a, rackferry_fleet::Said::Ended(id, crate::common::ended(Outcome::RolledBack)));
     desk.report(a, vec![vm("web", RunState::Running)]);
     desk.pass(SECOND);
     let settled = lines(&desk);

@@ -1,8 +1,6 @@
 //! A guest that powers itself off while it is to move: nothing is left to move, and nothing is lost.
 
-mod common;
-
-use common::{Desk, ended, moving, vm};
+use crate::common::{Desk, ended, moving, vm};
 use rackferry_fleet::{
     Connection, End, EvacuationId, EvacuationState, Limits, MigrationId, Order, Outcome, Phase,
     RunState, Said, SessionEnd, Stage, VmReport,
@@ -69,7 +67,7 @@ fn one_that_waits_for_its_turn_has_ended_too() {
     let mut list = powered_off(vm("web", RunState::Dead));
     list.push(moving("first", RunState::Running, 1));
     desk.report(a, list);
-    desk.pass(common::SECOND);
+    desk.pass(crate::common::SECOND);
     let view = desk.fleet.migration(MigrationId(2)).expect("known");
     assert!(matches!(view.record.stage, Stage::Ended { end: End::Ended, .. }), "{:?}", view.record);
     assert_eq!(desk.phase(2), Phase::Done);

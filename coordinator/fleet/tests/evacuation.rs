@@ -1,8 +1,6 @@
 //! Evacuations from the first order to the last word.
 
-mod common;
-
-use common::{Desk, MIB, SECOND, ended, moving, progress, request, vm};
+use crate::common::{Desk, MIB, SECOND, ended, moving, progress, request, vm};
 use rackferry_fleet::{
     Connection, EvacuationState, Generation, Limits, MigrationId, MigrationRequest, MoveOptions,
     Order, Outcome, Phase, Refusal, RunState, Said, Standing, WaitCode,

@@ -1,8 +1,6 @@
 //! Deadlines, and VMs that are stopped however long it takes.
 
-mod common;
-
-use common::{Desk, SECOND, ended, progress, request, vm};
+use crate::common::{Desk, SECOND, ended, progress, request, vm};
 use rackferry_fleet::{
     Connection, Disruption, EvacuationId, EvacuationRequest, EvacuationState, Event, MigrationId,
     MoveOptions, Order, Outcome, Refusal, RunState, Said,
@@ -78,7 +76,7 @@ fn with_allow_a_deadline_stops_who_still_copies() {
     desk.pass(SECOND);
     assert_eq!(forced(&mut desk), 1);
     desk.handle(Event::Disconnected(a));
-    let moving = common::moving("web", RunState::Running, 1);
+    let moving = crate::common::moving("web", RunState::Running, 1);
     desk.connect("a1", "a", "a1", vec![moving]);
     desk.pass(SECOND);
     assert_eq!(forced(&mut desk), 1, "a new stream: the word may be lost");

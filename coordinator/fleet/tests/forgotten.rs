@@ -1,8 +1,6 @@
 //! Copies whose moves are no longer remembered, and VMs that are to be forgotten while a copy of them is left.
 
-mod common;
-
-use common::{Desk, ended, moving, vm};
+use crate::common::{Desk, ended, moving, vm};
 use rackferry_fleet::{Event, Limits, MigrationId, Order, Outcome, Refusal, RunState, Said};
 
 const M1: MigrationId = MigrationId(1);

@@ -1,8 +1,6 @@
 //! What is gone, and what that proves: copies that may have run, hosts that are declared dead, clones of hosts.
 
-mod common;
-
-use common::{Desk, SECOND, moving, vm};
+use crate::common::{Desk, SECOND, moving, vm};
 use rackferry_fleet::{
     BootId, Condition, Connection, Effect, Event, Fleet, Generation, Hello, Installation, Limits,
     MigrationId, Moment, Order, Phase, ProblemCode, Refusal, RunState, Said, Standing, VmReport,

@@ -1,8 +1,6 @@
 //! Paused evacuations and cordoned hosts.
 
-mod common;
-
-use common::{Desk, request, vm};
+use crate::common::{Desk, request, vm};
 use rackferry_fleet::{
     Connection, EvacuationId, EvacuationState, HostName, MigrationId, MigrationRequest,
     MoveOptions, Order, Phase, Refusal, RunState, Said, WaitCode,
@@ -46,7 +44,7 @@ fn a_paused_evacuation_starts_nothing_and_goes_on() {
     assert_eq!(desk.log, before, "said again, it changes nothing");
     assert_eq!(state(&desk, id), EvacuationState::Paused);
     desk.told();
-    desk.say(a, Said::Ended(MigrationId(1), common::ended(rackferry_fleet::Outcome::Moved)));
+    desk.say(a, Said::Ended(MigrationId(1), crate::common::ended(rackferry_fleet::Outcome::Moved)));
     let queued = desk.fleet.migration(MigrationId(3)).expect("known");
     let wait = queued.wait.expect("it waits");
     assert_eq!((wait.code, wait.detail.as_str()), (WaitCode::EvacuationPaused, "evac-1"));

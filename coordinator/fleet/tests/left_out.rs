@@ -1,8 +1,6 @@
 //! VMs that an evacuation leaves where they are, and names.
 
-mod common;
-
-use common::{Desk, request, vm};
+use crate::common::{Desk, request, vm};
 use rackferry_fleet::{
     Connection, EvacuationId, EvacuationRequest, EvacuationState, Event, Fleet, MigrationId, Plan,
     Refusal, RunState, StayingVm, VmName,

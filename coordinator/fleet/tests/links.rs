@@ -1,10 +1,8 @@
 //! Limits of links: which moves wait, which rates sources get, and what outlives a restart.
 
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::{Desk, SECOND, ended, progress, request, vm};
+use crate::common::{Desk, SECOND, ended, progress, request, vm};
 use rackferry_fleet::{
     Connection, Effect, Link, LinkLimit, LinkName, MigrationId, MoveOptions, Order, Outcome,
     Progress, Refusal, RunState, Said, Topology, WaitCode,

@@ -1,8 +1,6 @@
 //! A plan that is applied later: exactly as planned, or not at all.
 
-mod common;
-
-use common::{Desk, MIB, request, vm};
+use crate::common::{Desk, MIB, request, vm};
 use rackferry_fleet::{
     Connection, Difference, EvacuationId, EvacuationRequest, Move, Order, Plan, Refusal, RunState,
 };

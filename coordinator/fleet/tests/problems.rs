@@ -1,8 +1,6 @@
 //! What is not as it should be, and what of it is put right.
 
-mod common;
-
-use common::{Desk, ended, moving, vm};
+use crate::common::{Desk, ended, moving, vm};
 use rackferry_fleet::{
     Connection, Event, MigrationId, Order, Outcome, Phase, Problem, ProblemCode, RunState, Said,
     Topology, VmReport,

@@ -1,9 +1,7 @@
 //! Agents and the coordinator come back at any moment: what the log says and what hosts list are brought
 //! together.
 
-mod common;
-
-use common::{Desk, SECOND, ended, moving, progress, vm};
+use crate::common::{Desk, SECOND, ended, moving, progress, vm};
 use rackferry_fleet::{
     Condition, Connection, Event, Generation, MigrationId, Notice, Order, Outcome, Phase, RunState,
     Said, SessionEnd, Standing, VmReport,
@@ -177,10 +175,10 @@ fn a_list_with_the_session_is_no_reason_to_abort() {
 fn silence_after_the_commit_waits() {
     let (mut desk, a, b) = committed();
     desk.handle(Event::Disconnected(a));
-    desk.pass(3600 * common::SECOND);
+    desk.pass(3600 * crate::common::SECOND);
     assert_eq!(desk.phase(1), Phase::OwnerUnknown);
     desk.handle(Event::Disconnected(b));
-    desk.pass(3600 * common::SECOND);
+    desk.pass(3600 * crate::common::SECOND);
     assert_eq!(orders(&mut desk), []);
     assert_eq!(desk.vm("web").owner.as_str(), "b1");
     assert_eq!(desk.vm("web").condition, Condition::Unknown);
@@ -191,7 +189,7 @@ fn a_stopped_source_and_a_silent_target_are_paused_until_the_target_is_back() {
     let (mut desk, a, b) = committed();
     desk.handle(Event::Disconnected(b));
     desk.say(a, Said::SourceStopped(M1));
-    desk.pass(3600 * common::SECOND);
+    desk.pass(3600 * crate::common::SECOND);
     assert_eq!(desk.phase(1), Phase::PausedRecoverable);
     assert_eq!(orders(&mut desk), []);
     desk.restart();
@@ -296,7 +294,7 @@ fn a_move_ends_without_figures_if_they_are_lost() {
     let (mut desk, _, b) = committed();
     desk.connect("a1", "a", "boot-a", vec![]);
     desk.say(b, Said::TargetRunning(M1));
-    desk.pass(common::SECOND);
+    desk.pass(crate::common::SECOND);
     assert_eq!(desk.phase(1), Phase::Done);
 }
 
@@ -392,12 +390,12 @@ fn a_target_whose_word_was_lost_is_asked_again() {
     desk.told();
     desk.report(b, list(RunState::Incoming));
     assert_eq!(orders(&mut desk), []);
-    desk.pass(common::SECOND);
+    desk.pass(crate::common::SECOND);
     let told = orders(&mut desk);
     assert!(matches!(&told[..], [Order::PrepareTarget { migration: M1, .. }]), "{told:?}");
     desk.say(b, Said::TargetReady(M1));
     assert!(matches!(&orders(&mut desk)[..], [Order::StartSource { .. }]));
-    desk.pass(common::SECOND);
+    desk.pass(crate::common::SECOND);
     assert_eq!(orders(&mut desk), []);
 }
 

@@ -1,8 +1,6 @@
 //! An evacuation is done only if its sources are empty: they take no VMs, and what is still there is named.
 
-mod common;
-
-use common::{Desk, SECOND, moving, request, vm};
+use crate::common::{Desk, SECOND, moving, request, vm};
 use rackferry_fleet::{
     Connection, EvacuationId, EvacuationRequest, EvacuationState, Event, HostName, MigrationId,
     Refusal, RestoreRequest, RunState, Said, StayingVm, Topology, VmReport,

@@ -1,8 +1,6 @@
 //! VMs that an evacuation has moved go back to the hosts they came from.
 
-mod common;
-
-use common::{Desk, MIB, moving, request, vm};
+use crate::common::{Desk, MIB, moving, request, vm};
 use rackferry_fleet::{
     Connection, EvacuationId, EvacuationState, Event, MigrationId, MoveOptions, Order, Refusal,
     RestoreRequest, RunState, Said, StayingVm,

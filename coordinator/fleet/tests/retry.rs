@@ -1,8 +1,6 @@
 //! VMs whose moves were undone.
 
-mod common;
-
-use common::{Desk, SECOND, ended, vm};
+use crate::common::{Desk, SECOND, ended, vm};
 use rackferry_fleet::{
     Connection, EvacuationState, Limits, MigrationId, Moment, Outcome, Phase, RunState, Said,
     SessionEnd, Wait, WaitCode,

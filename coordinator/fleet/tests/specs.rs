@@ -1,9 +1,6 @@
 //! A VM's spec is registered once: what an agent reports later reaches no other host by itself.
-#![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
-mod common;
-
-use common::{Desk, moving, request, vm};
+use crate::common::{Desk, moving, request, vm};
 use rackferry_fleet::{
     Act, Action, Caller, Change, Condition, Done, Effect, Event, MigrationId, Order, ProblemCode,
     Record, Refusal, RunState, VmReport,

@@ -1,8 +1,6 @@
 //! One VM with every copy of it.
 
-mod common;
-
-use common::{Desk, SECOND, moving, vm};
+use crate::common::{Desk, SECOND, moving, vm};
 use rackferry_fleet::{
     CopyRole, CopyView, Event, MigrationId, Moment, ProblemCode, RunState, Said, VmDetail,
 };

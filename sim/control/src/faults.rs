@@ -254,12 +254,7 @@ impl World {
             Kind::KillHost => self.kill_host(host, pause),
             Kind::LoseHost => self.lose_host(host, pause),
             Kind::CloneHost => self.clone_dials(host),
-            Kind::BothEnds => {
-                let other = self.other_end(host).unwrap_or(host);
-                self.kill_agent(host);
-                self.start_agent_later(host, pause);
-                self.kill_qemu(other, vm);
-            }
+            Kind::BothEnds => self.kill_both_ends(host, vm, pause),
         }
     }
 
@@ -328,6 +323,13 @@ impl World {
             copy.powered_off = powers_off;
         }
         self.qemu_dies(host, vm);
+    }
+
+    fn kill_both_ends(&mut self, host: usize, vm: usize, pause: u64) {
+        let other = self.other_end(host).unwrap_or(host);
+        self.kill_agent(host);
+        self.start_agent_later(host, pause);
+        self.kill_qemu(other, vm);
     }
 
     fn kill_host(&mut self, host: usize, pause: u64) {

@@ -23,12 +23,12 @@ impl Watch {
     /// An agent's rules are told something: from now on that is said, or not any more.
     pub fn note_attested(&mut self, host: usize, event: &Event<Simulated>) {
         match event {
-            Event::Acted(Act { migration, what: What::Discard }, Ok(_)) => {
-                // It is not to be said yet if there is more to discard.
-                if !self.preparing.contains(&(host, *migration)) {
-                    self.attested.insert((host, *migration));
-                    self.to_say.insert((host, *migration));
-                }
+            // It is not to be said yet if there is more to discard.
+            Event::Acted(Act { migration, what: What::Discard }, Ok(_))
+                if !self.preparing.contains(&(host, *migration)) =>
+            {
+                self.attested.insert((host, *migration));
+                self.to_say.insert((host, *migration));
             }
             Event::Ordered(Order::PrepareTarget { migration, .. }) => {
                 self.attested.remove(&(host, *migration));

@@ -15,11 +15,7 @@ impl World {
         if self.healing {
             return;
         }
-        // What is being decided is forgotten soonest while much is asked for.
-        let sought = self.sought_until.iter().any(|&until| self.clock.now < until);
-        let longest = if sought { self.plan.act_every_ns / 3 } else { self.plan.act_every_ns };
-        let pause = self.dice.between(longest / 4, longest);
-        self.clock.after(pause, Happening::Act);
+        self.act_later();
         if self.dice.chance(500) {
             self.declare_lost_hosts();
         }
@@ -87,6 +83,14 @@ impl World {
                 self.evacuate(from_a);
             }
         }
+    }
+
+    fn act_later(&mut self) {
+        // What is being decided is forgotten soonest while much is asked for.
+        let sought = self.sought_until.iter().any(|&until| self.clock.now < until);
+        let longest = if sought { self.plan.act_every_ns / 3 } else { self.plan.act_every_ns };
+        let pause = self.dice.between(longest / 4, longest);
+        self.clock.after(pause, Happening::Act);
     }
 
     /// An id of its own for each request; the same when its call is made again.
