@@ -32,11 +32,22 @@ fn what_blocks_a_move_is_told_before_it() {
     site.start_spec(a, "new", &spec("new", "machine = 'q35'")).unwrap();
     site.start_spec(a, "old", &spec("old", &with_disk)).unwrap();
     site.start_spec(b, "there", &spec("there", "")).unwrap();
-    site.wait_listed(&["new", "old", "there"]).unwrap();
+    // All that an emulated CPU can do, which is more in 10.0.
+    let most = "machine = 'pc-q35-7.2'\ncpu = 'max'";
+    site.start_spec(a, "most", &spec("most", most)).unwrap();
+    site.wait_listed(&["most", "new", "old", "there"]).unwrap();
 
     let (code, all) = ask(&site, &["check", "a", "--to", "b"]);
     assert_eq!(code, Some(3), "{all:#}");
-    let (new, old) = (&all["vms"][0], &all["vms"][1]);
+    let (most, new, old) = (&all["vms"][0], &all["vms"][1], &all["vms"][2]);
+    assert_eq!((&most["vm"], &most["can_move"]), (&"most".into(), &false.into()), "{all:#}");
+    let findings = most["targets"][0]["findings"].as_array().unwrap();
+    let lacks = findings.iter().find(|finding| finding["code"] == "cpu_features");
+    let cause = lacks.unwrap()["cause"].as_str().unwrap();
+    assert!(cause.contains("would lack sha-ni"), "{cause}");
+    let (code, refused) = ask(&site, &["migrate", "most", "--to", "b-1"]);
+    assert_eq!(code, Some(3), "{refused:#}");
+    assert!(refused["error"].as_str().unwrap().contains("would lack"), "{refused:#}");
     assert_eq!((&new["vm"], &new["can_move"]), (&"new".into(), &false.into()), "{all:#}");
     let finding = &new["targets"][0]["findings"][0];
     assert_eq!(finding["code"], "machine_type");
@@ -63,6 +74,7 @@ fn what_blocks_a_move_is_told_before_it() {
 
     let (code, names) = ask(&site, &["check", "unknown"]);
     assert_eq!(code, Some(2), "{names:#}");
+    site.destroy_vm(a, "most").unwrap();
     site.destroy_vm(a, "new").unwrap();
     site.destroy_vm(b, "old").unwrap();
     site.destroy_vm(b, "there").unwrap();

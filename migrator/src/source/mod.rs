@@ -11,6 +11,8 @@
 //! [`protocol::session::source`]: rackferry_migrator_protocol::session::source
 
 mod acks;
+#[cfg(test)]
+mod brake_tests;
 pub mod emit;
 pub mod flow;
 pub mod pump;

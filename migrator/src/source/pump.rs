@@ -147,10 +147,15 @@ impl Reading {
     }
 }
 
-/// One read while the brake is on and nothing is dirty: four empty sections, each of a pass in which QEMU found nothing.
-/// QEMU is blocked until there is room for more. Pages are always read at full speed, for a pass that is held up in the
-/// middle only grows.
+/// One read while the brake is on and the last pass was small: four empty sections, each of a pass in which QEMU found
+/// nothing, or the begin of a page. QEMU is blocked until there is room for more. A pass that is not small is read at
+/// full speed, for one that is held up in the middle only grows.
 const BRAKED_READ: usize = 72;
+/// Pages of a section that ends a small pass. QEMU ends a section every 50 ms in the middle of a pass, too; by then it
+/// has sent more.
+const SMALL_PASS: usize = 64;
+/// One read while the brake is on and a pass may turn out to be small: what follows it waits for the next pause.
+const SMALL_READ: usize = 16 << 10;
 
 /// Reads QEMU's stream, takes it apart and claims what is in it.
 pub struct Pump<R> {
@@ -164,7 +169,9 @@ pub struct Pump<R> {
     parser: StreamParser,
     /// What the last piece left over.
     carry: Vec<u8>,
-    /// The last piece had no pages.
+    /// Pages since the last end of a section.
+    section_pages: usize,
+    /// A small pass has ended since the last pause.
     idle: bool,
 }
 
@@ -191,6 +198,7 @@ impl<R: AsyncRead + Unpin> Pump<R> {
             pool,
             parser,
             carry,
+            section_pages: 0,
             idle: false,
         }
     }
@@ -223,9 +231,7 @@ impl<R: AsyncRead + Unpin> Pump<R> {
             lap(&self.counters.parse_ns, start);
             self.carry.clear();
             self.carry.extend_from_slice(&buf.bytes[used..]);
-            let has_pages =
-                items.iter().any(|i| matches!(i, Item::Page { .. } | Item::Zero { .. }));
-            self.idle = !has_pages && self.carry.is_empty();
+            items.iter().for_each(|item| self.note(item));
             if items.iter().any(|item| !matches!(item, Item::SectionEnd | Item::MultifdFlush)) {
                 let parsed = self.digest_and_claim(Arc::new(buf), items).await;
                 if let Some(recorder) = &self.recording {
@@ -236,14 +242,25 @@ impl<R: AsyncRead + Unpin> Pump<R> {
         }
     }
 
+    /// Where QEMU is in its passes.
+    fn note(&mut self, item: &Item) {
+        match item {
+            Item::Page { .. } | Item::Zero { .. } => self.section_pages += 1,
+            Item::SectionEnd => self.idle = std::mem::take(&mut self.section_pages) <= SMALL_PASS,
+            _ => {}
+        }
+    }
+
     /// Reads what is there, up to a batch; false at the end of the stream.
     async fn fill(&mut self, bytes: &mut Vec<u8>) -> std::io::Result<bool> {
         let mut room = READ_BYTES;
-        if let Some(pause) = self.reading.pause()
-            && self.idle
-        {
-            room = BRAKED_READ;
-            tokio::time::sleep(pause).await;
+        if let Some(pause) = self.reading.pause() {
+            if std::mem::take(&mut self.idle) {
+                room = BRAKED_READ;
+                tokio::time::sleep(pause).await;
+            } else if self.section_pages <= SMALL_PASS {
+                room = SMALL_READ;
+            }
         }
         let end = bytes.len() + room;
         bytes.reserve(room);
