@@ -175,6 +175,25 @@ fn a_lost_vm_is_not_forgotten_while_an_end_of_its_move_is_silent() {
     assert!(desk.fleet.migration(M1).is_none(), "like any other that has ended");
 }
 
+/// It has started again from its disks: the move that lost it is kept no longer than any other.
+#[test]
+fn a_loss_is_forgotten_once_its_vm_runs_again() {
+    let limits = Limits { history: 0, attempts: 1, ..Limits::default() };
+    let (mut desk, a, b) = started_in(Desk::with(limits));
+    let generation = desk.fleet.migration(M1).expect("known").record.generation;
+    desk.say(a, Said::CommitRequest(M1, generation));
+    desk.say(a, Said::SourceStopped(M1));
+    desk.handle(Event::Disconnected(b));
+    let b = desk.connect("b1", "b", "boot-b2", died(true));
+    desk.connect("c1", "c", "boot-c", vec![vm("other", RunState::Running)]);
+    desk.evacuate("c", "b");
+    assert_eq!(desk.phase(1), Phase::Failed);
+    desk.report(b, vec![vm("web", RunState::Running)]);
+    desk.connect("d1", "d", "boot-d", vec![vm("more", RunState::Running)]);
+    desk.evacuate("d", "b");
+    assert!(desk.fleet.migration(M1).is_none());
+}
+
 /// Its host was away for so long that the move is no longer remembered.
 #[test]
 fn the_only_copy_goes_on_though_its_move_is_forgotten() {

@@ -184,7 +184,7 @@ impl Fleet {
         }
     }
 
-    fn runs_at_owner(&self, vm: &VmName) -> bool {
+    pub(crate) fn runs_at_owner(&self, vm: &VmName) -> bool {
         let Some(record) = self.store.vms().get(vm) else { return false };
         let listed = self.listed_vm(&record.owner, vm);
         listed.is_some_and(|vm| matches!(vm.run_state, RunState::Running | RunState::Paused))

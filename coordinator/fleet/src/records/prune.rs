@@ -25,12 +25,12 @@ impl Fleet {
         }
     }
 
-    /// A move that lost its VM, which is still on record as that move left it.
+    /// A move that lost its VM, which is still as that move left it: started again, it needs no trace of the move.
     fn is_loss(&self, id: MigrationId) -> bool {
         let Some(migration) = self.store.migrations().get(&id) else { return false };
         let lost = matches!(migration.stage, Stage::Ended { end: End::Lost, .. });
         let vm = self.store.vms().get(&migration.vm).filter(|_| lost);
-        vm.is_some_and(|vm| vm.generation <= migration.generation)
+        vm.is_some_and(|vm| vm.generation <= migration.generation && !self.runs_at_owner(&vm.name))
     }
 
     /// The move that lost a VM: what is left of it is on that move's hosts.
