@@ -1,3 +1,5 @@
+//! The text of a VM's spec, as records keep it.
+
 use std::fmt;
 use std::sync::Arc;
 
