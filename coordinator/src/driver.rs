@@ -32,8 +32,9 @@ const INPUTS: usize = 4096;
 pub const ORDERS: usize = 1024;
 /// How often the fleet is told that time has passed.
 const TICK: Duration = Duration::from_secs(1);
-/// How long an agent may take to look at a VM.
-const ANSWER: Duration = Duration::from_secs(3);
+/// How long an agent may take to look at a VM: longer than it waits itself, for storage and for a QEMU that it asks for
+/// the first time.
+const ANSWER: Duration = Duration::from_secs(20);
 /// Pause before this coordinator leads again after it has lost the leadership.
 const PAUSE: Duration = Duration::from_millis(100);
 

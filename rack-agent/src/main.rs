@@ -22,7 +22,7 @@ use rackferry_migrator::memory::Preallocate;
 use rackferry_tls::{Role, setting};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::info;
+use tracing::{info, warn};
 
 /// Threads of the runtime on a small host: sessions compress and hash on them, and sockets must be served meanwhile.
 const WORKERS_MIN: usize = 4;
@@ -91,6 +91,7 @@ async fn serve(config: Config, policy: Policy) -> anyhow::Result<()> {
     tokio::spawn(server::run(agent.clone(), listener));
     tokio::spawn(local::run(agent.clone(), orders));
     tokio::spawn(metrics::sample(agent.clone()));
+    tokio::spawn(know_own_qemu(agent.clone()));
     let task = tokio::spawn(task::run(agent, inputs));
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
@@ -99,4 +100,12 @@ async fn serve(config: Config, policy: Policy) -> anyhow::Result<()> {
         result = task => result.context("the task that keeps the agent's rules ended")??,
     }
     Ok(())
+}
+
+/// The first check should not wait for the host's QEMU to be loaded from a cold disk.
+async fn know_own_qemu(agent: Agent) {
+    let asked = agent.programs().get(agent.storage(), &agent.config().qemu.binary).await;
+    if let Err(error) = asked {
+        warn!(error = format!("{error:#}"), "no VM can arrive here without a QEMU of its own");
+    }
 }

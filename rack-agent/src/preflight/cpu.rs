@@ -1,27 +1,22 @@
 //! Which properties a CPU model has on this host, by QEMU's own word: what its version, its machine type, and under KVM the
 //! host's CPU, microcode and kernel make of it. A QEMU that runs no guest is asked, once for each model.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
-use tokio::time::timeout;
 
-use crate::storage::{FileId, Storage};
+use super::told::Told;
+use crate::storage::Storage;
 use crate::vm::{Needs, Qemu};
 
-/// A QEMU that only says what a model has does so within this.
-const ANSWER: Duration = Duration::from_secs(5);
 /// Bytes of its answers; ten times what QEMU 10.0 says.
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
-/// Models that are remembered; a host has a few.
-const MODELS_MAX: usize = 256;
 /// QEMU's own choice where a spec names no model.
 const DEFAULT_MODEL: &str = "qemu64";
 
@@ -47,16 +42,9 @@ impl Model {
     }
 }
 
-type Known = HashMap<Model, (FileId, Arc<Vec<String>>)>;
-
-/// What QEMUs have said of models, until their files change. An agent lives no longer than its host's kernel does.
+/// What QEMUs have said of models. An agent lives no longer than its host's kernel does.
 #[derive(Debug, Default)]
-pub struct Models {
-    /// Held for look-ups only.
-    known: Mutex<Known>,
-    /// Held while a QEMU is asked: a task that waits wants the same answer.
-    asking: tokio::sync::Mutex<()>,
-}
+pub struct Models(Told<Model, Vec<String>>);
 
 impl Models {
     /// Names of the properties that the model has here, sorted. Cancel safe.
@@ -64,34 +52,16 @@ impl Models {
     /// # Errors
     /// QEMU does not know the model, or does not answer.
     pub async fn get(&self, storage: &Storage, model: &Model) -> Result<Arc<Vec<String>>> {
-        let binary = &model.qemu.binary;
-        let file = storage.identity(binary).await;
-        let file = file.with_context(|| format!("cannot read {}", binary.display()))?;
-        let _asking = self.asking.lock().await;
-        if let Some((_, names)) = self.known().get(model).filter(|(then, _)| *then == file) {
-            return Ok(names.clone());
-        }
-        let names = Arc::new(ask(model).await?);
-        let mut known = self.known();
-        if known.len() >= MODELS_MAX {
-            known.clear();
-        }
-        known.insert(model.clone(), (file, names.clone()));
-        Ok(names)
+        self.0.get(storage, &model.qemu.binary, model, ask(model.clone())).await
     }
 
     /// What [`Models::get`] said last; none if it was not asked.
     pub fn last(&self, model: &Model) -> Option<Arc<Vec<String>>> {
-        self.known().get(model).map(|(_, names)| names.clone())
-    }
-
-    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
-        // Nothing panics under this lock.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.last(model)
     }
 }
 
-async fn ask(model: &Model) -> Result<Vec<String>> {
+async fn ask(model: Model) -> Result<Vec<String>> {
     let (name, questions) = questions(&model.cpu);
     let mut command = Command::new(&model.qemu.binary);
     for folder in &model.qemu.firmware {
@@ -117,7 +87,7 @@ async fn ask(model: &Model) -> Result<Vec<String>> {
         let _ = tokio::join!(input.write_all(questions.as_bytes()), read);
         qemu.wait().await.ok()
     };
-    timeout(ANSWER, talk).await.with_context(|| format!("{program} says nothing of its CPUs"))?;
+    talk.await.with_context(|| format!("{program} says nothing of its CPUs"))?;
     let complaints = String::from_utf8_lossy(&complaints);
     names(&name, &said).with_context(|| format!("{program}: {}", complaints.trim()))
 }

@@ -5,6 +5,7 @@ mod cpu;
 mod host;
 mod source;
 mod target;
+mod told;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
