@@ -3,4 +3,5 @@
 pub mod faults;
 pub mod memory;
 pub mod pauses;
+mod silent;
 pub mod upgrade;

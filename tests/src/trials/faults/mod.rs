@@ -27,6 +27,7 @@ use crate::lab::rate::Rate;
 use crate::lab::site::{Settings, Site};
 use crate::lab::topology::RACKS;
 use crate::lab::vm::VmDef;
+use crate::trials::silent;
 use crate::{Host, Lab, Topology};
 use check::{check, settled, vm_list};
 use strike::{Struck, strike};
@@ -347,6 +348,7 @@ impl<'a> Series<'a> {
             let start = from.get(&name).copied().unwrap_or_default();
             fs::write(folder.join(format!("{name}.log")), printed.get(start..).unwrap_or(""))?;
         }
+        silent::keep(self.site.lab(), self.vms.iter(), &folder)?;
         Ok(folder)
     }
 }
