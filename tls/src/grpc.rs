@@ -19,7 +19,7 @@ use tokio::{
 use tonic::transport::{Channel, Endpoint, Error, Uri, server::Connected};
 
 use crate::{
-    Accepted, Admission, Identity, LinkError, Purpose, Role, Stream, Tls,
+    Accepted, Admission, LinkError, Purpose, Role, Shown, Stream, Tls,
     admission::{HANDSHAKE_WITHIN, Place, Ticket},
     links,
     token::Token,
@@ -34,7 +34,7 @@ const WAITING: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Caller {
     /// The caller has shown a certificate of the site.
-    Known(Arc<Identity>),
+    Known(Arc<Shown>),
     /// The caller has shown no certificate: the operator has switched TLS off, or the caller wants its first one.
     Anonymous,
 }
@@ -156,11 +156,11 @@ async fn shake_hands(
         return Some((false, Connection::Plain(stream, ticket.unnamed().ok()?)));
     };
     match timeout(HANDSHAKE_WITHIN, tls.accept_any(stream)).await {
-        Ok(Ok(Accepted::Known(mut stream, identity))) => {
+        Ok(Ok(Accepted::Known(mut stream, shown))) => {
             let held = stream.get_mut().0;
             held.end_after(ticket.age_limit(from));
-            held.hold(ticket.known(&identity).ok()?);
-            Some((false, Connection::Secured(stream, Caller::Known(Arc::new(identity)))))
+            held.hold(ticket.known(&shown.identity).ok()?);
+            Some((false, Connection::Secured(stream, Caller::Known(Arc::new(shown)))))
         }
         Ok(Ok(Accepted::Joining(mut stream))) => {
             let held = stream.get_mut().0;

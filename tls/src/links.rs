@@ -104,7 +104,7 @@ pub fn explain(error: &io::Error) -> String {
 /// A connection that a coordinator has accepted.
 pub enum Accepted<IO> {
     /// The caller is of the site.
-    Known(Box<Stream<IO>>, Identity),
+    Known(Box<Stream<IO>>, Shown),
     /// The caller has no certificate, and wants one.
     Joining(Box<Stream<IO>>),
 }
@@ -154,6 +154,12 @@ impl Tls {
     /// What the peer of an open connection has shown that was called at this address (`host:port`).
     pub fn dialled(&self, address: &str) -> Option<Shown> {
         self.inner.trust.dialled(address)
+    }
+
+    /// Whether a certificate is expelled, by its name or by its serial number.
+    #[must_use]
+    pub fn denies(&self, shown: &Shown) -> bool {
+        self.inner.trust.denies(shown)
     }
 
     /// Reads what the peer has shown; from here on the connection ends when it is expelled.
@@ -297,8 +303,8 @@ impl Tls {
         }
         let stream = start.into_stream(self.loaded().server(Purpose::Control)).await?;
         let mut stream = Box::new(stream.into());
-        let identity = self.guarded(&mut stream)?.identity;
-        Ok(Accepted::Known(stream, identity))
+        let shown = self.guarded(&mut stream)?;
+        Ok(Accepted::Known(stream, shown))
     }
 }
 

@@ -72,8 +72,11 @@ async fn one_certificate_of_a_name_is_expelled_and_a_newer_one_is_not() {
     // What the other side has shown is known where it was called.
     let serial = serial_of(&site, "host");
     own.expel([Expelled { name: "host".to_owned(), serial: Some(serial) }]);
+    assert!(own.denies(&old.own()), "it must not be renewed either");
     assert!(link(&old, &own).await.0.is_err());
-    assert!(link(&issue(&site, "host"), &own).await.0.is_ok());
+    let new = issue(&site, "host");
+    assert!(!own.denies(&new.own()));
+    assert!(link(&new, &own).await.0.is_ok());
 }
 
 /// As `openssl x509 -serial` shows it.

@@ -70,7 +70,7 @@ fn allowed(path: &str) -> Option<&'static [Role]> {
 fn check(caller: Option<&Caller>, path: &str) -> Result<(), Status> {
     let identity = match caller {
         Some(Caller::Anonymous) => return Ok(()),
-        Some(Caller::Known(identity)) => identity,
+        Some(Caller::Known(shown)) => &shown.identity,
         None => return Err(Status::internal("a call from nowhere")),
     };
     let allowed = allowed(path).unwrap_or_default();
@@ -162,7 +162,7 @@ mod tests {
     use std::sync::Arc;
 
     use rackferry_proto::reason_of;
-    use rackferry_tls::Identity;
+    use rackferry_tls::{Identity, Shown};
 
     use super::{methods::methods, *};
 
@@ -178,7 +178,8 @@ mod tests {
     }
 
     fn may(role: Role, path: &str) -> bool {
-        let caller = Caller::Known(Arc::new(Identity::new(role, "x")));
+        let shown = Shown { identity: Identity::new(role, "x"), serial: String::new() };
+        let caller = Caller::Known(Arc::new(shown));
         let path = format!("/rackferry.v1.{path}");
         match check(Some(&caller), &path) {
             Ok(()) => true,

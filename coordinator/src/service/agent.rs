@@ -90,8 +90,9 @@ impl AgentService for Agents {
 fn speaks_for(caller: Option<&Caller>, host: &str) -> Result<(), Status> {
     match caller {
         Some(Caller::Anonymous) => Ok(()),
-        Some(Caller::Known(identity)) if identity.name == host => Ok(()),
-        Some(Caller::Known(identity)) => {
+        Some(Caller::Known(shown)) if shown.identity.name == host => Ok(()),
+        Some(Caller::Known(shown)) => {
+            let identity = &shown.identity;
             let text =
                 format!("this is the certificate of {identity}, which cannot speak for {host}");
             Err(refuse(Reason::NotPermitted, text))

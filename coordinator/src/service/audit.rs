@@ -28,7 +28,9 @@ pub trait Mutation {
 /// The caller of a request: what its certificate says, and where it comes from.
 pub fn caller(extensions: &Extensions) -> Caller {
     let mut caller = match extensions.get::<grpc::Caller>() {
-        Some(grpc::Caller::Known(identity)) => Caller::new(identity.role.as_str(), &identity.name),
+        Some(grpc::Caller::Known(shown)) => {
+            Caller::new(shown.identity.role.as_str(), &shown.identity.name)
+        }
         Some(grpc::Caller::Anonymous) | None => Caller::new("none", ""),
     };
     if let Some(grpc::Peer { from: Some(from), .. }) = extensions.get::<grpc::Peer>() {

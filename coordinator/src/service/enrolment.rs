@@ -167,13 +167,13 @@ impl EnrolmentService for Enrolments {
     ) -> Result<Response<RenewResponse>, Status> {
         let caller = request.extensions().get::<Caller>().cloned();
         recorded(&self.handle, request, |RenewRequest { request_pem }, act| async move {
-            let Some(Caller::Known(identity)) = caller else {
+            let Some(Caller::Known(shown)) = caller else {
                 return Err(refuse(Reason::NotPermitted, "there is no certificate to renew"));
             };
+            let identity = &shown.identity;
             // Its connection is about to end; until then it must not get another certificate.
-            let all = Expelled { name: identity.name.clone(), serial: None };
-            if self.tls.as_ref().is_some_and(|tls| tls.expelled().contains(&all)) {
-                return Err(convert::refusal(&Refusal::Expelled(all.name)));
+            if self.tls.as_ref().is_some_and(|tls| tls.denies(&shown)) {
+                return Err(convert::refusal(&Refusal::Expelled(identity.name.clone())));
             }
             let authority = self.authority()?;
             let certificate_pem = sign(&authority, &request_pem, &identity.name)?;

@@ -41,9 +41,10 @@ pub fn check(
     if request.force {
         return Ok(());
     }
-    if let Some(Caller::Known(identity)) = caller
-        && identity.name == expelled.name
+    if let Some(Caller::Known(shown)) = caller
+        && shown.identity.name == expelled.name
     {
+        let identity = &shown.identity;
         let text = format!(
             "this is the certificate of {identity}, whom it would expel: ask another admin. --force expels it all the same"
         );
@@ -65,7 +66,7 @@ pub fn check(
 /// The record that expels, as the caller asks for it.
 pub fn record(expelled: Expelled, caller: Option<&Caller>, at: Moment) -> ExpelledRecord {
     let by = match caller {
-        Some(Caller::Known(identity)) => identity.to_string(),
+        Some(Caller::Known(shown)) => shown.identity.to_string(),
         _ => String::new(),
     };
     ExpelledRecord { name: expelled.name, serial: expelled.serial, by, at }
