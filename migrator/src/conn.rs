@@ -7,6 +7,7 @@ use rackferry_migrator_protocol::frame::{self, FrameError, HEADER_LEN, Header, H
 use rackferry_tls::admission::{Place, Refused, Ticket};
 use rackferry_tls::{Identity, LinkError, Purpose, Role as Who, Stream, Tls};
 use rustix::net::sockopt;
+use socket2::SockRef;
 use thiserror::Error;
 use tokio::io::{
     AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadHalf, WriteHalf,
@@ -53,6 +54,10 @@ const MAX_IOV: usize = 512;
 
 /// Encrypted bytes read ahead: TLS asks for 4 KiB at a time, which would be a system call for each page.
 const READ_AHEAD: usize = 128 << 10;
+
+/// Bytes that a session's socket takes in beyond what it may put on the link now: what a stopped VM's last bytes would
+/// have to wait behind, times the sessions that share the link.
+const UNSENT_MAX: u32 = 32 << 10;
 
 /// How long a peer may take to greet.
 const GREETING_LIMIT: Duration = Duration::from_secs(5);
@@ -160,8 +165,16 @@ fn secured(stream: Secured) -> Framed {
 }
 
 /// The caller's side of a socket: over TLS with the agent of `host` and no other peer, or plain.
-async fn call(stream: TcpStream, host: &str, tls: Option<&Tls>) -> Result<Framed, ConnError> {
+async fn call(
+    stream: TcpStream,
+    host: &str,
+    role: &Role,
+    tls: Option<&Tls>,
+) -> Result<Framed, ConnError> {
     prepare(&stream)?;
+    if matches!(role, Role::Session { .. }) {
+        SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_MAX)?;
+    }
     let Some(tls) = tls else { return Ok(plain(stream)) };
     let stream = BufReader::with_capacity(READ_AHEAD, stream);
     let (stream, peer) = tls.connect(stream, Who::Agent, Purpose::Pages).await?;
@@ -201,7 +214,8 @@ pub async fn dial(
     tls: Option<&Tls>,
 ) -> Result<Framed, ConnError> {
     let greeting = async {
-        let (mut reader, mut writer) = call(TcpStream::connect(addr).await?, host, tls).await?;
+        let stream = TcpStream::connect(addr).await?;
+        let (mut reader, mut writer) = call(stream, host, &hello.role, tls).await?;
         let mut payload = Vec::new();
         hello.encode(&mut payload);
         writer.send(Kind::Hello, &[&payload]).await?;

@@ -14,3 +14,4 @@ pub mod rack;
 pub mod source;
 pub mod stats;
 pub mod target;
+pub mod uplink;

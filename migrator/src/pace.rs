@@ -17,7 +17,9 @@ use std::time::Duration;
 use tokio::io::AsyncWrite;
 use tokio::time::{Instant, Sleep, sleep};
 
+use crate::source::pump::Reading;
 use crate::stats::{Counters, add};
+use crate::uplink::Yielding;
 
 /// A byte of ours is so many on the link.
 const ON_THE_LINK: f64 = 1.02;
@@ -26,6 +28,8 @@ const ON_THE_LINK: f64 = 1.02;
 const BURST: Duration = Duration::from_millis(25);
 /// And at least this much, or slow sessions would send crumbs.
 const BURST_MIN: f64 = 4096.0;
+/// While a session holds back it looks so often whether it may go on.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 /// A wait is not longer, so that a rate that rises is noticed.
 const WAIT_MAX: Duration = Duration::from_millis(100);
 
@@ -97,6 +101,7 @@ pub struct Paced<W> {
     counters: Arc<Counters>,
     bucket: Bucket,
     began: Instant,
+    yielding: Option<(Yielding, Arc<Reading>)>,
     sleep: Pin<Box<Sleep>>,
 }
 
@@ -104,11 +109,29 @@ impl<W> Paced<W> {
     /// `inner` at a pace; what is written is added to `counters.wire_bytes`.
     pub fn new(inner: W, pace: Arc<Pace>, counters: Arc<Counters>) -> Self {
         let sleep = Box::pin(sleep(Duration::ZERO));
-        Self { inner, pace, counters, bucket: Bucket::default(), began: Instant::now(), sleep }
+        let (bucket, began) = (Bucket::default(), Instant::now());
+        Self { inner, pace, counters, bucket, began, yielding: None, sleep }
+    }
+
+    /// Holds back while VMs of other sessions are stopped, until the own VM is.
+    pub fn yielding(self, yielding: Yielding, reading: Arc<Reading>) -> Self {
+        Self { yielding: Some((yielding, reading)), ..self }
+    }
+
+    /// Ready when it is not another session's turn.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while let Some((yielding, reading)) = &mut self.yielding
+            && yielding.holds_back(reading.is_straight())
+        {
+            self.sleep.as_mut().reset(Instant::now() + LOOK_AGAIN);
+            ready!(self.sleep.as_mut().poll(cx));
+        }
+        Poll::Ready(())
     }
 
     /// Ready with how many of `want` bytes may be written; none: no limit.
     fn poll_allow(&mut self, cx: &mut Context<'_>, want: usize) -> Poll<Option<usize>> {
+        ready!(self.poll_turn(cx));
         loop {
             let Some(rate) = self.pace.get() else { return Poll::Ready(None) };
             let now = self.began.elapsed().as_nanos() as u64;

@@ -12,7 +12,7 @@ use rackferry_migrator::conn::{
 use rackferry_migrator::rack::{Found, Rack, StoreReader};
 use rackferry_migrator_protocol::frame::{
     ClaimReply, ClaimRequest, FETCH_ABSENT, FETCH_PENDING, FETCH_PRESENT, FetchReplyHead,
-    FetchRequest, Forget, FrameError, Kind, Revoke, Role,
+    FetchRequest, Forget, FrameError, HoldBack, Kind, Revoke, Role,
 };
 use rackferry_tls::Identity;
 use rackferry_tls::admission::Ticket;
@@ -135,6 +135,10 @@ impl Neighbour {
             Kind::Forget => self.rack.forget_here(&Forget::decode(payload)?),
             Kind::Revoke => {
                 self.rack.shard.revoke(Revoke::decode(payload)?.session);
+            }
+            Kind::HoldBack => {
+                let length = Duration::from_millis(HoldBack::decode(payload)?.millis.into());
+                self.rack.uplink.neighbour_stopped(self.host_id, length);
             }
             got => return Err(FrameError::Unexpected { got }.into()),
         }

@@ -7,8 +7,8 @@ mod common;
 use common::{HOST, NEIGHBOUR, NEIGHBOUR_ID, Site, wait_for};
 use rackferry_migrator::conn::{self, ConnError, Framed};
 use rackferry_migrator_protocol::frame::{
-    ClaimRequest, Digest, FETCH_ABSENT, FetchReplyView, FetchRequest, Hello, Holder, Kind, Revoke,
-    Role as Speaks,
+    ClaimRequest, Digest, FETCH_ABSENT, FetchReplyView, FetchRequest, Hello, HoldBack, Holder,
+    Kind, Revoke, Role as Speaks,
 };
 use rackferry_tls::authority::LIFE;
 use rackferry_tls::{Role, Tls};
@@ -58,6 +58,10 @@ async fn a_hostile_neighbour_gets_no_content_that_is_not_there_and_breaks_nothin
     let mut out = Vec::new();
     Revoke { session: 7 }.encode(&mut out);
     writer.send(Kind::Revoke, &[&out]).await.unwrap();
+    // Sessions hold back for a third of the time at most, whatever neighbours say.
+    out.clear();
+    HoldBack { millis: u16::MAX }.encode(&mut out);
+    writer.send(Kind::HoldBack, &[&out]).await.unwrap();
     let claimant = Holder { host: 1, session: 7 };
     let mut claim = Vec::new();
     let tokens = vec![Digest([3; 16]); 16];

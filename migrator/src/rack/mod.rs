@@ -10,12 +10,13 @@ mod store;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use dashmap::DashSet;
 use futures::future::join_all;
 use rackferry_dedup_index::{ClaimAnswer, Digest, DomainKey, IndexShard, PageHasher, Rendezvous};
 use rackferry_migrator_protocol::frame::{
-    ClaimReply, ClaimRequest, FetchRequest, Forget, Holder, Kind, Revoke,
+    ClaimReply, ClaimRequest, FetchRequest, Forget, HoldBack, Holder, Kind, Revoke,
 };
 use rackferry_tls::Tls;
 
@@ -24,6 +25,7 @@ pub use store::{ContentStore, Found, StoreReader};
 
 use crate::limits::{CLAIM_TIMEOUT, FETCH_TIMEOUT};
 use crate::memory::{GuestMemory, MemoryError};
+use crate::uplink::Uplink;
 use link::Link;
 
 /// Threads that hash one guest's memory in verify mode.
@@ -61,6 +63,8 @@ pub struct Rack {
     pub shard: IndexShard,
     /// Contents in this host's guest memories.
     pub store: ContentStore,
+    /// Stopped VMs that the way to other racks is left to.
+    pub uplink: Arc<Uplink>,
     view: RwLock<View>,
     /// Sessions that bring content to this host.
     incoming: DashSet<u64>,
@@ -105,6 +109,7 @@ impl Rack {
             hasher: PageHasher::new(key),
             shard: IndexShard::with_ceiling(index_bytes),
             store: ContentStore::with_ceiling(content_bytes),
+            uplink: Arc::default(),
             view: RwLock::new(View {
                 members: HashMap::new(),
                 owners: Rendezvous::new([own_host]),
@@ -291,9 +296,21 @@ impl Rack {
         self.shard.revoke(session);
         let mut payload = Vec::new();
         Revoke { session }.encode(&mut payload);
+        self.tell_all(Kind::Revoke, &payload);
+    }
+
+    /// Asks the neighbours to leave this host the way to other racks for so long, because a VM is stopped; zero: that is
+    /// over.
+    pub fn hold_back(&self, length: Duration) {
+        let mut payload = Vec::new();
+        HoldBack { millis: length.as_millis() as u16 }.encode(&mut payload);
+        self.tell_all(Kind::HoldBack, &payload);
+    }
+
+    fn tell_all(&self, kind: Kind, payload: &[u8]) {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
         for (_, link) in view.members.values() {
-            link.tell(Kind::Revoke, payload.clone());
+            link.tell(kind, payload.to_vec());
         }
     }
 

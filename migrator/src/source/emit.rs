@@ -1,6 +1,7 @@
 //! From claimed batches to frames on the core link.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rackferry_dedup_index::{Digest, PAGE_SIZE};
 use rackferry_migrator_protocol::frame::{
@@ -9,6 +10,7 @@ use rackferry_migrator_protocol::frame::{
 use rackferry_migrator_protocol::stream::Item;
 use tokio::io::AsyncWrite;
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 
 use super::flow::{Flow, Kept, KeptPage};
 use super::pump::{Claiming, PageBuf, Parsed, Reading};
@@ -16,6 +18,10 @@ use crate::compress::Compressor;
 use crate::conn::{ConnError, FrameWriter};
 use crate::pace::{Pace, Paced};
 use crate::stats::{Counters, CpuMoment, add, lap, timed};
+use crate::uplink::Priority;
+
+/// QEMU writes its device state in one go: if nothing has followed for so long, all is sent.
+const ALL_SENT: Duration = Duration::from_millis(5);
 
 /// What the session's control task wants to be sent.
 #[derive(Debug)]
@@ -36,6 +42,9 @@ pub struct Emitter<W> {
     claiming: Option<Claiming>,
     compressor: Option<Compressor>,
     reading: Arc<Reading>,
+    priority: Option<Arc<Priority>>,
+    /// The end of memory was sent: what follows is device state.
+    memory_ended: bool,
     scratch: Scratch,
 }
 
@@ -62,12 +71,26 @@ impl<W: AsyncWrite + Unpin> Emitter<W> {
     ) -> Self {
         let writer = writer.around(|inner| Paced::new(inner, pace, counters.clone()));
         let (reading, scratch) = (Arc::default(), Scratch::default());
-        Self { writer, flow, counters, claiming, compressor, reading, scratch }
+        let (priority, memory_ended) = (None, false);
+        Self {
+            writer,
+            flow,
+            counters,
+            claiming,
+            compressor,
+            reading,
+            priority,
+            memory_ended,
+            scratch,
+        }
     }
 
-    /// From the moment at which the stream is read straight, claims are not waited for either.
-    pub fn reading(self, reading: Arc<Reading>) -> Self {
-        Self { reading, ..self }
+    /// From the moment at which the stream is read straight, claims are not waited for either; until then the session
+    /// holds back while other VMs are stopped.
+    pub fn reading(self, reading: Arc<Reading>, priority: Arc<Priority>) -> Self {
+        let yielding = priority.yielding();
+        let writer = self.writer.around(|paced| paced.yielding(yielding, reading.clone()));
+        Self { writer, reading, priority: Some(priority), ..self }
     }
 
     /// Runs until both queues are closed or the connection breaks. Orders go before batches.
@@ -78,6 +101,7 @@ impl<W: AsyncWrite + Unpin> Emitter<W> {
     ) -> Result<(), ConnError> {
         let (mut parsed_open, mut orders_open) = (true, true);
         while parsed_open || orders_open {
+            let priority = self.priority.clone().filter(|p| self.memory_ended && p.is_held());
             tokio::select! {
                 biased;
                 order = orders.recv(), if orders_open => match order {
@@ -88,6 +112,10 @@ impl<W: AsyncWrite + Unpin> Emitter<W> {
                     Some(parsed) => self.emit(parsed, &mut orders).await?,
                     None => parsed_open = false,
                 },
+                // The target loads what it has: the link would stand still.
+                () = sleep(ALL_SENT), if priority.is_some() => {
+                    priority.iter().for_each(|priority| priority.end());
+                }
             }
         }
         Ok(())
@@ -153,6 +181,8 @@ impl<W: AsyncWrite + Unpin> Emitter<W> {
             Item::RamEnd => {
                 // Device state goes out only when every page is in place at the target. Supplies are still due.
                 self.drain(orders).await?;
+                self.flow.memory_ends();
+                self.memory_ended = true;
                 self.write(Kind::RamEnd, &[]).await
             }
             Item::Fallback { last, .. } => {

@@ -38,6 +38,7 @@ struct State {
     unreceived: VecDeque<(u64, usize, Instant)>,
     unresolved: BTreeMap<u64, Option<Kept>>,
     open: Open,
+    memory_ended: Option<Instant>,
     broken: bool,
 }
 
@@ -107,6 +108,16 @@ impl Flow {
             s.open.acked(ack.received, &ack.resolved, self.began.elapsed());
         });
         self.changed.notify_waiters();
+    }
+
+    /// All of memory is in place at the target.
+    pub fn memory_ends(&self) {
+        self.with(|s| s.memory_ended = Some(Instant::now()));
+    }
+
+    /// When that was.
+    pub fn memory_ended(&self) -> Option<Instant> {
+        self.with(|s| s.memory_ended)
     }
 
     /// The content of a reference, if the batch is still kept.

@@ -15,6 +15,7 @@ mod acks;
 mod brake_tests;
 pub mod emit;
 pub mod flow;
+mod parts;
 pub mod pump;
 mod qemu;
 pub mod recorder;
@@ -43,8 +44,10 @@ use crate::limits::{CLAIMED_BATCHES, SESSION_EVENTS};
 use crate::qmp::{QmpError, SourceFacts};
 use crate::rack::Scope;
 use crate::stats::Counters;
+use crate::uplink::Priority;
 use emit::{Emitter, Order};
 use flow::Flow;
+use parts::StopParts;
 use pump::{Claiming, Reading};
 use recorder::{Recorder, Recording};
 
@@ -100,6 +103,9 @@ struct Session {
     pump: Option<tokio::task::AbortHandle>,
     asked_at: Option<Instant>,
     stopped_at: Option<Instant>,
+    stop_parts: StopParts,
+    /// While its last bytes are on their way other sessions hold back.
+    priority: Arc<Priority>,
     blackout: Option<Duration>,
     digest: Option<[u8; 32]>,
 }
@@ -127,6 +133,7 @@ pub async fn run(
     let (orders, orders_queue) = mpsc::channel(SESSION_EVENTS);
     let (parsed, parsed_queue) = mpsc::channel(CLAIMED_BATCHES);
     let recording = spec.options.verify.then(|| Arc::new(Recorder::new(parts.rack.hasher.clone())));
+    let priority = Arc::new(Priority::new(parts.rack.clone()));
     let mut session = Session {
         machine: Source::new(spec.options.verify),
         stop: Stop::new(spec.options.disruption, spec.options.max_downtime_ms),
@@ -148,6 +155,8 @@ pub async fn run(
         pump: None,
         asked_at: None,
         stopped_at: None,
+        stop_parts: StopParts::default(),
+        priority,
         blackout: None,
         digest: None,
     };
@@ -222,7 +231,7 @@ impl Session {
         let claiming = self.claiming();
         let pace = self.parts.pace.clone();
         let emitter = Emitter::new(writer, pace, flow, counters, claiming, compressor)
-            .reading(self.reading.clone());
+            .reading(self.reading.clone(), self.priority.clone());
         let (inputs, flow) = (self.inputs.clone(), self.flow.clone());
         tokio::spawn(async move {
             if let Err(error) = emitter.run(parsed, orders).await {
@@ -263,7 +272,9 @@ impl Session {
         match &event {
             Event::VmStopped if self.stopped_at.is_none() => {
                 self.stopped_at = Some(Instant::now());
+                self.stop_parts.begin();
                 self.reading.go_straight();
+                self.priority.begin();
                 self.flow.hurry(Hurry::Stopped);
                 self.supply_due().await;
                 let timeout = self.stop.load_timeout(self.spec.options.verify);
@@ -278,9 +289,14 @@ impl Session {
         self.machine.handle(event, &mut effects);
         if *self.machine.phase() != before {
             debug!(id = %self.spec.migration_id, from = ?before, to = ?self.machine.phase(), "source");
+            self.stop_parts.left(&before, self.flow.memory_ended());
         }
         if !matches!(self.machine.phase(), Phase::AwaitingSlot) {
             self.reading.brake(Duration::ZERO);
+        }
+        if !matches!(self.machine.phase(), Phase::Copying | Phase::AwaitingSlot | Phase::Switching)
+        {
+            self.priority.end();
         }
         let mut end = None;
         for effect in effects {
@@ -342,6 +358,7 @@ impl Session {
 
     async fn finish(mut self, outcome: Outcome) -> SourceReport {
         let _ = std::fs::remove_file(&self.spec.socket);
+        self.priority.end();
         if !matches!(outcome, Outcome::Moved) {
             self.parts.rack.revoke(self.spec.session);
         }
@@ -364,7 +381,8 @@ impl Session {
             blackout: self.blackout,
             digest: self.digest,
         };
-        info!(id = %self.spec.migration_id, outcome = ?report.outcome, blackout = ?report.blackout, "session over");
+        let (outcome, blackout, stop) = (&report.outcome, report.blackout, &self.stop_parts);
+        info!(id = %self.spec.migration_id, ?outcome, ?blackout, %stop, "session over");
         report
     }
 }

@@ -141,7 +141,7 @@ async fn end_of_memory(stops: bool) -> Duration {
     let counters = Arc::<Counters>::default();
     let (pace, of_emitter) = (Arc::default(), counters.clone());
     let mut emitter = Emitter::new(near.1, pace, flow.clone(), of_emitter, claiming, None)
-        .reading(reading.clone());
+        .reading(reading.clone(), Arc::new(Priority::new(rack(11))));
     let mut pieces = Vec::new();
     while let Some(piece) = pump.next().await.unwrap() {
         pieces.push(piece);

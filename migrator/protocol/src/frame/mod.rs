@@ -24,7 +24,7 @@ pub use batch::{BatchHead, BatchView, MAX_BATCH_PAGES, Run, RunKind};
 pub use hello::{Hello, PROTOCOL_VERSION, Role};
 pub use neighbour::{
     ClaimReply, ClaimRequest, FETCH_ABSENT, FETCH_PENDING, FETCH_PRESENT, FetchReplyHead,
-    FetchReplyView, FetchRequest, Forget, MAX_CLAIM_DIGESTS, MAX_FETCH_DIGESTS, Revoke,
+    FetchReplyView, FetchRequest, Forget, HoldBack, MAX_CLAIM_DIGESTS, MAX_FETCH_DIGESTS, Revoke,
 };
 pub use session::{Ack, FromSource, FromTarget, Lost, MemoryDigest};
 pub use supply::{SupplyView, encode_supply};
@@ -161,6 +161,8 @@ kinds! {
     Forget = 36,
     /// Neighbour: undo all claims of a session.
     Revoke = 37,
+    /// Neighbour: a VM is stopped: leave its source the way to other racks.
+    HoldBack = 38,
 }
 
 /// A decoded frame header.

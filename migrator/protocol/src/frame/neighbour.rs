@@ -85,6 +85,13 @@ pub struct Revoke {
     pub session: u64,
 }
 
+/// A VM of the sender's host is stopped: sessions of the receiver leave its source the way to other racks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HoldBack {
+    /// For how long at most, milliseconds; 0: it is over. Receivers have limits of their own.
+    pub millis: u16,
+}
+
 fn count(r: &mut Reader<'_>, item_len: usize, limit: usize) -> Result<usize, FrameError> {
     let n = r.count(item_len)?;
     if n > limit { Err(FrameError::Count(n)) } else { Ok(n) }
@@ -225,5 +232,20 @@ impl Revoke {
         let session = r.u64()?;
         r.finish()?;
         Ok(Self { session })
+    }
+}
+
+impl HoldBack {
+    /// Appends the payload to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u16(self.millis);
+    }
+
+    /// Decodes.
+    pub fn decode(payload: &[u8]) -> Result<Self, FrameError> {
+        let mut r = Reader::new(payload);
+        let millis = r.u16()?;
+        r.finish()?;
+        Ok(Self { millis })
     }
 }

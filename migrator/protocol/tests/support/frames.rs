@@ -4,7 +4,7 @@
 use rackferry_migrator_protocol::frame::{
     Ack, BatchHead, BatchView, ClaimReply, ClaimRequest, Digest, FETCH_ABSENT, FETCH_PENDING,
     FETCH_PRESENT, FetchReplyHead, FetchReplyView, FetchRequest, Forget, FromSource, FromTarget,
-    HEADER_LEN, Header, Hello, Holder, Kind, Lost, MAX_BATCH_PAGES, MAX_CLAIM_DIGESTS,
+    HEADER_LEN, Header, Hello, HoldBack, Holder, Kind, Lost, MAX_BATCH_PAGES, MAX_CLAIM_DIGESTS,
     MAX_FETCH_DIGESTS, Revoke, Role, RunKind, SupplyView, encode_supply, put_frame,
 };
 
@@ -58,6 +58,7 @@ pub fn payload(kind: Kind, payload: &[u8]) {
         }
         Kind::Forget => same_again!(Forget::decode, payload),
         Kind::Revoke => same_again!(Revoke::decode, payload),
+        Kind::HoldBack => same_again!(HoldBack::decode, payload),
         _ => {
             same_again!(|bytes: &[u8]| FromSource::decode(kind, bytes), payload);
             same_again!(|bytes: &[u8]| FromTarget::decode(kind, bytes), payload);
@@ -182,4 +183,7 @@ fn neighbours(holder: Holder, add: &mut impl FnMut(&'static str, Kind, &[u8])) {
     payload.clear();
     Revoke { session: 9 }.encode(&mut payload);
     add("revoke", Kind::Revoke, &payload);
+    payload.clear();
+    HoldBack { millis: 250 }.encode(&mut payload);
+    add("hold-back", Kind::HoldBack, &payload);
 }
