@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
-use rackferry_tests::bench::evacuate::{self, Method, Plan, Report};
+use rackferry_tests::bench::evacuate::{self, BUSY_KIB, MOVES, Method, Plan, Report};
 use rackferry_tests::image::Qemu;
 use rackferry_tests::lab::rate::Rate;
 use rackferry_tests::lab::vm::Profile;
@@ -51,6 +51,12 @@ pub struct Evacuate {
     /// What the guests do: idle, template, busy, mixed, unique or zero.
     #[arg(long, default_value = "idle")]
     profile: Profile,
+    /// What a busy guest rewrites, KiB/s.
+    #[arg(long, default_value_t = BUSY_KIB)]
+    busy_kib: u32,
+    /// Moves at a time, of every method.
+    #[arg(long, default_value_t = MOVES, value_parser = clap::value_parser!(u32).range(1..))]
+    moves: u32,
     /// Which QEMU runs them: 7.2 or 10.0.
     #[arg(long, default_value = "10.0")]
     qemu: Qemu,
@@ -95,6 +101,8 @@ fn evacuate(arguments: &Evacuate) -> Result<()> {
         memory_mib: arguments.memory,
         core: arguments.core,
         profile: arguments.profile,
+        busy_kib: arguments.busy_kib,
+        moves: arguments.moves,
         qemu: arguments.qemu,
         methods: if arguments.only.is_empty() {
             Method::ALL.into()

@@ -7,7 +7,7 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 
 use super::figures::{Figures, Report, Spread};
 use super::fleet::{Call, Fleet};
-use super::plan::{Method, Plan};
+use super::plan::{BUSY_KIB, MOVES, Method, Plan};
 use super::table::bytes;
 use crate::image::Qemu;
 use crate::lab::Lab;
@@ -23,6 +23,8 @@ fn plan() -> Plan {
         memory_mib: 256,
         core: Rate::gbit(1),
         profile: Profile::Idle,
+        busy_kib: BUSY_KIB,
+        moves: MOVES,
         qemu: Qemu::V10_0,
         methods: vec![Method::Rack, Method::Oc],
     }

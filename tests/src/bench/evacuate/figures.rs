@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::measure::Cpu;
 use super::oracle::Bound;
 use super::plan::{Method, Plan};
+use super::stops::StopPart;
 
 const GIB: f64 = (1u64 << 30) as f64;
 
@@ -86,6 +87,8 @@ pub struct Figures {
     pub ratio_to_bound: f64,
     /// Rackferry's own count of what it sent.
     pub transfer: Option<Transfer>,
+    /// What Rackferry's stops were spent on, in order.
+    pub stops: Vec<StopPart>,
 }
 
 impl Figures {

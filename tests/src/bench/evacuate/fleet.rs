@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use super::figures::{Figures, Pauses, Transfer, VmFigures};
 use super::measure::{Cpu, Sampler};
 use super::oracle::{self, Bound};
-use super::plan::{MOVES, Method, Plan};
+use super::plan::{Method, Plan};
+use super::stops::{self, StopPart};
 use crate::bench::baseline::{self, Options};
 use crate::bench::counters::CoreBytes;
 use crate::lab::Lab;
@@ -36,6 +37,8 @@ const RETRIES: usize = 2;
 pub struct Fleet<'a> {
     lab: &'a Lab,
     places: Vec<(Host, VmDef)>,
+    /// At a time.
+    moves: usize,
 }
 
 /// How Rackferry is called.
@@ -55,6 +58,7 @@ struct Moved {
     vms: Vec<VmFigures>,
     cpu: Cpu,
     transfer: Option<Transfer>,
+    stops: Vec<StopPart>,
 }
 
 impl<'a> Fleet<'a> {
@@ -64,7 +68,7 @@ impl<'a> Fleet<'a> {
         let defs = plan.defs().into_iter().enumerate();
         let place =
             |(number, def): (usize, VmDef)| (hosts[number / plan.vms_per_host].clone(), def);
-        Self { lab, places: defs.map(place).collect() }
+        Self { lab, places: defs.map(place).collect(), moves: plan.moves as usize }
     }
 
     /// Boots them through their hosts' agents.
@@ -108,6 +112,7 @@ impl<'a> Fleet<'a> {
         let to = other(from);
         let dedup = method.dedup().context("not a method of Rackferry's")?;
         let order = ["evacuate", from, "--to", to, "--no-cordon", "--dedup", dedup, "--yes"];
+        let marks = stops::marks(self.lab);
         let sampler = Sampler::start(self.lab.prefix())?;
         let (before, start) = (self.lab.core().bytes()?, Instant::now());
         let mut outcome = match call {
@@ -129,6 +134,7 @@ impl<'a> Fleet<'a> {
             vms,
             cpu,
             transfer: Some(Transfer::of(&outcome["totals"])),
+            stops: stops::since(self.lab, &marks),
         };
         for _ in 0..RETRIES {
             if self.names().iter().all(|vm| self.host_of(vm).is_ok_and(|host| host.rack == to)) {
@@ -150,7 +156,7 @@ impl<'a> Fleet<'a> {
         };
         let vms = vms.into_iter().map(place).collect();
         let stock = method.stock().context("not a method of stock QEMU")?;
-        let options = Options { at_once: Some(MOVES as usize), ..Options::new(stock) };
+        let options = Options { at_once: Some(self.moves), ..Options::new(stock) };
         let sampler = Sampler::start(self.lab.prefix())?;
         let start = Instant::now();
         let (vms, outcome) = baseline::evacuate(self.lab, vms, options)?;
@@ -170,6 +176,7 @@ impl<'a> Fleet<'a> {
             vms: moves.collect(),
             cpu,
             transfer: None,
+            stops: Vec::new(),
         };
         Ok((vms, self.figures(method, from, moved, bound)?))
     }
@@ -192,6 +199,7 @@ impl<'a> Fleet<'a> {
             ratio_to_bound: moved.core.total() as f64 / bound.bytes.max(1) as f64,
             bound,
             transfer: moved.transfer,
+            stops: moved.stops,
         })
     }
 

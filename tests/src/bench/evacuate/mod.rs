@@ -14,13 +14,15 @@ mod fleet;
 mod measure;
 mod oracle;
 mod plan;
+mod stops;
 mod table;
 
 pub use figures::{Figures, Pauses, Report, Spread, Transfer, VmFigures};
 pub use fleet::{Call, Fleet};
 pub use measure::Cpu;
 pub use oracle::Bound;
-pub use plan::{Method, Plan};
+pub use plan::{BUSY_KIB, MOVES, Method, Plan};
+pub use stops::StopPart;
 pub use table::bytes;
 
 use anyhow::Result;

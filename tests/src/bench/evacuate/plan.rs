@@ -17,13 +17,14 @@ const MULTIFD_CHANNELS: u8 = 2;
 /// Guest memory a host may hand out: a host of the lab is never the limit.
 const HOST_MEMORY_MIB: u64 = 1 << 20;
 
-/// Moves at a time, of every method: all hosts of the lab share two cores, and more of them only wait for each other, VMs
-/// paused.
-pub(super) const MOVES: u32 = 4;
+/// Moves at a time, of every method, unless asked for otherwise: all hosts of the lab share two cores, and more of them
+/// only wait for each other, VMs paused.
+pub const MOVES: u32 = 4;
 /// VMs stopped at a time: each has a CPU of the machine's two for its last pages, its commit and its start.
 const SWITCHOVERS: u32 = 2;
-/// What a `busy` guest rewrites, MiB/s: as much as 24 emulated ones can while two cores move them.
-const BUSY_MIB: u32 = 1;
+/// What a `busy` guest rewrites, KiB/s, unless asked for otherwise: as much as 24 emulated ones can while two cores move
+/// them.
+pub const BUSY_KIB: u32 = 1024;
 
 /// A way of moving VMs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -105,6 +106,10 @@ pub struct Plan {
     pub core: Rate,
     /// What the guests do.
     pub profile: Profile,
+    /// What a `busy` guest rewrites, KiB/s.
+    pub busy_kib: u32,
+    /// Moves at a time, of every method.
+    pub moves: u32,
     /// Which QEMU runs them.
     pub qemu: Qemu,
     /// How they move, in this order but Rackferry first.
@@ -130,7 +135,7 @@ impl Plan {
             if self.profile == Profile::Mixed {
                 def.disk = number % DISKS;
             }
-            def.guest.rate_kib = BUSY_MIB * 1024;
+            def.guest.rate_kib = self.busy_kib;
             def.memory_mib(self.memory_mib).profile(self.profile)
         };
         (0..self.vms()).map(def).collect()
@@ -140,7 +145,7 @@ impl Plan {
         Settings {
             guest_memory_mib: HOST_MEMORY_MIB,
             qemu: [self.qemu; 2],
-            moves_total: MOVES,
+            moves_total: self.moves,
             switchovers_total: SWITCHOVERS,
             ..Settings::default()
         }
@@ -159,6 +164,8 @@ mod tests {
             memory_mib: 256,
             core: Rate::gbit(1),
             profile: Profile::Mixed,
+            busy_kib: BUSY_KIB,
+            moves: MOVES,
             qemu: Qemu::V10_0,
             methods: Method::ALL.into(),
         };

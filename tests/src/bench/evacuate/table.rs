@@ -60,6 +60,13 @@ impl Report {
         });
         row("pause from outside, median / p99", &|one| pause(one.pauses.blackout));
         row("pause by QEMU, median / p99", &|one| pause(one.pauses.qemu_downtime));
+        let parts = self.methods.iter().flat_map(|one| &one.stops).map(|stop| &stop.part);
+        for part in parts.fold(Vec::new(), |known, part| add(known, part)) {
+            row(&format!("  stop: {part}, median / p99"), &|one| {
+                let stop = one.stops.iter().find(|stop| stop.part == *part);
+                stop.map_or("-".into(), |stop| pause(stop.ms))
+            });
+        }
         row("CPU per GiB of guest memory", &|one| format!("{:.2} s", self.cpu_s_per_gib(one)));
         row("  agents / coordinator / QEMU", &|one| {
             let cpu = one.cpu;
@@ -79,6 +86,13 @@ impl Report {
         row("VMs that did not move", &|one| one.failures().to_string());
         table
     }
+}
+
+fn add<'a>(mut known: Vec<&'a String>, part: &'a String) -> Vec<&'a String> {
+    if !known.contains(&part) {
+        known.push(part);
+    }
+    known
 }
 
 fn pause(spread: Spread) -> String {
