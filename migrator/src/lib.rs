@@ -11,6 +11,7 @@ pub mod memory;
 pub mod pace;
 pub mod qmp;
 pub mod rack;
+pub mod socket;
 pub mod source;
 pub mod stats;
 pub mod target;

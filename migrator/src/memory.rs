@@ -1,4 +1,4 @@
-//! Guest memory owned by the agent: a memfd that QEMU maps by `/proc/AGENT/fd/N`.
+//! Guest memory owned by the agent: a memfd that QEMU is given as a descriptor.
 //!
 //! Pages are reached in two ways, both safe to mix because they meet in the page cache: chunks that
 //! were populated are mapped (fastest); all others are read and written by `pread`/`pwrite`, which
@@ -248,7 +248,7 @@ impl GuestMemory {
         self.bytes / PAGE_BYTES as u64
     }
 
-    /// Path by which QEMU can open the memory as long as this process lives.
+    /// Path by which the memory can be opened anew as long as this process lives.
     #[must_use]
     pub fn proc_path(&self) -> PathBuf {
         format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd()).into()

@@ -83,6 +83,8 @@ impl Agent {
         let list = |tls: &Tls| ExpelledList::open(tls.clone(), &config.state_dir);
         let expelled = tls.as_ref().map(list).transpose()?;
         let inner = Inner {
+            programs: Programs::new(config.qemu_uids),
+            models: Models::new(config.qemu_uids),
             admission: Admission::new(config.admission),
             expelled,
             config,
@@ -93,8 +95,6 @@ impl Agent {
             rack: OnceLock::new(),
             memories: DashMap::new(),
             connected: AtomicBool::new(false),
-            programs: Programs::default(),
-            models: Models::default(),
         };
         Ok((Self { inner: Arc::new(inner) }, queue))
     }

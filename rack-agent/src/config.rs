@@ -8,7 +8,7 @@ use figment::providers::{Env, Format, Toml};
 use rackferry_tls::{Setting, admission};
 use serde::{Deserialize, Deserializer, de};
 
-use crate::vm::Qemu;
+use crate::vm::{Qemu, QemuUids};
 
 /// The settings of an agent: `/etc/rackferry/agent.toml`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -42,6 +42,9 @@ pub struct Config {
     /// QEMU for VMs whose spec names none: the host's own, so that VMs move to hosts with another version.
     #[serde(default)]
     pub qemu: Qemu,
+    /// The users that QEMUs run as: each as another one of a range of uids, or all as root.
+    #[serde(default)]
+    pub qemu_uids: QemuUids,
     /// VMs whose QEMU loses writes of its guest during a migration may leave without verify mode: for sites of tests.
     #[serde(default)]
     pub allow_lost_writes: bool,

@@ -63,12 +63,16 @@ fn main() -> ExitCode {
 async fn serve(config: Config, policy: Policy) -> anyhow::Result<()> {
     let tls = setting::open(config.tls.as_ref(), Role::Agent, "`rackferry-agent join`")?;
     enrol::check_name(tls.as_ref(), &config.host)?;
+    if let Some(warning) = config.qemu_uids.warning() {
+        warn!("{warning}");
+    }
     let (vms, adoption) = VmManager::open(ManagerConfig {
         state_dir: config.state_dir.clone(),
         memory_ceiling_bytes: config.guest_memory_mib << 20,
         qemu: config.qemu.clone(),
         preallocate: config.reserve_memory.then_some(Preallocate::Reserve),
         policy,
+        qemu_uids: config.qemu_uids,
     })
     .await?;
     info!(adopted = adoption.adopted.len(), dead = adoption.dead.len(), "VMs");

@@ -122,7 +122,7 @@ pub async fn receive(
         session: order.session,
         migration_id: id.to_string(),
         verify: order.options.as_ref().is_some_and(|o| o.verify),
-        socket: vm.migrate_socket(),
+        socket: vm.arrival_socket(),
         placed: placed(agent, &rack, &vm),
     };
     let parts = TargetParts { qmp: vm.qmp(), rack, let_run: vm.let_run() };
@@ -191,7 +191,7 @@ pub async fn send(
         target_name: order.target_host,
         target_addr: order.target_page_addr,
         options,
-        socket: vm.migrate_socket(),
+        socket: vm.departure_socket(),
     };
     let parts = SourceParts { qmp: vm.qmp(), memory: vm.memory(), rack, pace };
     let (notices, notice_queue) = mpsc::channel(SESSION_QUEUE);

@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use crate::policy;
+use crate::vm;
 
 /// Storage answers within this, or counts as hung. Less than a preflight check may take.
 pub const STORAGE_LIMIT: Duration = Duration::from_secs(2);
@@ -109,12 +110,33 @@ impl Storage {
         self.ask(path, |path| Ok(policy::real(path))).await
     }
 
+    /// What keeps a user without rights of its own from a program or a folder. As [`Storage::open`].
+    ///
+    /// # Errors
+    /// As [`Storage::open`].
+    pub async fn barred(&self, path: &Path) -> Result<Option<String>, StorageError> {
+        self.ask(path, |path| Ok(vm::barred(path))).await
+    }
+
     async fn ask<T: Send + 'static>(
         &self,
         path: &Path,
         call: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
     ) -> Result<T, StorageError> {
-        let deadline = Instant::now() + self.limit;
+        self.ask_within(self.limit, path, call).await
+    }
+
+    /// Makes a call into storage. Cancel safe: what it gives is then dropped by its own thread.
+    ///
+    /// # Errors
+    /// As [`Storage::open`].
+    pub(crate) async fn ask_within<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        path: &Path,
+        call: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let deadline = Instant::now() + limit;
         {
             let hung = self.hung.paths();
             // A second call would only hang a second thread.

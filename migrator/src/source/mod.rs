@@ -357,7 +357,7 @@ impl Session {
     }
 
     async fn finish(mut self, outcome: Outcome) -> SourceReport {
-        let _ = std::fs::remove_file(&self.spec.socket);
+        self.spec.socket.remove();
         self.priority.end();
         if !matches!(outcome, Outcome::Moved) {
             self.parts.rack.revoke(self.spec.session);

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use rackferry_migrator_protocol::session::source::Event;
 use tokio::io::AsyncWriteExt;
-use tokio::net::UnixListener;
 use tokio::sync::broadcast::error::RecvError;
 use tracing::debug;
 
@@ -45,15 +44,14 @@ impl Session {
         let (valve, rest) = (facts.valve, facts.holding(self.stop.limit_ms().into()));
         let auto_converge = self.auto_converge();
         let caps = SourceCaps { valve, rest, multifd_channels: None, auto_converge };
-        let _ = std::fs::remove_file(&self.spec.socket);
-        let path = || self.spec.socket.clone();
-        let failed = |source| QmpError::Connect { path: path(), source };
-        let listener = UnixListener::bind(&self.spec.socket).map_err(failed)?;
+        let socket = self.spec.socket.clone();
+        let failed = |source| QmpError::Connect { path: socket.path.clone(), source };
+        let listener = socket.listen().map_err(failed)?;
         qmp.prepare_source(caps).await?;
-        qmp.migrate(&self.spec.socket).await?;
+        qmp.migrate(&socket.qemu_path).await?;
         let accepted = tokio::time::timeout(CONNECT_LIMIT, listener.accept()).await;
-        let (socket, _) = accepted.unwrap_or_else(|e| Err(e.into())).map_err(failed)?;
-        let (read, write) = socket.into_split();
+        let (stream, _) = accepted.unwrap_or_else(|e| Err(e.into())).map_err(failed)?;
+        let (read, write) = stream.into_split();
         self.return_path = Some(write);
         let Some(out) = self.parsed.take() else { return Ok(()) };
         let (flow, counters, reading) =

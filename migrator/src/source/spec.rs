@@ -1,6 +1,5 @@
 //! What a source session is given, and what it tells.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use crate::memory::GuestMemory;
 use crate::pace::Pace;
 use crate::qmp::Qmp;
 use crate::rack::Rack;
+use crate::socket::StreamSocket;
 use crate::stats::Totals;
 
 /// What a source session is to do.
@@ -34,7 +34,7 @@ pub struct SourceSpec {
     /// How the VM is moved.
     pub options: MoveOptions,
     /// Where to listen for QEMU's stream; removed afterwards.
-    pub socket: PathBuf,
+    pub socket: StreamSocket,
 }
 
 /// What a session tells the coordinator.

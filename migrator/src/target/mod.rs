@@ -15,7 +15,6 @@ mod qemu;
 pub mod receive;
 pub mod wanted;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -31,6 +30,7 @@ use crate::conn::{ConnError, FrameReader, FrameWriter, Framed, PageRead, PageWri
 use crate::limits::{PENDING_RETRY, RECEIVED_FRAMES, SESSION_EVENTS};
 use crate::qmp::Qmp;
 use crate::rack::Rack;
+use crate::socket::StreamSocket;
 use crate::stats::{Counters, Totals, timed};
 use fetch::Fetches;
 use receive::Receiver;
@@ -50,7 +50,7 @@ pub struct TargetSpec {
     /// Compare the whole memory before the commit.
     pub verify: bool,
     /// Where QEMU listens for the stream.
-    pub socket: PathBuf,
+    pub socket: StreamSocket,
     /// Guest memories that pages are placed in.
     pub placed: Vec<Placed>,
 }

@@ -1,17 +1,16 @@
 //! The target QEMU's migration socket: the rebuilt stream in, the return path out.
 
-use std::path::Path;
 use std::time::Duration;
 
 use rackferry_migrator_protocol::session::target::Event;
 use rackferry_migrator_protocol::stream::return_path::{ReturnPath, ReturnPathEvent};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 
 use super::Input;
 use crate::qmp::Qmp;
+use crate::socket::StreamSocket;
 
 /// QEMU listens before it is told of to us, so this is for a machine under heavy load only.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -20,8 +19,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const LOADED_LIMIT: Duration = Duration::from_secs(30);
 
 /// Connects to the socket QEMU listens on.
-pub async fn connect(path: &Path) -> std::io::Result<(OwnedReadHalf, OwnedWriteHalf)> {
-    let stream = tokio::time::timeout(CONNECT_LIMIT, UnixStream::connect(path)).await??;
+pub async fn connect(socket: &StreamSocket) -> std::io::Result<(OwnedReadHalf, OwnedWriteHalf)> {
+    let stream = tokio::time::timeout(CONNECT_LIMIT, socket.connect()).await??;
     Ok(stream.into_split())
 }
 

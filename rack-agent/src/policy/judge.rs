@@ -114,7 +114,7 @@ impl Judge<'_> {
         values.chain(whole).find_map(|value| self.value("extra_args", value))
     }
 
-    /// A value may be the name of a file. QEMU runs in the VM's folder, where relative names lead.
+    /// A value may be the name of a file. QEMU runs in a folder of the VM's, where relative names lead.
     fn value(&self, field: &'static str, value: &str) -> Option<Breach> {
         let path = Path::new(value);
         let allowed = if path.is_absolute() {

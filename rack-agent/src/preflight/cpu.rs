@@ -13,7 +13,7 @@ use tokio::process::Command;
 
 use super::told::Told;
 use crate::storage::Storage;
-use crate::vm::{Needs, Qemu};
+use crate::vm::{Needs, Qemu, QemuUids, User};
 
 /// Bytes of its answers; ten times what QEMU 10.0 says.
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
@@ -28,6 +28,7 @@ pub struct Model {
     accel: String,
     /// With its options, as behind `-cpu`.
     cpu: String,
+    kvm: bool,
 }
 
 impl Model {
@@ -37,31 +38,41 @@ impl Model {
             qemu: needs.qemu.unwrap_or(own).clone(),
             machine: needs.machine.to_owned(),
             accel: needs.accel.to_owned(),
+            kvm: needs.kvm,
             cpu: needs.cpu.unwrap_or(DEFAULT_MODEL).to_owned(),
         }
     }
 }
 
 /// What QEMUs have said of models. An agent lives no longer than its host's kernel does.
-#[derive(Debug, Default)]
-pub struct Models(Told<Model, Vec<String>>);
+#[derive(Debug)]
+pub struct Models {
+    uids: QemuUids,
+    told: Told<Model, Vec<String>>,
+}
 
 impl Models {
+    /// None are known yet.
+    pub fn new(uids: QemuUids) -> Self {
+        Self { uids, told: Told::default() }
+    }
+
     /// Names of the properties that the model has here, sorted. Cancel safe.
     ///
     /// # Errors
     /// QEMU does not know the model, or does not answer.
     pub async fn get(&self, storage: &Storage, model: &Model) -> Result<Arc<Vec<String>>> {
-        self.0.get(storage, &model.qemu.binary, model, ask(model.clone())).await
+        let user = self.uids.in_force().map(|range| range.of_questions(model.kvm));
+        self.told.get(storage, &model.qemu.binary, model, ask(model.clone(), user)).await
     }
 
     /// What [`Models::get`] said last; none if it was not asked.
     pub fn last(&self, model: &Model) -> Option<Arc<Vec<String>>> {
-        self.0.last(model)
+        self.told.last(model)
     }
 }
 
-async fn ask(model: Model) -> Result<Vec<String>> {
+async fn ask(model: Model, user: Option<User>) -> Result<Vec<String>> {
     let (name, questions) = questions(&model.cpu);
     let mut command = Command::new(&model.qemu.binary);
     for folder in &model.qemu.firmware {
@@ -71,6 +82,9 @@ async fn ask(model: Model) -> Result<Vec<String>> {
     command.args(["-S", "-nodefaults", "-no-user-config", "-display", "none", "-qmp", "stdio"]);
     command.args(["-machine", &machine]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    if let Some(User { uid, gid }) = user {
+        command.uid(uid).gid(gid);
+    }
     let program = model.qemu.binary.display();
     let mut qemu = command.spawn().with_context(|| format!("cannot start {program}"))?;
     let (input, output, errors) = (qemu.stdin.take(), qemu.stdout.take(), qemu.stderr.take());

@@ -11,6 +11,7 @@ use tokio::process::Command;
 
 use super::told::Told;
 use crate::storage::Storage;
+use crate::vm::{QemuUids, User};
 
 /// What a QEMU program says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,33 +23,47 @@ pub struct Program {
 }
 
 /// What programs have said: a QEMU takes a tenth of a second of CPU to say it.
-#[derive(Debug, Default)]
-pub struct Programs(Told<PathBuf, Program>);
+#[derive(Debug)]
+pub struct Programs {
+    /// What they run as when they are asked.
+    user: Option<User>,
+    told: Told<PathBuf, Program>,
+}
 
 impl Programs {
+    /// None are known yet.
+    pub fn new(uids: QemuUids) -> Self {
+        let user = uids.in_force().map(|range| range.of_questions(false));
+        Self { user, told: Told::default() }
+    }
+
     /// What a program says of itself. Cancel safe.
     ///
     /// # Errors
     /// It does not start, does not answer, or says something else.
     pub async fn get(&self, storage: &Storage, binary: &Path) -> Result<Arc<Program>> {
         let question = binary.to_owned();
-        self.0.get(storage, binary, &question, Program::ask(question.clone())).await
+        let ask = Program::ask(question.clone(), self.user);
+        self.told.get(storage, binary, &question, ask).await
     }
 }
 
 impl Program {
-    async fn ask(binary: PathBuf) -> Result<Self> {
-        let version = version(&run(&binary, &["--version"]).await?)
+    async fn ask(binary: PathBuf, user: Option<User>) -> Result<Self> {
+        let version = version(&run(&binary, &["--version"], user).await?)
             .with_context(|| format!("{} does not say its version", binary.display()))?;
-        let machines = machines(&run(&binary, &["-machine", "help"]).await?);
+        let machines = machines(&run(&binary, &["-machine", "help"], user).await?);
         Ok(Self { version, machines })
     }
 }
 
-async fn run(binary: &Path, arguments: &[&str]) -> Result<String> {
+async fn run(binary: &Path, arguments: &[&str], user: Option<User>) -> Result<String> {
     let name = || format!("{} {}", binary.display(), arguments.join(" "));
     let mut command = Command::new(binary);
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+    if let Some(User { uid, gid }) = user {
+        command.uid(uid).gid(gid);
+    }
     let output =
         command.output().await.with_context(|| format!("cannot start {}", binary.display()))?;
     let said = String::from_utf8_lossy(&output.stderr);
@@ -132,5 +147,23 @@ mod tests {
         let found = free_huge_pages_in(folder.path(), 2 << 20);
         assert_eq!(found, [("0".to_owned(), 3), ("1".to_owned(), 0)]);
         assert!(free_huge_pages_in(folder.path(), 1 << 30).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_program_is_asked_as_a_user_without_rights() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let binary = folder.path().join("qemu");
+        fs::write(&binary, "#!/bin/sh\necho version $(id -u)/$(id -G)\n").unwrap();
+        for path in [folder.path(), &binary] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let programs = Programs::new(QemuUids::default());
+        let program = programs.get(&Storage::default(), &binary).await.unwrap();
+        let user = match QemuUids::default().in_force() {
+            Some(_) => "1900065535/1900065535".to_owned(),
+            None => run(&binary, &[], None).await.unwrap()["version ".len()..].trim().to_owned(),
+        };
+        assert_eq!(program.version, user.split(' ').next().unwrap());
     }
 }

@@ -12,10 +12,12 @@ use super::{blocks, warns};
 use crate::agent::Agent;
 use crate::policy::{Breach, Unseen};
 use crate::storage::{Storage, StorageError};
-use crate::vm::{Needs, Role, VmSpec};
+use crate::vm::{Needs, Role, VmSpec, kvm_barrier};
 
 /// Names of missing CPU features that are shown.
 const SHOWN: usize = 8;
+/// How QEMUs get back all rights.
+const OPT_OUT: &str = "set qemu_uids = \"root\" in the settings of this host's agent";
 const GIVE_MODEL: &str = "give the VM a CPU model that both hosts have";
 
 /// Everything that speaks against it.
@@ -162,6 +164,13 @@ async fn refused(agent: &Agent, spec: &VmSpec) -> Vec<v1::Finding> {
 async fn missing_parts(agent: &Agent, spec: &VmSpec) -> Vec<v1::Finding> {
     let needs = spec.needs();
     let mut findings = Vec::new();
+    if agent.config().qemu_uids.in_force().is_some() {
+        findings.extend(barriers(agent, &needs).await);
+        if !findings.is_empty() {
+            // It would not say its version either.
+            return findings;
+        }
+    }
     match program(agent, &needs).await {
         Ok(program) if program.machines.contains(needs.machine) => {}
         Ok(program) => {
@@ -190,6 +199,25 @@ async fn missing_parts(agent: &Agent, spec: &VmSpec) -> Vec<v1::Finding> {
             let cause = format!("network device {tap}: {error}");
             findings.push(blocks(FindingCode::Network, cause, "make it as on the VM's host"));
         }
+    }
+    findings
+}
+
+/// What a QEMU with a uid of its own cannot use, although it is there.
+async fn barriers(agent: &Agent, needs: &Needs<'_>) -> Vec<v1::Finding> {
+    let qemu = needs.qemu.unwrap_or(&agent.config().qemu);
+    let mut findings = Vec::new();
+    for path in [&qemu.binary].into_iter().chain(&qemu.firmware) {
+        if let Ok(Some(barrier)) = agent.storage().barred(path).await {
+            let cause = format!("QEMU runs as a user of its own, which {barrier}");
+            let fix = format!("chmod o+rx what leads to {} (or {OPT_OUT})", path.display());
+            findings.push(blocks(FindingCode::QemuMissing, cause, fix));
+        }
+    }
+    if let Some(barrier) = kvm_barrier().filter(|_| needs.kvm) {
+        let cause = format!("QEMU runs as a user of its own: {barrier}");
+        let fix = format!("chgrp kvm /dev/kvm; chmod 660 /dev/kvm, as udev does it (or {OPT_OUT})");
+        findings.push(blocks(FindingCode::Kvm, cause, fix));
     }
     findings
 }

@@ -1,6 +1,5 @@
 //! Finding the VMs again that an earlier agent has left.
 
-use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use tracing::{info, warn};
 use super::error::Named;
 use super::machine::{Parts, seen};
 use super::manager::{Inner, blocking, process_behind};
-use super::spec::qmp_argument;
+use super::spec::is_of;
 use super::{
     QemuProcess, SpecError, Standing, Status, Vm, VmDir, VmError, VmSpec, VmState, VmSummary,
 };
@@ -147,8 +146,11 @@ async fn adopt(inner: &Arc<Inner>, name: &str, dir: &VmDir) -> Result<Found, VmE
         process = process_behind(&qmp)?;
     }
     let id = process.as_ref().map(|process| process.id().clone());
-    if id != status.process {
+    // Its own word: an agent of an earlier version has not written it down. Of a VM of others nothing follows from it.
+    let uid = process.as_ref().filter(|_| !status.attached).and_then(QemuProcess::other_uid);
+    if (&id, uid) != (&status.process, status.uid) {
         status.process = id;
+        status.uid = uid;
         let (dir, status) = (dir.clone(), status.clone());
         blocking(move || dir.write_status(&status)).await?;
     }
@@ -178,7 +180,10 @@ fn find_process(dir: &VmDir, status: &Status) -> Result<Option<QemuProcess>, VmE
     match &status.process {
         Some(id) => QemuProcess::find(id),
         None if status.attached => Ok(None),
-        None => QemuProcess::with_argument(qmp_argument(&dir.qmp_socket()).as_bytes()),
+        None => {
+            let (log, monitor) = (dir.log(), dir.qmp_socket());
+            QemuProcess::with_argument(|argument| is_of(argument, &log, &monitor))
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use rackferry_migrator::memory::MemoryError;
 use rackferry_migrator::qmp::QmpError;
 
 use crate::policy::{Breach, Unseen};
+use crate::storage::StorageError;
 
 /// What can go wrong with a VM of this host.
 #[derive(Debug, thiserror::Error)]
@@ -93,12 +94,42 @@ pub enum VmError {
     #[error(transparent)]
     Refused(Refusal),
     /// QEMU ended while it was being started.
-    #[error("QEMU of VM {name} ended at once: {log}")]
+    #[error("QEMU of VM {name} ended at once: {log}{hint}")]
     EndedAtOnce {
         /// Name of the VM.
         name: String,
         /// The end of QEMU's log.
         log: String,
+        /// What to do, if its user may be why.
+        hint: String,
+    },
+    /// A file, device or socket of the VM's spec cannot be opened for QEMU.
+    #[error("VM {name}: cannot open {}", path.display())]
+    Open {
+        /// Name of the VM.
+        name: String,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: StorageError,
+    },
+    /// A tap device cannot be opened for QEMU.
+    #[error(
+        "VM {name}: cannot open tap device {tap}: make it as on other hosts, for one VM at a time"
+    )]
+    Tap {
+        /// Name of the VM.
+        name: String,
+        /// Name of the device.
+        tap: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Each uid for QEMUs belongs to another VM.
+    #[error("no uid is free for the QEMU of VM {name}: widen qemu_uids in the agent's settings")]
+    NoUid {
+        /// Name of the VM.
+        name: String,
     },
     /// The program cannot be run.
     #[error("cannot run {}", program.display())]

@@ -1,6 +1,5 @@
 //! One VM of this host with its process, monitor and memory.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -9,6 +8,7 @@ use rackferry_agent_core::Facts;
 use rackferry_agent_core::adopt::{Guest, Migration, Seen, classify};
 use rackferry_migrator::memory::GuestMemory;
 use rackferry_migrator::qmp::{Event, MigrationStatus, Qmp, RunState};
+use rackferry_migrator::socket::StreamSocket;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
@@ -144,10 +144,16 @@ impl Vm {
         locked(&self.memory).clone()
     }
 
-    /// Unix socket of its migration stream: at the target QEMU listens there, at the source the session.
+    /// Socket of its migration stream when it leaves: the session listens there.
     #[must_use]
-    pub fn migrate_socket(&self) -> PathBuf {
-        self.dir.migrate_socket()
+    pub fn departure_socket(&self) -> StreamSocket {
+        self.dir.departure_socket(self.status().uid)
+    }
+
+    /// Socket of its migration stream when it arrives: QEMU listens there.
+    #[must_use]
+    pub fn arrival_socket(&self) -> StreamSocket {
+        self.dir.arrival_socket(self.status().uid)
     }
 
     /// Its folder in the state directory.

@@ -21,8 +21,8 @@ use crate::policy::{Breach, Policy, Unseen};
 use crate::storage::Storage;
 
 use super::{
-    Act, Adoption, Mark, MigrationId, Qemu, QemuProcess, Side, Standing, StateDir, Status, Vm,
-    VmError, VmSpec, VmState, VmSummary,
+    Act, Adoption, Mark, MigrationId, Qemu, QemuProcess, QemuUids, Side, Standing, StateDir,
+    Status, Vm, VmError, VmSpec, VmState, VmSummary,
 };
 
 /// What the VMs of a host need to know about it.
@@ -38,6 +38,8 @@ pub struct ManagerConfig {
     pub preallocate: Option<Preallocate>,
     /// What specs may have on this host.
     pub policy: Policy,
+    /// The users that QEMUs run as.
+    pub qemu_uids: QemuUids,
 }
 
 /// The VMs of this host. Clones share them.
@@ -67,6 +69,8 @@ struct Entry {
     left: Option<VmSummary>,
     /// Bytes promised to the VM, from before it is started.
     reserved: u64,
+    /// The uid of its QEMU, from before it is started.
+    uid: Option<u32>,
 }
 
 /// A name that was taken, so that no other task does anything to its VM.
@@ -115,12 +119,13 @@ impl VmManager {
             process: None,
             memfd: None,
             attached: spec.attach().is_some(),
+            uid: None,
         };
         self.detached(async move |inner| inner.add(spec, status).await).await
     }
 
     /// Makes everything ready for a VM to arrive: memory, and a QEMU that listens at
-    /// [`Vm::migrate_socket`]. If this migration's VM is there already, that is it.
+    /// [`Vm::arrival_socket`]. If this migration's VM is there already, that is it.
     ///
     /// Cancel safe: once polled it is carried out.
     ///
@@ -138,6 +143,7 @@ impl VmManager {
             process: None,
             memfd: None,
             attached: false,
+            uid: None,
         };
         self.detached(async move |inner| inner.add(spec, status).await).await
     }
@@ -320,6 +326,7 @@ impl Inner {
         let mut table = self.table();
         let entry = table.entry(name.to_owned()).or_default();
         entry.reserved = bytes;
+        entry.uid = vm.as_ref().and_then(|vm| vm.status().uid);
         entry.vm = vm;
         entry.left = None;
         drop(table);
@@ -405,6 +412,7 @@ mod tests {
             qemu: Qemu::default(),
             policy: Policy::default(),
             preallocate: None,
+            qemu_uids: QemuUids::default(),
         };
         let spec = |name| VmSpec::parse(&format!("name = 'vm{name}'\nmemory = '64MiB'")).unwrap();
         let specs: Vec<_> = (0..4).map(spec).collect();

@@ -4,12 +4,14 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use command_fds::CommandFdExt;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
@@ -19,6 +21,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
 use super::VmError;
+use super::user::{self, User};
 
 /// A killed process ends within this, or is stuck in the kernel.
 const KILL_LIMIT: Duration = Duration::from_secs(30);
@@ -34,6 +37,21 @@ pub struct ProcessId {
     pub boot_id: String,
 }
 
+/// How a program is started.
+#[derive(Debug)]
+pub struct Start {
+    /// The program and its arguments.
+    pub argv: Vec<OsString>,
+    /// What it says is appended here.
+    pub log: File,
+    /// The folder it stands in: names without a folder lead nowhere else.
+    pub folder: File,
+    /// What it has open from the beginning, under the same numbers as here.
+    pub descriptors: Vec<OwnedFd>,
+    /// What it runs as, if not as we do.
+    pub user: Option<User>,
+}
+
 /// A QEMU process, alive or not yet noticed to be dead.
 #[derive(Debug)]
 pub struct QemuProcess {
@@ -42,29 +60,32 @@ pub struct QemuProcess {
 }
 
 impl QemuProcess {
-    /// Starts `argv` in a session of its own and in the folder of `log`, to which its output is appended: names without
-    /// a folder lead nowhere else.
+    /// Starts a program in a session of its own.
     ///
     /// # Errors
     /// The program cannot be run.
-    pub fn spawn(argv: &[OsString], log: &Path) -> Result<Self, VmError> {
+    pub fn spawn(start: Start) -> Result<Self, VmError> {
+        let Start { argv, log, folder, descriptors, user } = start;
         let program = Path::new(argv.first().map_or("".as_ref(), OsString::as_os_str));
         let failed = |source| VmError::Spawn { program: program.to_owned(), source };
         if !program.is_file() {
             return Err(failed(io::ErrorKind::NotFound.into()));
         }
-        let folder = log.parent().unwrap_or(Path::new("/")).to_owned();
-        let log = File::options().create(true).append(true).open(log).map_err(failed)?;
         let error_log = log.try_clone().map_err(failed)?;
         // setsid(1) makes the session and becomes the program: same pid, no fork.
-        let mut child = Command::new("setsid")
-            .args(argv)
-            .current_dir(folder)
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(error_log)
-            .spawn()
-            .map_err(failed)?;
+        let mut command = Command::new("setsid");
+        // By its descriptor: the program's user may stand in it, but not pass the folders above.
+        command.args(&argv).current_dir(format!("/proc/self/fd/{}", folder.as_raw_fd()));
+        command.stdin(Stdio::null()).stdout(log).stderr(error_log);
+        if let Some(User { uid, gid }) = user {
+            // Gives up all other groups, too, and with the uid every capability.
+            command.uid(uid).gid(gid);
+        }
+        // Under the numbers that they have here: in the child no other descriptor can have these.
+        command.preserved_fds(descriptors);
+        let mut child = command.spawn().map_err(failed)?;
+        // Closes them here: locks and sockets end with the program.
+        drop(command);
         // Not reaped yet, so the pid cannot be another process's. From here on the pidfd is used.
         match Self::of_pid(child.id())? {
             Some(process) => Ok(process),
@@ -105,18 +126,17 @@ impl QemuProcess {
         Ok(Self::of_pid(id.pid)?.filter(|process| process.id == *id))
     }
 
-    /// The process whose command line has exactly this argument: finds a QEMU that was started but not
-    /// written down.
+    /// The process whose command line has such an argument: finds a QEMU that was started but not written down.
     ///
     /// # Errors
     /// /proc cannot be read.
-    pub fn with_argument(argument: &[u8]) -> Result<Option<Self>, VmError> {
+    pub fn with_argument(wanted: impl Fn(&[u8]) -> bool) -> Result<Option<Self>, VmError> {
         let entries = fs::read_dir("/proc");
         let entries = entries.map_err(|source| VmError::Process { pid: 0, source })?;
         let pids = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
         for pid in pids {
             let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            if command.split(|byte| *byte == 0).any(|part| part == argument) {
+            if command.split(|byte| *byte == 0).any(&wanted) {
                 return Self::of_pid(pid);
             }
         }
@@ -127,6 +147,13 @@ impl QemuProcess {
     #[must_use]
     pub fn id(&self) -> &ProcessId {
         &self.id
+    }
+
+    /// The uid that it runs as, if that is another one than ours.
+    #[must_use]
+    pub fn other_uid(&self) -> Option<u32> {
+        let own = rustix::process::geteuid().as_raw();
+        user::uid_of(self.id.pid).filter(|uid| *uid != own)
     }
 
     /// True if its program's file name has `qemu` in it.
@@ -191,9 +218,18 @@ fn boot_id() -> io::Result<String> {
 mod tests {
     use super::*;
 
+    fn start(dir: &Path, argv: &[&str]) -> Start {
+        Start {
+            argv: argv.iter().map(Into::into).collect(),
+            log: File::options().create(true).append(true).open(dir.join("log")).unwrap(),
+            folder: File::open(dir).unwrap(),
+            descriptors: Vec::new(),
+            user: None,
+        }
+    }
+
     fn sleeper(dir: &Path, seconds: &str) -> QemuProcess {
-        let argv = ["/bin/sleep".into(), seconds.into()];
-        QemuProcess::spawn(&argv, &dir.join("log")).unwrap()
+        QemuProcess::spawn(start(dir, &["/bin/sleep", seconds])).unwrap()
     }
 
     #[tokio::test]
@@ -221,7 +257,7 @@ mod tests {
         let pid = process.id().pid;
         let found = loop {
             // Until setsid has become sleep its command line has the argument as well.
-            if let Some(found) = QemuProcess::with_argument(b"1000.0625").unwrap() {
+            if let Some(found) = QemuProcess::with_argument(|part| part == b"1000.0625").unwrap() {
                 break found;
             }
         };
@@ -241,7 +277,32 @@ mod tests {
     #[tokio::test]
     async fn missing_program_is_told() {
         let temp = tempfile::tempdir().unwrap();
-        let spawned = QemuProcess::spawn(&["/no/qemu".into()], &temp.path().join("log"));
+        let spawned = QemuProcess::spawn(start(temp.path(), &["/no/qemu"]));
         assert!(matches!(spawned, Err(VmError::Spawn { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_program_has_what_it_is_given_and_stands_in_its_folder() {
+        let temp = tempfile::tempdir().unwrap();
+        let (given, kept) = (temp.path().join("given"), temp.path().join("kept"));
+        let (given, kept) = (File::create(given).unwrap(), File::create(kept).unwrap());
+        let script = format!(
+            "pwd -P; echo yes >&{}; (echo no >&{}) 2>&-; exec sleep 1000",
+            given.as_raw_fd(),
+            kept.as_raw_fd()
+        );
+        let descriptors = vec![given.into()];
+        let start = Start { descriptors, ..start(temp.path(), &["/bin/sh", "-c", &script]) };
+        let process = QemuProcess::spawn(start).unwrap();
+        let exe = format!("/proc/{}/exe", process.id().pid);
+        while !fs::read_link(&exe).unwrap().ends_with("sleep") {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(fs::read_to_string(temp.path().join("given")).unwrap(), "yes\n");
+        let said = fs::read_to_string(temp.path().join("log")).unwrap();
+        assert_eq!(Path::new(said.trim()), temp.path().canonicalize().unwrap());
+        assert_eq!(fs::read_to_string(temp.path().join("kept")).unwrap(), "");
+        assert_eq!(process.other_uid(), None);
+        process.kill().await.unwrap();
     }
 }

@@ -16,7 +16,7 @@ use crate::policy::option_name;
 
 pub use claims::Claims;
 pub use command::Launch;
-pub(super) use command::qmp_argument;
+pub(super) use command::is_of;
 pub use needs::Needs;
 
 /// Longest spec taken; specs also come from peers.
@@ -176,12 +176,19 @@ pub struct Attach {
     pub qmp: PathBuf,
 }
 
-/// Where the guest's serial port goes.
+/// Where the guest's serial port goes; a relative path lies in the VM's folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Serial {
+pub(super) enum Serial {
     None,
     File(PathBuf),
     Unix(PathBuf),
+}
+
+/// What a Linux guest is booted from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BootFiles<'a> {
+    pub(super) kernel: &'a Path,
+    pub(super) initrd: Option<&'a Path>,
 }
 
 fn default_machine() -> String {
@@ -271,6 +278,19 @@ impl VmSpec {
     #[must_use]
     pub fn machine(&self) -> &str {
         &self.fields.machine
+    }
+
+    pub(super) fn serial(&self) -> &Serial {
+        &self.serial
+    }
+
+    pub(super) fn boot_files(&self) -> Option<BootFiles<'_>> {
+        let boot = self.fields.boot.as_ref()?;
+        Some(BootFiles { kernel: &boot.kernel, initrd: boot.initrd.as_deref() })
+    }
+
+    pub(super) fn disks(&self) -> &[Disk] {
+        &self.fields.disks
     }
 
     /// The file in the VM's folder that its serial port writes to; none if that is elsewhere, and its operator's to keep.

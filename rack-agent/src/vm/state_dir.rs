@@ -2,12 +2,13 @@
 //! log. A folder appears and disappears as a whole, `status.json` is always whole, so the agent may be
 //! killed between any two instructions.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use rackferry_agent_core::Standing;
+use rackferry_migrator::socket::StreamSocket;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
@@ -33,6 +34,9 @@ pub struct Status {
     /// Whether the VM was started outside of Rackferry.
     #[serde(default)]
     pub attached: bool,
+    /// The uid of its QEMU, if that has one of its own. An earlier agent drops it: a running QEMU's own word counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
 }
 
 /// The state directory, locked against other agents.
@@ -113,7 +117,7 @@ impl StateDir {
     /// There is one already, its socket paths get too long, or it cannot be written.
     pub fn create(&self, name: &str, spec: &str, status: &Status) -> Result<VmDir, VmError> {
         let dir = self.vm(name);
-        let socket = dir.migrate_socket();
+        let socket = dir.arrival_socket(status.uid).path;
         if socket.as_os_str().len() > SOCKET_PATH_MAX {
             return Err(VmError::PathTooLong { path: socket });
         }
@@ -127,7 +131,16 @@ impl StateDir {
             }
             _ => {}
         }
-        fs::create_dir(&new.path).map_err(at(&new.path))?;
+        // A QEMU with a uid of its own may pass, to the one file that is made for it; all others are the agent's. No other
+        // user comes even here.
+        let mode = if status.uid.is_some() { 0o711 } else { 0o700 };
+        make_dir(&new.path, mode).map_err(at(&new.path))?;
+        if status.uid.is_some() {
+            let run = new.run();
+            make_dir(&run, 0o700)
+                .and_then(|()| chown(&run, status.uid, status.uid))
+                .map_err(at(&run))?;
+        }
         write_durably(&new.path, "spec.toml", spec.as_bytes())?;
         new.write_status(status)?;
         fs::rename(&new.path, &dir.path).map_err(at(&dir.path))?;
@@ -168,16 +181,52 @@ impl VmDir {
         self.path.join("qmp.sock")
     }
 
-    /// Socket of the migration stream, for either side.
+    /// The folder that a QEMU with a uid of its own has for itself.
     #[must_use]
-    pub fn migrate_socket(&self) -> PathBuf {
-        self.path.join("migrate.sock")
+    pub fn run(&self) -> PathBuf {
+        self.path.join("run")
+    }
+
+    /// The folder that QEMU stands in; `uid` if it has one of its own.
+    #[must_use]
+    pub fn working_folder(&self, uid: Option<u32>) -> PathBuf {
+        if uid.is_some() { self.run() } else { self.path.clone() }
+    }
+
+    /// Socket of the migration stream that the agent listens on, when the VM leaves.
+    #[must_use]
+    pub fn departure_socket(&self, uid: Option<u32>) -> StreamSocket {
+        let path = self.path.join("migrate.sock");
+        match uid {
+            // As QEMU sees it from where it stands.
+            Some(_) => StreamSocket { path, qemu_path: "../migrate.sock".into(), uid },
+            None => StreamSocket::shared(path),
+        }
+    }
+
+    /// Socket of the migration stream that QEMU listens on, when the VM arrives.
+    #[must_use]
+    pub fn arrival_socket(&self, uid: Option<u32>) -> StreamSocket {
+        let path = self.working_folder(uid).join("migrate.sock");
+        match uid {
+            Some(_) => StreamSocket { path, qemu_path: "migrate.sock".into(), uid },
+            None => StreamSocket::shared(path),
+        }
     }
 
     /// QEMU's output.
     #[must_use]
     pub fn log(&self) -> PathBuf {
         self.path.join("qemu.log")
+    }
+
+    /// Opens QEMU's output.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn open_log(&self) -> Result<File, VmError> {
+        let log = self.log();
+        File::options().create(true).append(true).mode(0o600).open(&log).map_err(at(&log))
     }
 
     /// Last bytes of QEMU's output, for error messages.
@@ -235,10 +284,18 @@ pub(super) fn at(path: &Path) -> impl Fn(io::Error) -> VmError {
 pub(crate) fn write_durably(dir: &Path, name: &str, content: &[u8]) -> Result<(), VmError> {
     let path = dir.join(name);
     let new = dir.join(format!("{name}.new"));
-    let mut file = File::create(&new).map_err(at(&new))?;
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(&new).map_err(at(&new))?;
     file.write_all(content).and_then(|()| file.sync_all()).map_err(at(&new))?;
     fs::rename(&new, &path).map_err(at(&path))?;
     sync_dir(dir)
+}
+
+fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
+    DirBuilder::new().mode(mode).create(path)?;
+    // Whatever the umask is.
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
 fn sync_dir(dir: &Path) -> Result<(), VmError> {
@@ -258,6 +315,7 @@ mod tests {
             process: None,
             memfd: Some("rackferry-a".into()),
             attached: false,
+            uid: None,
         }
     }
 
@@ -291,6 +349,10 @@ mod tests {
         let text = r#"{"role":"run","generation":7,"migration":null,"process":null,"memfd":null}"#;
         let standing = Standing::owned(7);
         assert_eq!(serde_json::from_str::<Status>(text).unwrap().standing, standing);
+        let own = Status { uid: Some(1_900_000_003), ..status(1) };
+        let text = serde_json::to_string(&own).unwrap();
+        assert!(text.ends_with(r#""attached":false,"uid":1900000003}"#), "{text}");
+        assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), own);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rackferry_agent::agent::Agent;
 use rackferry_agent::config::Config;
 use rackferry_agent::policy::Policy;
-use rackferry_agent::vm::{ManagerConfig, Qemu, VmManager};
+use rackferry_agent::vm::{ManagerConfig, Qemu, QemuUids, VmManager};
 use rackferry_agent::{server, task};
 use rackferry_proto::v1::agent_service_server::{AgentService, AgentServiceServer};
 use rackferry_proto::v1::connect_request::Message as Up;
@@ -62,6 +62,7 @@ impl Host {
             qemu: qemu.clone(),
             preallocate: None,
             policy: Policy { paths: vec![std::env::temp_dir()], ..Policy::default() },
+            qemu_uids: QemuUids::default(),
         };
         let (vms, _) = VmManager::open(manager).await.unwrap();
         let (agent, inputs) = Agent::new(Config::load(&config).unwrap(), vms, None).unwrap();

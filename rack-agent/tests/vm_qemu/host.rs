@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rackferry_agent::policy::Policy;
-use rackferry_agent::vm::{Adoption, ManagerConfig, Qemu, VmManager, VmSpec};
+use rackferry_agent::vm::{Adoption, ManagerConfig, Qemu, QemuUids, VmManager, VmSpec};
 use rackferry_migrator::memory::{GuestMemory, Preallocate};
 use rackferry_migrator::qmp::Qmp;
 use rustix::process::Signal;
@@ -44,10 +44,15 @@ pub async fn eventually(check: impl Fn() -> bool) -> bool {
 
 impl Host {
     pub async fn open(qemu: &Qemu, memory_ceiling_bytes: u64) -> Self {
+        Self::open_as(qemu, memory_ceiling_bytes, QemuUids::default()).await
+    }
+
+    /// With QEMUs that run as these users.
+    pub async fn open_as(qemu: &Qemu, memory_ceiling_bytes: u64, qemu_uids: QemuUids) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let policy = format!(
-            "extra_args = ['-device no-such-device']\npaths = ['{}']",
-            folder.path().display()
+            "extra_args = ['-device no-such-device', '-object secret']\npaths = ['{}']",
+            std::env::temp_dir().display()
         );
         let config = ManagerConfig {
             state_dir: folder.path().to_owned(),
@@ -55,6 +60,7 @@ impl Host {
             qemu: qemu.clone(),
             preallocate: Some(Preallocate::Reserve),
             policy: Policy::parse(&policy).unwrap(),
+            qemu_uids,
         };
         let (vms, adoption) = VmManager::open(config.clone()).await.unwrap();
         assert!(adoption.adopted.is_empty());
@@ -87,6 +93,11 @@ impl Host {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// From the next opening on.
+    pub fn set_uids(&mut self, qemu_uids: QemuUids) {
+        self.config.qemu_uids = qemu_uids;
     }
 
     pub fn kill_9(&self, pid: u32) {

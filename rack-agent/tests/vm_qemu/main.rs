@@ -2,12 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests as well")]
 
+mod disk;
 mod host;
 #[path = "../qemus/mod.rs"]
 mod qemus;
+mod user;
 
 use std::time::Duration;
 
+use disk::Image;
 use host::{Host, eventually, guest_pages, spec};
 use qemus::qemus;
 use rackferry_agent::vm::{
@@ -311,7 +314,11 @@ async fn a_vm_moves_with_all_its_memory() {
 }
 
 async fn migrate(source: &Host, target: &mut Host) {
-    let vm = source.vms.start(spec("mover", "machine = 'pc-q35-7.2'"), 1).await.unwrap();
+    let shared = tempfile::tempdir().unwrap();
+    let disks = Image::all(shared.path(), &[]);
+    let more = disks.each_ref().map(Image::spec).concat();
+    let mover = spec("mover", &format!("machine = 'pc-q35-7.2'\n{more}"));
+    let vm = source.vms.start(mover, 1).await.unwrap();
     let qmp = vm.qmp();
     let facts = qmp.check_can_migrate().await.unwrap();
     assert_eq!(facts.memory_bytes, 64 << 20);
@@ -330,10 +337,21 @@ async fn migrate(source: &Host, target: &mut Host) {
     };
     qmp.prepare_source(caps).await.unwrap();
     let mut events = qmp.events();
-    qmp.migrate(&arrival.migrate_socket()).await.unwrap();
+    let leaves = vm.departure_socket();
+    let listener = leaves.listen().unwrap();
+    qmp.migrate(&leaves.qemu_path).await.unwrap();
+    // No QEMU reaches the folder of another one: what passes between them the agents carry.
+    let arrives = arrival.arrival_socket();
+    let carrier = tokio::spawn(async move {
+        let (mut from, _) = listener.accept().await.unwrap();
+        let mut to = arrives.connect().await.unwrap();
+        // Each QEMU closes its end in its own way.
+        let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
+    });
     qmp.allow_rest(Rest::Millis(2000)).await.unwrap();
     arrival.qmp().wait_loaded(LIMIT).await.unwrap();
     qmp.wait_moved_out(LIMIT).await.unwrap();
+    carrier.await.unwrap();
     assert_eq!(vm.run_state().await, VmState::MovedOut);
     assert_eq!(arrival.run_state().await, VmState::Loaded);
     let mut stopped = false;
@@ -350,6 +368,11 @@ async fn migrate(source: &Host, target: &mut Host) {
 
     arrival.qmp().cont().await.unwrap();
     arrival.qmp().announce_self().await.unwrap();
+    // The disks are the target's now.
+    for disk in &disks {
+        let taken = source.vms.start(spec("third", &disk.spec()), 1).await;
+        assert!(matches!(taken, Err(VmError::EndedAtOnce { .. })), "{taken:?}");
+    }
     // The agent is killed before it writes down that it owns the VM now.
     drop(arrival);
     target.close().await;
@@ -393,8 +416,8 @@ async fn a_cut_migration_leaves_the_vm_running() {
     for (_, qemu) in qemus() {
         let mut host = Host::open(&qemu, 1 << 30).await;
         let vm = host.vms.start(spec("stays", ""), 1).await.unwrap();
-        let socket = vm.migrate_socket();
-        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let socket = vm.departure_socket();
+        let listener = socket.listen().unwrap();
         let caps = SourceCaps {
             valve: Valve::DowntimeLimit,
             rest: Rest::Millis(1),
@@ -402,8 +425,8 @@ async fn a_cut_migration_leaves_the_vm_running() {
             auto_converge: false,
         };
         vm.qmp().prepare_source(caps).await.unwrap();
-        vm.qmp().migrate(&socket).await.unwrap();
-        let (stream, _) = listener.accept().unwrap();
+        vm.qmp().migrate(&socket.qemu_path).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
         let busy = vm.qmp().check_can_migrate().await;
         assert!(matches!(busy, Err(QmpError::Blocked { .. })), "{busy:?}");
         drop(vm);

@@ -22,6 +22,8 @@ fi
 while read -r module; do
     modprobe "$module" || echo "lab-b: $module is not loaded"
 done <"$job/modules"
+# As udev does it where there is no group for it: QEMUs run as users of their own.
+[ ! -e /dev/kvm ] || chmod 0666 /dev/kvm
 
 for port in /sys/class/virtio-ports/*; do
     [ "$(cat "$port/name")" = output ] && break

@@ -1,5 +1,7 @@
 //! How a VM comes to this host: its QEMU is started, or found running.
 
+use std::collections::HashSet;
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +11,13 @@ use rackferry_migrator::qmp::Qmp;
 use tracing::{info, warn};
 
 use super::{Inner, blocking, process_behind};
+use crate::vm::descriptors::Opened;
 use crate::vm::error::Named;
 use crate::vm::machine::Parts;
-use crate::vm::{Launch, QemuProcess, Role, Status, Vm, VmDir, VmError, VmSpec, VmState};
+use crate::vm::state_dir::at;
+use crate::vm::{
+    Launch, QemuProcess, Role, Start, Status, User, Vm, VmDir, VmError, VmSpec, VmState,
+};
 
 /// A QEMU that was started answers within this.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -102,9 +108,11 @@ impl Inner {
     async fn boot(&self, spec: VmSpec, mut status: Status) -> Result<Arc<Vm>, VmError> {
         let memfd = format!("rackferry-{}", spec.name());
         status.memfd = Some(memfd.clone());
+        let user = self.user_for(&spec).await?;
+        status.uid = user.map(|user| user.uid);
         let dir = self.create_dir(&spec, &status).await?;
         let mut started = None;
-        let booted = self.boot_in(&dir, spec.clone(), status, &memfd, &mut started).await;
+        let booted = self.boot_in(&dir, spec.clone(), (status, user), &memfd, &mut started).await;
         if booted.is_err() {
             if let Some(process) = started {
                 process.kill().await?;
@@ -118,7 +126,7 @@ impl Inner {
         &self,
         dir: &VmDir,
         spec: VmSpec,
-        mut status: Status,
+        (mut status, user): (Status, Option<User>),
         memfd: &str,
         started: &mut Option<QemuProcess>,
     ) -> Result<Arc<Vm>, VmError> {
@@ -126,15 +134,7 @@ impl Inner {
         let incoming = status.standing.role == Role::Incoming;
         let memory = GuestMemory::create(memfd, spec.memory_bytes(), spec.huge_pages());
         let memory = Arc::new(memory.of_vm(&name)?);
-        let argv = spec.to_command(&Launch {
-            qemu: &self.config.qemu,
-            memory: &memory.proc_path(),
-            qmp: &dir.qmp_socket(),
-            dir: dir.path(),
-            incoming,
-            sandbox: self.config.policy.sandbox,
-        });
-        let process = started.insert(QemuProcess::spawn(&argv, &dir.log())?);
+        let process = started.insert(self.spawn(dir, &spec, &memory, incoming, user).await?);
         status.process = Some(process.id().clone());
         let (dir_, status_) = (dir.clone(), status.clone());
         blocking(move || dir_.write_status(&status_)).await?;
@@ -144,7 +144,8 @@ impl Inner {
             }
             gone = process.gone() => {
                 gone?;
-                return Err(VmError::EndedAtOnce { name, log: dir.log_tail() });
+                let log = dir.log_tail();
+                return Err(VmError::EndedAtOnce { hint: hint(&log, user), name, log });
             }
         };
         let machine = qmp.machine_type().await.of_vm(&name)?;
@@ -157,7 +158,7 @@ impl Inner {
                 drop(memory.preallocate_in_background(how));
             }
             qmp.prepare_target().await.of_vm(&name)?;
-            qmp.incoming(&dir.migrate_socket()).await.of_vm(&name)?;
+            qmp.incoming(&dir.arrival_socket(status.uid).qemu_path).await.of_vm(&name)?;
         } else {
             qmp.cont().await.of_vm(&name)?;
         }
@@ -169,6 +170,44 @@ impl Inner {
         let parts =
             Parts { spec, dir, machine, process, qmp, memory, status, state, let_run, changes };
         Ok(Vm::new(parts))
+    }
+
+    /// Opens what QEMU needs, and starts it.
+    async fn spawn(
+        &self,
+        dir: &VmDir,
+        spec: &VmSpec,
+        memory: &GuestMemory,
+        incoming: bool,
+        user: Option<User>,
+    ) -> Result<QemuProcess, VmError> {
+        let log = dir.open_log()?;
+        let opened = Opened::of(spec, dir, memory, &log, &self.storage).await?;
+        let argv = spec.to_command(&Launch {
+            qemu: &self.config.qemu,
+            descriptors: &opened.numbers,
+            log: &dir.log(),
+            incoming,
+            sandbox: self.config.policy.sandbox,
+        });
+        let folder = dir.working_folder(user.map(|user| user.uid));
+        let folder = File::open(&folder).map_err(at(&folder))?;
+        QemuProcess::spawn(Start { argv, log, folder, descriptors: opened.all, user })
+    }
+
+    /// A user that no other QEMU of this host runs as; none if QEMUs run as the agent does.
+    async fn user_for(&self, spec: &VmSpec) -> Result<Option<User>, VmError> {
+        let Some(range) = self.config.qemu_uids.in_force() else { return Ok(None) };
+        // Those of other agents, too, and of QEMUs whose folder is lost.
+        let living = blocking(move || Ok(range.living())).await?;
+        let name = spec.name();
+        let mut table = self.table();
+        let taken: HashSet<u32> = table.values().filter_map(|entry| entry.uid).collect();
+        let taken = |uid| living.contains(&uid) || taken.contains(&uid);
+        let uid = range.pick(&(self.state.installation(), name), taken);
+        let uid = uid.ok_or_else(|| VmError::NoUid { name: name.to_owned() })?;
+        table.entry(name.to_owned()).or_default().uid = Some(uid);
+        Ok(Some(User::of(uid, spec.needs().kvm)))
     }
 
     /// Takes over a VM that was started outside of Rackferry.
@@ -199,6 +238,18 @@ impl Inner {
     }
 }
 
+/// What an operator can do if QEMU's user may be why it ended.
+fn hint(log: &str, user: Option<User>) -> String {
+    let refused = ["denied", "not permitted"].iter().any(|words| log.contains(words));
+    match user.filter(|_| refused) {
+        None => String::new(),
+        Some(User { uid, .. }) => format!(
+            " (QEMU runs as uid {uid}, which has no rights of its own: let others read what the spec names beside disks, \
+             kernel, initrd and taps; or set qemu_uids = \"root\" in the settings of this host's agent)"
+        ),
+    }
+}
+
 /// The spec with the machine type QEMU really made; as it was if that cannot be written. One that has come with a move and
 /// names that type already stays to the byte, whichever version wrote it: the coordinator compares it with the registered one.
 fn pinned(spec: VmSpec, machine: &str, arrives: bool) -> VmSpec {
@@ -214,6 +265,15 @@ fn pinned(spec: VmSpec, machine: &str, arrives: bool) -> VmSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_by_the_kernel_is_explained_where_qemu_has_a_user() {
+        let user = Some(User { uid: 1_900_000_001, gid: 1 });
+        let log = "qemu: could not load PC BIOS: Permission denied";
+        let told = hint(log, user);
+        assert!(told.contains("uid 1900000001") && told.contains("qemu_uids = \"root\""), "{told}");
+        assert_eq!((hint(log, None), hint("no such device", user)), (String::new(), String::new()));
+    }
 
     #[test]
     fn a_spec_that_arrives_pinned_is_kept_to_the_byte() {

@@ -1,24 +1,31 @@
 use std::ffi::{OsStr, OsString};
+use std::os::fd::RawFd;
 use std::path::Path;
 
 use super::{DiskFormat, Qemu, Serial, VmSpec};
+use crate::vm::descriptors::{Descriptors, added, own_path};
 
 /// What a spec needs to know to become a command line on one host.
 #[derive(Clone, Copy, Debug)]
 pub struct Launch<'a> {
     /// QEMU to use if the spec names none.
     pub qemu: &'a Qemu,
-    /// File of the guest memory, e.g. `/proc/AGENT/fd/N`.
-    pub memory: &'a Path,
-    /// QMP socket to be made.
-    pub qmp: &'a Path,
-    /// Folder that relative paths of the serial port lie in.
-    pub dir: &'a Path,
+    /// What QEMU has open.
+    pub descriptors: &'a Descriptors,
+    /// QEMU's log, by which it is found again.
+    pub log: &'a Path,
     /// Wait for a migration.
     pub incoming: bool,
     /// Confine QEMU by seccomp.
     pub sandbox: bool,
 }
+
+/// Sets of descriptors, as QEMU numbers them: its log, its serial port, its first disk.
+const LOG_SET: usize = 0;
+/// See [`LOG_SET`].
+const SERIAL_SET: usize = 1;
+/// See [`LOG_SET`].
+const DISK_SET: usize = 2;
 
 /// QEMU starts no programs, and changes neither privileges nor scheduling.
 const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
@@ -39,7 +46,9 @@ impl VmSpec {
         if launch.sandbox {
             argv.option("-sandbox", SANDBOX);
         }
-        argv.option("-object", self.memory_backend(launch.memory));
+        let open = launch.descriptors;
+        argv.option("-add-fd", log_argument(open.log, launch.log));
+        argv.option("-object", self.memory_backend(&own_path(open.memory)));
         let fields = &self.fields;
         let (machine, accel) = (&fields.machine, &fields.accel);
         if let Some(entries) = &fields.dirty_ring {
@@ -55,9 +64,11 @@ impl VmSpec {
         if let Some(cpu) = &fields.cpu {
             argv.option("-cpu", self.cpu_model(cpu));
         }
-        argv.option("-qmp", qmp_argument(launch.qmp));
-        self.push_serial(&mut argv, launch.dir);
-        self.push_devices(&mut argv);
+        argv.option("-chardev", format!("socket,id=rackferry-qmp,fd={}{ON}", open.qmp));
+        argv.option("-mon", "chardev=rackferry-qmp,mode=control");
+        self.push_serial(&mut argv, open);
+        self.push_boot(&mut argv, open);
+        self.push_devices(&mut argv, open);
         for argument in fields.extra_args.iter().flat_map(|args| args.get_ref()) {
             argv.0.push(argument.into());
         }
@@ -82,53 +93,71 @@ impl VmSpec {
         if self.needs().kvm && named && silent { format!("{cpu},enforce") } else { cpu.to_owned() }
     }
 
-    fn push_serial(&self, argv: &mut Argv, dir: &Path) {
-        let (kind, path, end) = match &self.serial {
-            Serial::None => return argv.option("-serial", "none"),
-            // Appending keeps what another QEMU of this VM has written.
-            Serial::File(path) => ("file", path, ",append=on"),
-            Serial::Unix(path) => ("socket", path, ON),
-        };
-        let start = format!("{kind},id=serial0,path=");
-        let path = escaped(&dir.join(path));
-        argv.option("-chardev", joined([start.as_ref(), &path, end.as_ref()]));
+    fn push_serial(&self, argv: &mut Argv, open: &Descriptors) {
+        match (&self.serial, open.serial) {
+            (Serial::File(path), Some(fd)) => {
+                argv.option("-add-fd", added(fd, SERIAL_SET, &escaped(path)));
+                let file = format!("file,id=serial0,path=/dev/fdset/{SERIAL_SET},append=on");
+                argv.option("-chardev", file);
+            }
+            (Serial::Unix(_), Some(fd)) => {
+                argv.option("-chardev", format!("socket,id=serial0,fd={fd}{ON}"));
+            }
+            _ => return argv.option("-serial", "none"),
+        }
         argv.option("-serial", "chardev:serial0");
     }
 
-    fn push_devices(&self, argv: &mut Argv) {
-        if let Some(boot) = &self.fields.boot {
-            argv.option("-kernel", &boot.kernel);
-            if let Some(initrd) = &boot.initrd {
-                argv.option("-initrd", initrd);
+    fn push_boot(&self, argv: &mut Argv, open: &Descriptors) {
+        if let (Some(boot), Some((kernel, initrd))) = (&self.fields.boot, open.boot) {
+            argv.option("-kernel", own_path(kernel));
+            if let Some(initrd) = initrd {
+                argv.option("-initrd", own_path(initrd));
             }
             argv.option("-append", &boot.append);
         }
-        for (n, disk) in self.fields.disks.iter().enumerate() {
+    }
+
+    fn push_devices(&self, argv: &mut Argv, open: &Descriptors) {
+        for (n, (disk, fds)) in self.fields.disks.iter().zip(&open.disks).enumerate() {
             let format = match disk.format {
                 DiskFormat::Raw => "raw",
                 DiskFormat::Qcow2 => "qcow2",
             };
-            let readonly = if disk.readonly { "on" } else { "off" };
-            let start = format!(
+            let (readonly, set) = (if disk.readonly { "on" } else { "off" }, DISK_SET + n);
+            let driver = if fds.is_device { "host_device" } else { "file" };
+            // QEMU takes of the set the one that is open as it needs it.
+            for fd in [Some(fds.read), fds.write].into_iter().flatten() {
+                argv.option("-add-fd", added(fd, set, &escaped(&disk.path)));
+            }
+            let node = format!(
                 "driver={format},node-name=disk{n},read-only={readonly},\
-                 file.driver=file,file.filename="
+                 file.driver={driver},file.filename=/dev/fdset/{set}"
             );
-            argv.option("-blockdev", joined([start.as_ref(), &escaped(&disk.path)]));
+            argv.option("-blockdev", node);
             argv.option("-device", format!("virtio-blk-pci,id=vd{n},drive=disk{n}"));
         }
-        for (n, nic) in self.fields.nics.iter().enumerate() {
-            let tap = escaped(nic.tap.as_ref());
-            let start = format!("tap,id=net{n},script=no,downscript=no,ifname=");
-            argv.option("-netdev", joined([start.as_ref(), &tap]));
+        for (n, (nic, fd)) in self.fields.nics.iter().zip(&open.taps).enumerate() {
+            argv.option("-netdev", format!("tap,id=net{n},fd={fd}"));
             let mac = nic.mac.replace(',', ",,");
             argv.option("-device", format!("virtio-net-pci,id=nic{n},netdev=net{n},mac={mac}"));
         }
     }
 }
 
-/// The argument that tells our QEMU at this socket from all others.
-pub(in crate::vm) fn qmp_argument(socket: &Path) -> OsString {
-    joined(["unix:".as_ref(), &escaped(socket), ON.as_ref()])
+fn log_argument(fd: RawFd, log: &Path) -> OsString {
+    added(fd, LOG_SET, &escaped(log))
+}
+
+/// Whether an argument tells the QEMU with this log and this monitor from all others. Those of earlier agents have the monitor
+/// in theirs.
+pub(in crate::vm) fn is_of(argument: &[u8], log: &Path, monitor: &Path) -> bool {
+    let log = joined([",opaque=".as_ref(), &escaped(log)]);
+    let earlier = joined(["unix:".as_ref(), &escaped(monitor), ON.as_ref()]);
+    let start = format!(",set={LOG_SET},");
+    let has_set = argument.windows(start.len()).any(|part| part == start.as_bytes());
+    (has_set && argument.ends_with(log.as_encoded_bytes()))
+        || argument == earlier.as_encoded_bytes()
 }
 
 /// A socket QEMU listens on without waiting for a client.

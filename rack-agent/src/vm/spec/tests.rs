@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::vm::{Descriptors, OpenDisk};
 
 const FULL: &str = r#"
 name = "web-1"
@@ -23,6 +24,10 @@ append = "console=ttyS0"
 path = "/images/a.img"
 readonly = true
 
+[[disk]]
+path = "/dev/vg0/a,b"
+format = "qcow2"
+
 [[nic]]
 tap = "tap0"
 mac = "52:54:00:00:00:01"
@@ -32,12 +37,30 @@ fn command(spec: &VmSpec, incoming: bool) -> String {
     command_in(spec, incoming, false)
 }
 
+/// As if the agent had opened everything, the second disk a device.
+fn descriptors(spec: &VmSpec) -> Descriptors {
+    let disk = |(n, disk): (usize, &Disk)| OpenDisk {
+        read: 20 + 2 * n as i32,
+        write: (!disk.readonly).then_some(21 + 2 * n as i32),
+        is_device: n == 1,
+    };
+    Descriptors {
+        qmp: 10,
+        memory: 11,
+        log: 12,
+        serial: (*spec.serial() != Serial::None).then_some(13),
+        boot: spec.boot_files().map(|boot| (14, boot.initrd.map(|_| 15))),
+        disks: spec.disks().iter().enumerate().map(disk).collect(),
+        taps: spec.needs().taps.iter().map(|_| 16).collect(),
+    }
+}
+
 fn command_in(spec: &VmSpec, incoming: bool, sandbox: bool) -> String {
+    let descriptors = descriptors(spec);
     let launch = Launch {
         qemu: &Qemu::default(),
-        memory: Path::new("/proc/7/fd/9"),
-        qmp: Path::new("/s/qmp.sock"),
-        dir: Path::new("/s"),
+        descriptors: &descriptors,
+        log: Path::new("/s,1/qemu.log"),
         incoming,
         sandbox,
     };
@@ -50,19 +73,24 @@ fn full_spec_becomes_a_command_line() {
     let spec = VmSpec::parse(FULL).unwrap();
     let expected = "/opt/qemu -L /opt/fw -L /usr/share/seabios -name web-1,debug-threads=on -nodefaults \
         -no-user-config -S -display none \
-        -object memory-backend-file,id=pc.ram,mem-path=/proc/7/fd/9,share=on,size=268435456,prealloc=off \
+        -add-fd fd=12,set=0,opaque=/s,,1/qemu.log \
+        -object memory-backend-file,id=pc.ram,mem-path=/proc/self/fd/11,share=on,size=268435456,prealloc=off \
         -machine pc-q35-7.2,accel=tcg,memory-backend=pc.ram -m size=262144k -smp 2 \
-        -qmp unix:/s/qmp.sock,server=on,wait=off \
-        -chardev socket,id=serial0,path=/run/s,,1.sock,server=on,wait=off -serial chardev:serial0 \
-        -kernel /boot/vmlinuz -initrd /boot/initrd -append console=ttyS0 \
-        -blockdev driver=raw,node-name=disk0,read-only=on,file.driver=file,file.filename=/images/a.img \
+        -chardev socket,id=rackferry-qmp,fd=10,server=on,wait=off -mon chardev=rackferry-qmp,mode=control \
+        -chardev socket,id=serial0,fd=13,server=on,wait=off -serial chardev:serial0 \
+        -kernel /proc/self/fd/14 -initrd /proc/self/fd/15 -append console=ttyS0 \
+        -add-fd fd=20,set=2,opaque=/images/a.img \
+        -blockdev driver=raw,node-name=disk0,read-only=on,file.driver=file,file.filename=/dev/fdset/2 \
         -device virtio-blk-pci,id=vd0,drive=disk0 \
-        -netdev tap,id=net0,script=no,downscript=no,ifname=tap0 \
+        -add-fd fd=22,set=3,opaque=/dev/vg0/a,,b -add-fd fd=23,set=3,opaque=/dev/vg0/a,,b \
+        -blockdev driver=qcow2,node-name=disk1,read-only=off,file.driver=host_device,file.filename=/dev/fdset/3 \
+        -device virtio-blk-pci,id=vd1,drive=disk1 \
+        -netdev tap,id=net0,fd=16 \
         -device virtio-net-pci,id=nic0,netdev=net0,mac=52:54:00:00:00:01 \
         -device virtio-rng-pci";
     assert_eq!(command(&spec, false), expected);
     assert_eq!(command(&spec, true), format!("{expected} -incoming defer"));
-    let confined = "-display none -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny -object";
+    let confined = "-display none -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny -add-fd";
     assert!(command_in(&spec, true, true).contains(confined));
 }
 
@@ -74,8 +102,25 @@ fn small_spec_uses_defaults() {
         command.starts_with("/usr/bin/qemu-system-x86_64 -name a,debug-threads=on"),
         "{command}"
     );
-    assert!(command.contains("-chardev file,id=serial0,path=/s/serial.log,append=on"), "{command}");
+    let serial = "-add-fd fd=13,set=1,opaque=serial.log -chardev file,id=serial0,path=/dev/fdset/1,append=on";
+    assert!(command.contains(serial), "{command}");
     assert!(spec.attach().is_none());
+}
+
+#[test]
+fn a_qemu_is_told_by_an_argument_also_one_of_an_earlier_agent() {
+    let spec = VmSpec::parse("name = 'a'\nmemory = '64MiB'").unwrap();
+    let command = command(&spec, false);
+    let told = |log: &str, command: &str| {
+        let monitor = Path::new("/s,1/qmp.sock");
+        command.split(' ').filter(|part| is_of(part.as_bytes(), Path::new(log), monitor)).count()
+    };
+    assert_eq!((told("/s,1/qemu.log", &command), told("/s/qemu.log", &command)), (1, 0));
+    assert_eq!(told("qemu.log", &command), 0);
+    let earlier = "qemu -qmp unix:/s,,1/qmp.sock,server=on,wait=off -S";
+    assert_eq!(told("/s,1/qemu.log", earlier), 1);
+    // Another VM's disk has what name its operator likes.
+    assert_eq!(told("/s,1/qemu.log", "-add-fd fd=7,set=2,opaque=/s,,1/qemu.log"), 0);
 }
 
 #[test]

@@ -99,8 +99,10 @@ fn tidy(site: &Site<'_>, owners: &BTreeMap<String, Listed>) -> Result<()> {
         for entry in fs::read_dir(&vms)?.flatten() {
             let vm = entry.file_name().to_string_lossy().into_owned();
             ensure!(own(&vm), "{name} has a folder {vm}");
-            let socket = entry.path().join("migrate.sock");
-            ensure!(!socket.exists(), "{name} has {}", socket.display());
+            for socket in ["migrate.sock", "run/migrate.sock"] {
+                let socket = entry.path().join(socket);
+                ensure!(!socket.exists(), "{name} has {}", socket.display());
+            }
         }
         let mut memories = mapped(agent.id());
         memories.extend(memfds_of(agent.id() as i32).into_iter().map(|(_, memory, _)| memory));
