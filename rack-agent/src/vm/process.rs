@@ -287,7 +287,7 @@ mod tests {
         let (given, kept) = (temp.path().join("given"), temp.path().join("kept"));
         let (given, kept) = (File::create(given).unwrap(), File::create(kept).unwrap());
         let script = format!(
-            "pwd -P; echo yes >&{}; (echo no >&{}) 2>&-; exec sleep 1000",
+            "pwd -P; cd /proc/self/fd; echo yes >{}; (echo no >{}) 2>&-; exec sleep 1000",
             given.as_raw_fd(),
             kept.as_raw_fd()
         );

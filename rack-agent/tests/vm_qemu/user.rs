@@ -236,6 +236,7 @@ async fn what_its_user_may_not_read_is_told_with_the_cure() {
         let host = Host::open(&qemu, 1 << 30).await;
         let secret = host.path().join("secret");
         fs::write(&secret, "x").unwrap();
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
         let args = format!("extra_args = ['-object', 'secret,id=s0,file={}']", secret.display());
         let refused = host.vms.start(spec("secret", &args), 1).await.unwrap_err().to_string();
         for words in ["Permission denied", "runs as uid 19", "qemu_uids = \"root\""] {
