@@ -24,6 +24,7 @@ while read -r module; do
 done <"$job/modules"
 # As udev does it where there is no group for it: QEMUs run as users of their own.
 [ ! -e /dev/kvm ] || chmod 0666 /dev/kvm
+[ ! -e "$job/soft_roce.sh" ] || /bin/sh "$job/soft_roce.sh"
 
 for port in /sys/class/virtio-ports/*; do
     [ "$(cat "$port/name")" = output ] && break

@@ -1,4 +1,4 @@
-//! Lab B: an outer machine, emulated in software, in which KVM works. It has this machine's own root file system, so a
+//! Lab B: an outer machine, emulated in software, in which KVM works, and RDMA if asked for. It has this machine's own root file system, so a
 //! program that was built here runs there at the same path; Lab A runs inside with guests under KVM.
 //!
 //! The root is read-only below a tmpfs: what a job writes ends with the machine, except in the results folder, which
@@ -25,6 +25,11 @@ use crate::procs::{self, Process};
 pub const INITRD: &str = include_str!("initrd.sh");
 /// PID 1 after it.
 const MACHINE: &str = include_str!("machine.sh");
+/// Makes the device of [`Options::soft_roce`].
+const SOFT_ROCE: &str = include_str!("soft_roce.sh");
+/// What it needs, in this order: clients of a device are removed last-loaded first, and programs must hear of it by
+/// `rdma_ucm` before `ib_uverbs` waits for them. Without a CRC no link can be added.
+const SOFT_ROCE_MODULES: [&str; 4] = ["crc32_generic", "ib_uverbs", "rdma_ucm", "rdma_rxe"];
 /// The folder, in the results folder, by which the two machines talk.
 const SHARED: &str = ".lab-b";
 /// Modules that a job has from the start. Those of links, bridges and qdiscs the kernel loads when it needs them.
@@ -46,12 +51,14 @@ pub struct Options {
     pub results: PathBuf,
     /// Kernel modules to load, beside KVM's.
     pub modules: Vec<String>,
+    /// Whether it has an RDMA device, `rxe0`.
+    pub soft_roce: bool,
 }
 
 impl Options {
     /// A machine of 4 GiB and two CPUs.
     pub fn of(results: PathBuf, limit: Duration) -> Self {
-        Self { memory_mib: 4096, cpus: 2, limit, results, modules: vec![] }
+        Self { memory_mib: 4096, cpus: 2, limit, results, modules: vec![], soft_roce: false }
     }
 }
 
@@ -109,10 +116,15 @@ fn share(options: &Options, job: &Job) -> Result<PathBuf> {
         fs::remove_dir_all(&shared)?;
     }
     fs::create_dir(&shared)?;
-    let modules = MODULES.iter().copied().chain(options.modules.iter().map(String::as_str));
+    let soft_roce: &[&str] = if options.soft_roce { &SOFT_ROCE_MODULES } else { &[] };
+    let modules = MODULES.iter().chain(soft_roce).copied();
+    let modules = modules.chain(options.modules.iter().map(String::as_str));
     let modules: String = modules.map(|module| format!("{module}\n")).collect();
     fs::write(shared.join("machine.sh"), MACHINE)?;
     fs::write(shared.join("modules"), modules)?;
+    if options.soft_roce {
+        fs::write(shared.join("soft_roce.sh"), SOFT_ROCE)?;
+    }
     fs::write(shared.join("tree"), text(&image::lab_b_modules()))?;
     fs::write(shared.join("job.sh"), job.script())?;
     Ok(shared)

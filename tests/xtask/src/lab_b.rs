@@ -29,6 +29,9 @@ pub struct Arguments {
     /// Kernel module to load, beside KVM's (may be repeated).
     #[arg(long = "module", value_name = "NAME")]
     modules: Vec<String>,
+    /// Give it an RDMA device, `rxe0`: Soft-RoCE, which packets of other machines do not reach.
+    #[arg(long)]
+    soft_roce: bool,
     /// What it runs. `xtask` is this program.
     #[arg(last = true, required = true)]
     command: Vec<OsString>,
@@ -46,6 +49,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         memory_mib: arguments.memory,
         cpus: arguments.cpus,
         modules: arguments.modules.clone(),
+        soft_roce: arguments.soft_roce,
         ..Options::of(results, Duration::from_secs(arguments.limit))
     };
     let code = lab_b::run(&options, &job(&arguments.command)?)?;
