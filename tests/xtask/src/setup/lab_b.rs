@@ -19,9 +19,13 @@ const MODULES: [&str; 5] = ["virtio_pci", "9pnet_virtio", "9p", "overlay", "virt
 /// What `initrd.sh` calls.
 const APPLETS: [&str; 7] = ["sh", "mkdir", "mount", "insmod", "cat", "sleep", "switch_root"];
 
+/// What is run to set it up, and in it: the drivers of RDMA devices, and the programs that show and measure them.
+const PACKAGES: [&str; 5] =
+    ["kmod", "ibverbs-providers", "ibverbs-utils", "rdmacm-utils", "perftest"];
+
 /// Fetches kernel and busybox, and packs the initrd.
 pub fn build() -> Result<()> {
-    apt::install(&["kmod"])?;
+    apt::install(&PACKAGES)?;
     let unpacked = image::lab_b().join("root");
     let leaves = [image::lab_b_kernel(), image::lab_b_modules(), unpacked.join(BUSYBOX)];
     Stamp::new("lab-b-kernel").step("1", &leaves, || fetch(&unpacked))?;

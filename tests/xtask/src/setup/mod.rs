@@ -36,11 +36,20 @@ pub fn run() -> Result<()> {
     std::fs::create_dir_all(&cache)
         .with_context(|| format!("cannot create {}", cache.display()))?;
     apt::install(&PACKAGES)?;
+    libraries()?;
     promtool::ready()?;
     qemu::fetch(&Stamp::new("qemu-10.0"))?;
     kernel::fetch(&Stamp::new("kernel"))?;
     guest::build(&Stamp::new("guest"))?;
     base::build(&Stamp::new("base"))
+}
+
+/// Installs what crates of the workspace are built with, beside a C compiler. This program itself needs none of it.
+pub fn libraries() -> Result<()> {
+    apt::install(&LIBRARIES).context(
+        "the RDMA libraries cannot be installed: run as root on Debian 12, or install the headers of libibverbs and \
+         librdmacm, libclang and pkg-config",
+    )
 }
 
 /// Runs the steps of Lab B that are not done yet, after all others.
@@ -52,6 +61,9 @@ pub fn run_lab_b() -> Result<()> {
 /// What the lab runs, beside what its steps fetch into the cache folder.
 const PACKAGES: [&str; 6] =
     ["build-essential", "qemu-system-x86", "iproute2", "ipxe-qemu", "seabios", "e2fsprogs"];
+
+/// Headers of the verbs libraries, and what the bindings are generated with.
+const LIBRARIES: [&str; 4] = ["libibverbs-dev", "librdmacm-dev", "libclang-dev", "pkg-config"];
 
 fn check_machine() -> Result<()> {
     let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();

@@ -13,7 +13,7 @@ use anyhow::{Result, ensure};
 use clap::Args;
 
 use crate::run::{cargo, quiet, root, run as run_command};
-use crate::setup::promtool;
+use crate::setup::{libraries, promtool};
 
 #[derive(Args)]
 pub struct Arguments {
@@ -35,6 +35,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     run_command(&mut cargo(["fmt", "--all", "--check"]))?;
+    libraries()?;
     let clippy = ["clippy", "--workspace", "--all-targets", "--all-features", "--quiet"];
     run_command(cargo(clippy).args(["--", "-D", "warnings"]))?;
     let doc = ["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"];
