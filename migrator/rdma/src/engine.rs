@@ -1,7 +1,6 @@
 //! The device's task: takes completions, and gives slots back to whoever waits for them.
 //!
-//! A slot that was posted belongs to the device. It is given back by exactly two events: the completion of its batch's
-//! last READ (queue pairs complete in order, so all before it are done, too), or the end of its queue pair.
+//! A slot that was posted belongs to the device. When it is given back is the rule of [`table`](crate::table).
 
 use std::mem;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -14,11 +13,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::device::Landing;
 use crate::error::{RdmaError, Status};
-use crate::fetching::Pair;
 use crate::limits::POLL;
+use crate::pair::Pair;
 use crate::region::Slot;
 use crate::removal::Removal;
-use crate::slab::{Key, Slab, WrId};
+use crate::slab::{Key, WrId};
+use crate::table::{Outcome, Table};
 use crate::verbs::{Completion, Completions, Context};
 use crate::watched::readable;
 
@@ -62,14 +62,12 @@ pub(crate) struct Posted {
     pub slots: Vec<Slot<Landing>>,
     /// READs.
     pub reads: u32,
-    /// The first that failed.
-    pub failure: Option<(Status, u32)>,
     /// Who waits, or did.
     pub done: oneshot::Sender<Done>,
 }
 
 impl Posted {
-    fn end(self, status: Status, vendor: u32) {
+    fn end(self, (status, vendor): Outcome) {
         self.pair.ended(self.reads, status != Status::Success);
         // Nobody waits any more: the slots are free again.
         drop(self.done.send(Done { slots: self.slots, status, vendor }));
@@ -80,7 +78,7 @@ impl Posted {
 #[derive(Debug)]
 pub(crate) struct Engine {
     completions: Arc<Completions>,
-    posted: Mutex<Slab<Posted>>,
+    posted: Mutex<Table<Posted>>,
     /// One thread takes completions at a time: those of a batch are looked at in order.
     polling: Mutex<Vec<Completion>>,
     gone: CancellationToken,
@@ -88,7 +86,7 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(crate) fn new(completions: Arc<Completions>) -> Self {
-        let posted = Mutex::new(Slab::default());
+        let posted = Mutex::new(Table::default());
         let polling = Mutex::new(Vec::with_capacity(POLL));
         Self { completions, posted, polling, gone: CancellationToken::new() }
     }
@@ -110,7 +108,7 @@ impl Engine {
         self.gone.cancelled().await;
     }
 
-    pub(crate) fn posted(&self) -> MutexGuard<'_, Slab<Posted>> {
+    pub(crate) fn posted(&self) -> MutexGuard<'_, Table<Posted>> {
         self.posted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -130,43 +128,32 @@ impl Engine {
     }
 
     fn take(&self, completion: Completion) {
-        let WrId { key, last } = WrId::from_bits(completion.id);
-        let status = status(completion.status);
-        let ended = {
-            let mut posted = self.posted();
-            // Of a queue pair that was destroyed: its slots are not the device's any more.
-            let Some(batch) = posted.get_mut(key) else { return };
-            if status != Status::Success && batch.failure.is_none() {
-                batch.failure = Some((status, completion.vendor));
-            }
-            if last { posted.remove(key) } else { None }
-        };
-        if let Some(batch) = ended {
-            let (status, vendor) = batch.failure.unwrap_or((Status::Success, 0));
-            batch.end(status, vendor);
+        let (id, status) = (WrId::from_bits(completion.id), status(completion.status));
+        let over = self.posted().complete(id, (status, completion.vendor));
+        if let Some((batch, outcome)) = over {
+            batch.end(outcome);
         }
     }
 
-    /// Ends all batches of a queue pair that is destroyed, or of one that cannot be: then the device may still write, and
-    /// their slots are never free again.
+    /// Ends all batches of a queue pair that is destroyed, or of one that cannot be: then the device may still write,
+    /// and their slots are never free again.
     pub(crate) fn abandon(&self, pair: &Pair, destroyed: bool) {
         // The statuses of those that completed; and the queue holds none of the pair any more.
         if let Err(error) = self.pump() {
             tracing::warn!(%error, "completions are lost");
         }
-        let left = self.posted().remove_where(|batch| std::ptr::eq(&*batch.pair, pair));
-        for mut batch in left {
+        let left = self.posted().abandon(|batch| std::ptr::eq(&*batch.pair, pair));
+        for (mut batch, outcome) in left {
             if !destroyed {
                 mem::forget(mem::take(&mut batch.slots));
             }
-            let (status, vendor) = batch.failure.unwrap_or((Status::Abandoned, 0));
-            batch.end(status, vendor);
+            batch.end(outcome);
         }
     }
 
     /// The slots of a batch that the device did not get.
     pub(crate) fn unpost(&self, key: Key) -> Option<Vec<Slot<Landing>>> {
-        let batch = self.posted().remove(key)?;
+        let batch = self.posted().unpost(key)?;
         batch.pair.ended(batch.reads, false);
         Some(batch.slots)
     }

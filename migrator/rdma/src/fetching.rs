@@ -1,17 +1,17 @@
 //! Queue pairs that READ.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
-use crate::credits::Credits;
 use crate::device::{Device, Domain, Landing};
-use crate::engine::{Done, Engine, Posted};
+use crate::engine::{Done, Posted};
 use crate::error::{RdmaError, Status};
 use crate::limits::{BATCH_MAX, FLUSH_SECONDS};
+use crate::pair::{Pair, Room};
 use crate::peer::{Endpoint, RemoteArena};
 use crate::plan::{self, RemoteSlot};
 use crate::region::Slot;
@@ -136,96 +136,7 @@ impl FetchingSetup {
         qp.answer(device.inner.local, peer, mtu, 0)?;
         // More than the peer serves at a time would be dropped by some devices.
         qp.send(local.psn(), local.reads().min(peer.reads()))?;
-        let credits = Credits::of(room.entries);
-        let queue = Queue { qp: Some(qp), credits, batches: 0, broken: false };
-        let pair = Pair { queue: Mutex::new(queue), idle: Notify::new(), _room: room };
-        Ok(Fetching { pair: Arc::new(pair), pd, device, arena })
-    }
-}
-
-/// Room in the completion queue, given back with the queue pair.
-#[derive(Debug)]
-struct Room {
-    device: Device,
-    entries: u32,
-}
-
-impl Room {
-    fn take(device: &Device, entries: u32) -> Result<Self, RdmaError> {
-        device.take_room(entries)?;
-        Ok(Self { device: device.clone(), entries })
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        self.device.give_room(self.entries);
-    }
-}
-
-/// A queue pair, shared by its owner and what is posted on it.
-#[derive(Debug)]
-pub(crate) struct Pair {
-    queue: Mutex<Queue>,
-    /// Told when the last batch is over.
-    idle: Notify,
-    _room: Room,
-}
-
-#[derive(Debug)]
-struct Queue {
-    /// None once it is closed, or has failed for good.
-    qp: Option<Qp>,
-    credits: Credits,
-    batches: usize,
-    /// A READ has failed: the device flushes all others.
-    broken: bool,
-}
-
-impl Pair {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A batch is over.
-    pub(crate) fn ended(&self, reads: u32, failed: bool) {
-        let mut queue = self.queue();
-        queue.broken |= failed;
-        queue.credits.give(reads);
-        queue.batches -= 1;
-        if queue.batches == 0 {
-            self.idle.notify_waiters();
-        }
-    }
-
-    /// Tells the device to flush; false if that cannot be.
-    fn fail(&self) -> bool {
-        let mut queue = self.queue();
-        queue.broken = true;
-        queue.qp.as_ref().is_some_and(|qp| qp.fail().is_ok())
-    }
-
-    async fn drained(&self) {
-        loop {
-            let idle = self.idle.notified();
-            if self.queue().batches == 0 {
-                return;
-            }
-            idle.await;
-        }
-    }
-
-    /// Ends the queue pair and with it all its batches.
-    pub(crate) fn destroy(&self, engine: &Engine) {
-        let qp = self.queue().qp.take();
-        match qp.map(Qp::destroy) {
-            Some(Err(qp)) => {
-                tracing::warn!(number = qp.number(), "a queue pair cannot be destroyed");
-                engine.abandon(self, false);
-                std::mem::forget(qp);
-            }
-            Some(Ok(())) | None => engine.abandon(self, true),
-        }
+        Ok(Fetching { pair: Arc::new(Pair::new(qp, room)), pd, device, arena })
     }
 }
 
@@ -254,7 +165,7 @@ impl Fetching {
     /// READs that are posted and not done.
     #[must_use]
     pub fn posted(&self) -> u32 {
-        self.pair.queue().credits.taken()
+        self.pair.queue().posted()
     }
 
     /// Stops the queue pair, waits until the device has let go of all that was posted, and destroys it. All tickets
@@ -294,30 +205,23 @@ impl Fetching {
     ) -> Result<Ticket, NotPosted> {
         let engine = &self.device.inner.engine;
         let count = reads.len() as u32;
-        let mut queue = self.pair.queue();
-        let (taken, total) = (queue.credits.taken(), queue.credits.total());
-        let refused = if engine.is_gone() {
-            Some(RdmaError::DeviceGone(self.device.name().to_owned()))
-        } else if queue.broken || queue.qp.is_none() {
-            Some(RdmaError::Closed)
-        } else if !queue.credits.take(count) {
-            Some(RdmaError::Full { queue: "send queue", wanted: count, taken, total })
-        } else {
-            None
-        };
-        if let Some(error) = refused {
+        if engine.is_gone() {
+            let error = RdmaError::DeviceGone(self.device.name().to_owned());
             return Err(NotPosted { rest: batch, error });
         }
-        queue.batches += 1;
+        let mut queue = self.pair.queue();
+        let qp = match queue.begin(count) {
+            Ok(qp) => qp,
+            Err(error) => return Err(NotPosted { rest: batch, error }),
+        };
         let (done, ticket) = oneshot::channel();
         let ReadBatch { remote, slots } = batch;
         let pair = Arc::clone(&self.pair);
-        let posted = Posted { pair, slots, reads: count, failure: None, done };
+        let posted = Posted { pair, slots, reads: count, done };
         let key = engine.posted().insert(posted);
         for read in &mut reads {
             read.id = WrId { key, last: read.signalled }.to_bits();
         }
-        let qp = queue.qp.as_ref().expect("looked at above, and locked since");
         // SAFETY: the slots, which own the entries' memory, are in the engine's table. They leave it when the
         // completion of the last READ was polled, or by `abandon`, which is called after `Qp::destroy` succeeded, or by
         // `unpost`, for those that the device did not get.

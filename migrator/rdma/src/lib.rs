@@ -23,12 +23,14 @@ mod fetching;
 mod gids;
 pub mod limits;
 mod memory;
+mod pair;
 mod peer;
 mod plan;
 mod region;
 mod removal;
 mod serving;
 mod slab;
+mod table;
 mod verbs;
 mod watched;
 

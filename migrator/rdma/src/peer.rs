@@ -149,7 +149,7 @@ impl RemoteRegion {
     /// # Errors
     /// It does not begin on a page, has no or too many slots, or reaches beyond the address space.
     pub fn new(base: u64, slots: u32, rkey: u32) -> Result<Self, PeerError> {
-        if base % PAGE_BYTES as u64 != 0 {
+        if !base.is_multiple_of(PAGE_BYTES as u64) {
             return refuse("a region's address", base, "it is a multiple of 4096");
         }
         if !(1..=SLOTS_MAX).contains(&slots) {
