@@ -34,7 +34,7 @@ pub const ORDERS: usize = 1024;
 const TICK: Duration = Duration::from_secs(1);
 /// How long an agent may take to look at a VM: longer than it waits itself, for storage and for a QEMU that it asks for
 /// the first time.
-const ANSWER: Duration = Duration::from_secs(20);
+const ANSWER: Duration = Duration::from_secs(30);
 /// Pause before this coordinator leads again after it has lost the leadership.
 const PAUSE: Duration = Duration::from_millis(100);
 

@@ -17,6 +17,7 @@ use crate::agent::Agent;
 pub use cpu::{Model, Models};
 pub use host::Programs;
 pub use target::{blockers, cpu_lacks};
+use told::Late;
 
 /// Answers whether a VM could leave.
 pub async fn check_source(agent: &Agent, order: v1::CheckSource) -> v1::CheckReport {

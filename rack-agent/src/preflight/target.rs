@@ -8,7 +8,7 @@ use futures::future::join_all;
 use rackferry_proto::v1::{self, FindingCode, Severity};
 
 use super::host::{self, Program};
-use super::{blocks, warns};
+use super::{Late, blocks, warns};
 use crate::agent::Agent;
 use crate::policy::{Breach, Unseen};
 use crate::storage::{Storage, StorageError};
@@ -58,7 +58,7 @@ async fn properties(agent: &Agent, needs: &Needs<'_>, wanted: &[String]) -> Vec<
         Err(error) => {
             let cause = format!("what the VM's CPU would have here is not known: {error:#}");
             let fix = "install the VM's version of QEMU, or give the VM a CPU model that both have";
-            return vec![blocks(FindingCode::CpuFeatures, cause, fix)];
+            return vec![blocks(FindingCode::CpuFeatures, cause, unless_late(&error, fix))];
         }
     };
     let mut findings = Vec::new();
@@ -75,6 +75,11 @@ async fn properties(agent: &Agent, needs: &Needs<'_>, wanted: &[String]) -> Vec<
         findings.push(warns(FindingCode::CpuFeatures, more_here(&more), GIVE_MODEL));
     }
     findings
+}
+
+/// What mends it; a QEMU that is only late needs no mending.
+fn unless_late<'a>(error: &anyhow::Error, fix: &'a str) -> &'a str {
+    if error.is::<Late>() { "ask again in a minute: it is asked on meanwhile" } else { fix }
 }
 
 /// Why a VM whose CPU has these properties cannot run here; none if they are not known.
@@ -182,7 +187,7 @@ async fn missing_parts(agent: &Agent, spec: &VmSpec) -> Vec<v1::Finding> {
             findings.push(blocks(FindingCode::MachineType, cause, fix));
         }
         Err(error) => {
-            let fix = "install it, or set qemu.binary of this host's agent";
+            let fix = unless_late(&error, "install it, or set qemu.binary of this host's agent");
             findings.push(blocks(FindingCode::QemuMissing, format!("{error:#}"), fix));
         }
     }

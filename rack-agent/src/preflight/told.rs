@@ -12,11 +12,21 @@ use tokio::time::timeout;
 use crate::storage::{FileId, Storage};
 
 /// A check waits this long for a QEMU's answer. Two of them and the storage's limit twice are less than a coordinator waits.
-const PATIENCE: Duration = Duration::from_secs(6);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// A QEMU is killed that says nothing for so long. A cold host takes seconds to load one.
 const ANSWER: Duration = Duration::from_secs(60);
 /// Answers of one kind that are remembered; a host has a few.
 const ANSWERS: usize = 256;
+
+/// A program that has not answered yet. It is asked on, so that a later check has the answer.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{program} has not answered within {waited:?}: this host is slow, or loads it for the first time"
+)]
+pub struct Late {
+    program: String,
+    waited: Duration,
+}
 
 /// Answers, and the file of the program that gave them as it was then.
 type Known<K, V> = HashMap<K, (FileId, Arc<V>)>;
@@ -44,7 +54,7 @@ where
     /// What a program says to a question; `ask` asks it. Cancel safe: the program is asked on, and the answer kept.
     ///
     /// # Errors
-    /// It is not there, says nothing in time, or what `ask` fails with.
+    /// It is not there, it is [`Late`], or what `ask` fails with.
     pub async fn get(
         &self,
         storage: &Storage,
@@ -75,10 +85,8 @@ where
             });
             asked.await.context("the question was given up")?
         };
-        timeout(self.patience, answer).await.unwrap_or_else(|_| {
-            let waited = self.patience;
-            anyhow::bail!("{name} has not answered within {waited:?}; it is asked on: check again")
-        })
+        let late = || Late { program: name.to_string(), waited: self.patience };
+        timeout(self.patience, answer).await.unwrap_or_else(|_| Err(late().into()))
     }
 
     /// The last answer; none if there was none yet.
@@ -148,7 +156,7 @@ mod tests {
         asked.told.patience = Duration::from_millis(20);
         let (say, said) = oneshot::channel();
         let error = asked.get(async { Ok(said.await?) }).await.unwrap_err();
-        assert!(error.to_string().contains("check again"), "{error}");
+        assert!(error.is::<Late>(), "{error}");
         say.send(7).unwrap();
         asked.told.patience = PATIENCE;
         let again = asked.get(async { anyhow::bail!("asked twice") }).await;
