@@ -110,7 +110,7 @@ impl Uplink {
     }
 }
 
-/// How one session holds back: [`STRETCH`] at most at a stretch, and a third of the time at most in the long run, so
+/// How one session holds back: 150 ms at most at a stretch, and a third of the time at most in the long run, so
 /// that the copies of a rack go on however many VMs stop.
 #[derive(Debug)]
 pub struct Yielding {
