@@ -215,6 +215,7 @@ mod tests {
     use tokio::io::AsyncWriteExt;
 
     use super::*;
+    use crate::uplink::Uplink;
 
     const MS: u64 = 1_000_000;
 
@@ -285,6 +286,28 @@ mod tests {
         assert_eq!(whole(&bufs, 6).map(<[_]>::len), Ok(2));
         assert_eq!(whole(&bufs, 3).map(<[_]>::len), Ok(2));
         assert_eq!(whole(&bufs, 2).map(<[_]>::len), Err(&b"ab"[..]));
+    }
+
+    /// A write waits while another VM is stopped, as long as the session may be held back; once its own VM is stopped it
+    /// waits no more.
+    #[tokio::test(start_paused = true)]
+    async fn a_write_waits_for_stopped_vms_and_not_for_ever() {
+        let (uplink, reading) = (Arc::new(Uplink::default()), Arc::new(Reading::default()));
+        let paced = Paced::new(Vec::new(), Arc::default(), Arc::default());
+        let mut paced = paced.yielding(Yielding::new(uplink.clone()), reading.clone());
+        let mut written = async |bytes: &[u8]| {
+            let begin = Instant::now();
+            paced.write_all(bytes).await.unwrap();
+            begin.elapsed()
+        };
+        assert_eq!(written(b"runs").await, Duration::ZERO);
+        let stopped = uplink.stopped();
+        let waited = written(b"holds back").await;
+        assert!((150..160).contains(&waited.as_millis()), "{waited:?}");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        reading.go_straight();
+        assert_eq!(written(b"is stopped itself").await, Duration::ZERO);
+        drop(stopped);
     }
 
     #[tokio::test]

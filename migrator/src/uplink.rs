@@ -26,6 +26,8 @@ pub struct Uplink {
     own: AtomicUsize,
     /// By the host that has said so: until when a VM of a neighbour is stopped.
     neighbours: Mutex<HashMap<u32, Instant>>,
+    /// How many of them there are: while there is none, a write takes no lock.
+    waiting: AtomicUsize,
 }
 
 /// A VM of this host is stopped, until this is dropped.
@@ -99,6 +101,7 @@ impl Uplink {
         } else {
             neighbours.insert(host, now + length.min(STOP_MAX));
         }
+        self.waiting.store(neighbours.len(), Ordering::Relaxed);
     }
 
     fn is_wanted(&self, now: Instant) -> bool {
@@ -106,7 +109,8 @@ impl Uplink {
             let neighbours = self.neighbours.lock().unwrap_or_else(PoisonError::into_inner);
             neighbours.values().any(|until| *until > now)
         };
-        self.own.load(Ordering::Relaxed) > 0 || neighbour()
+        self.own.load(Ordering::Relaxed) > 0
+            || (self.waiting.load(Ordering::Relaxed) > 0 && neighbour())
     }
 }
 
