@@ -151,15 +151,21 @@ fn a_copy_that_may_have_run_does_not() {
     );
 }
 
-/// While the source is silent it is not known whether its stopped copy is the last trace of the VM's memory.
-#[test]
-fn a_lost_vm_is_not_forgotten_while_an_end_of_its_move_is_silent() {
+/// The source has stopped for good, the target is away; no move is remembered longer than it must be.
+fn passed_on_to_a_silent_target() -> (Desk, Connection) {
     let limits = Limits { history: 0, attempts: 1, ..Limits::default() };
     let (mut desk, a, b) = started_in(Desk::with(limits));
     let generation = desk.fleet.migration(M1).expect("known").record.generation;
     desk.say(a, Said::CommitRequest(M1, generation));
     desk.say(a, Said::SourceStopped(M1));
     desk.handle(Event::Disconnected(b));
+    (desk, a)
+}
+
+/// While the source is silent it is not known whether its stopped copy is the last trace of the VM's memory.
+#[test]
+fn a_lost_vm_is_not_forgotten_while_an_end_of_its_move_is_silent() {
+    let (mut desk, a) = passed_on_to_a_silent_target();
     desk.handle(Event::Disconnected(a));
     desk.connect("b1", "b", "boot-b2", died(true));
     desk.pass(31 * SECOND);
@@ -178,12 +184,7 @@ fn a_lost_vm_is_not_forgotten_while_an_end_of_its_move_is_silent() {
 /// It has started again from its disks: the move that lost it is kept no longer than any other.
 #[test]
 fn a_loss_is_forgotten_once_its_vm_runs_again() {
-    let limits = Limits { history: 0, attempts: 1, ..Limits::default() };
-    let (mut desk, a, b) = started_in(Desk::with(limits));
-    let generation = desk.fleet.migration(M1).expect("known").record.generation;
-    desk.say(a, Said::CommitRequest(M1, generation));
-    desk.say(a, Said::SourceStopped(M1));
-    desk.handle(Event::Disconnected(b));
+    let (mut desk, _) = passed_on_to_a_silent_target();
     let b = desk.connect("b1", "b", "boot-b2", died(true));
     desk.connect("c1", "c", "boot-c", vec![vm("other", RunState::Running)]);
     desk.evacuate("c", "b");
